@@ -1,0 +1,137 @@
+"""Black-box optimisation with evolution strategies.
+
+Every public name below is imported from its module when it is first used, so ``import esopt`` itself loads nothing.
+A new part is one line in ``_HOMES`` and its twin for type checkers; ``tests/test_house.py`` compares the two.
+"""
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adam": "rules.adam",
+    "Antithetic": "samplers.antithetic",
+    "AtMean": "baselines.at_mean",
+    "Bonnet": "estimators.bonnet",
+    "CenteredRanks": "shaping",
+    "CheckpointError": "errors",
+    "ClipUp": "rules.clipup",
+    "Clipped": "rules.clipped",
+    "Compiled": "evaluators.compiled",
+    "CosineDecay": "schedules",
+    "EsoptError": "errors",
+    "Evals": "records",
+    "EvaluationError": "errors",
+    "Exponential": "rules.exponential",
+    "ExponentialDecay": "schedules",
+    "Gaussian": "samplers.gaussian",
+    "Given": "noise",
+    "Gradient": "records",
+    "GradientES": "strategies.gradient_es",
+    "Info": "records",
+    "Joblib": "evaluators.joblib",
+    "Key": "noise",
+    "LeaveOneOut": "baselines.leave_one_out",
+    "LinearDecay": "schedules",
+    "Momentum": "rules.momentum",
+    "MovingAverage": "baselines.moving_average",
+    "NoBaseline": "baselines.none",
+    "Objective": "objective",
+    "Optimizer": "optimizer",
+    "Outcome": "objective",
+    "Philox": "noise",
+    "Population": "records",
+    "Radius": "strategies.gradient_es",
+    "Raw": "shaping",
+    "RecombinationWeights": "shaping",
+    "Replay": "samplers.replay",
+    "Result": "result",
+    "SGD": "rules.sgd",
+    "SampleMean": "baselines.leave_one_out",
+    "Score": "estimators.score",
+    "Serial": "evaluators.serial",
+    "Standardize": "shaping",
+    "Step": "records",
+    "TopFraction": "shaping",
+    "Vectorized": "evaluators.vectorized",
+    "ars": "strategies.named",
+    "child": "noise",
+    "minimize": "loop",
+    "moment": "noise",
+    "openai_es": "strategies.named",
+    "pgpe": "strategies.named",
+    "project": "noise",
+    "snes": "strategies.named",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from .baselines.at_mean import AtMean as AtMean
+    from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
+    from .baselines.leave_one_out import SampleMean as SampleMean
+    from .baselines.moving_average import MovingAverage as MovingAverage
+    from .baselines.none import NoBaseline as NoBaseline
+    from .errors import CheckpointError as CheckpointError
+    from .errors import EsoptError as EsoptError
+    from .errors import EvaluationError as EvaluationError
+    from .estimators.bonnet import Bonnet as Bonnet
+    from .estimators.score import Score as Score
+    from .evaluators.compiled import Compiled as Compiled
+    from .evaluators.joblib import Joblib as Joblib
+    from .evaluators.serial import Serial as Serial
+    from .evaluators.vectorized import Vectorized as Vectorized
+    from .loop import minimize as minimize
+    from .noise import Given as Given
+    from .noise import Key as Key
+    from .noise import Philox as Philox
+    from .noise import child as child
+    from .noise import moment as moment
+    from .noise import project as project
+    from .objective import Objective as Objective
+    from .objective import Outcome as Outcome
+    from .optimizer import Optimizer as Optimizer
+    from .records import Evals as Evals
+    from .records import Gradient as Gradient
+    from .records import Info as Info
+    from .records import Population as Population
+    from .records import Step as Step
+    from .result import Result as Result
+    from .rules.adam import Adam as Adam
+    from .rules.clipped import Clipped as Clipped
+    from .rules.clipup import ClipUp as ClipUp
+    from .rules.exponential import Exponential as Exponential
+    from .rules.momentum import Momentum as Momentum
+    from .rules.sgd import SGD as SGD
+    from .samplers.antithetic import Antithetic as Antithetic
+    from .samplers.gaussian import Gaussian as Gaussian
+    from .samplers.replay import Replay as Replay
+    from .schedules import CosineDecay as CosineDecay
+    from .schedules import ExponentialDecay as ExponentialDecay
+    from .schedules import LinearDecay as LinearDecay
+    from .shaping import CenteredRanks as CenteredRanks
+    from .shaping import Raw as Raw
+    from .shaping import RecombinationWeights as RecombinationWeights
+    from .shaping import Standardize as Standardize
+    from .shaping import TopFraction as TopFraction
+    from .strategies.gradient_es import GradientES as GradientES
+    from .strategies.gradient_es import Radius as Radius
+    from .strategies.named import ars as ars
+    from .strategies.named import openai_es as openai_es
+    from .strategies.named import pgpe as pgpe
+    from .strategies.named import snes as snes
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=sys.modules[__name__])
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,32 @@
+"""When a kernel runs on threads: large enough, more than one thread allowed, and not inside a worker."""
+
+import numba
+
+# A parallel region costs some microseconds on an idle machine and half a millisecond on a busy one.
+SMALL = 1 << 18
+
+_started = False
+
+
+def threads() -> int:
+    """Number of threads that parallel kernels may use here (numba's own setting)."""
+    return int(numba.get_num_threads())
+
+
+def parallel(work: int) -> bool:
+    """Whether ``work`` (in normals, about a nanosecond each) is worth a parallel kernel."""
+    global _started
+    if work < SMALL or threads() == 1:
+        return False
+    _started = True
+    return True
+
+
+def started() -> bool:
+    """Whether this process has run a parallel kernel: OpenMP does not survive a fork after that."""
+    return _started
+
+
+def serial_only() -> None:
+    """Make every later kernel of this thread serial; worker processes and worker threads call this first."""
+    numba.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Baselines: control variates, which lower the variance and never the expectation."""

@@ -1,0 +1,1 @@
+"""Estimators: evaluations to a gradient of the smoothed objective, with error bars."""

@@ -1,0 +1,83 @@
+"""Gradients from gradients: Bonnet's theorem.
+
+grad_mean J = E[grad f(x)], dJ/dsigma = E[grad f(x) . eps], dJ/dlog sigma_i = E[sigma_i d_i f(x) eps_i].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..noise import Array
+from ..protocols import State
+from ..records import Evals, Gradient, Population, Scale
+from ._blocks import mean_and_error, standard_error, usable_rows
+
+
+@dataclass(frozen=True)
+class Bonnet:
+    """Average of the gradients at the candidates.
+
+    Unbiased where f has no jumps (absolutely continuous along lines). On a quadratic its variance per row is sigma^2 |H|_F^2, and zero
+    for antithetic pairs. On a step function it is wrong, with zero apparent variance.
+
+    Parameters
+    ----------
+    with_scale : also estimate the gradient of the scale, by the first-order form of Price's theorem.
+
+    References
+    ----------
+    Bonnet (1964), Transformations des signaux aleatoires; Price (1958), A useful theorem for nonlinear devices.
+    """
+
+    with_scale: bool = False
+
+    @property
+    def raw_only(self) -> bool:
+        return True
+
+    def init(self, dim: int) -> State:
+        return ()
+
+    def prepare(self, population: Population, state: State) -> Population:
+        """Ask the evaluator for gradients."""
+        return population.needing("grads")
+
+    def estimate(self, population: Population, evals: Evals, state: State) -> tuple[Gradient, State]:
+        """Return the gradient.
+
+        Raises
+        ------
+        ValueError  if there are no gradients.
+        EvaluationError  if no block of rows is free of failures.
+        """
+        if evals.grads is None:
+            raise ValueError(
+                "Bonnet() got no gradients. Pass grad= to minimize, grads= to tell, or use the estimator Score."
+            )
+        n, noise = population.n, population.noise
+        grads, values = evals.grads[:n], evals.values[:n]
+        finite = np.isfinite(values) & np.isfinite(grads.sum(axis=1))
+        rows, blocks = usable_rows(finite, population)
+        used = blocks * noise.block
+        if used < n:
+            grads = np.where(rows[:, None], grads, 0.0)
+        by_block = grads.reshape(-1, noise.block, noise.dim).sum(axis=1) / used
+        mean = by_block.sum(axis=0)
+        mean_stderr = standard_error(mean, np.einsum("ij,ij->j", by_block, by_block), blocks)
+        scale, scale_stderr = self._scale(population, grads, blocks) if self.with_scale else (None, None)
+        value, value_stderr = mean_and_error(values[rows], noise.block)
+        gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
+        return gradient, state
+
+    def _scale(self, population: Population, grads: Array, blocks: int) -> tuple[Scale, Scale]:
+        noise = population.noise
+        weight = 1.0 / (blocks * noise.block)
+        if np.ndim(population.scale) == 1:
+            total, squares = noise.weighted(grads * (population.scale * weight), squares=True)
+            return total, standard_error(total, squares, blocks)
+        by_block = noise.dot(grads).reshape(-1, noise.block).sum(axis=1) * weight
+        sums = by_block.sum(keepdims=True)
+        stderr = standard_error(sums, (by_block @ by_block)[None], blocks)
+        return float(sums[0]), float(stderr[0])

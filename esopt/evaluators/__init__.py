@@ -1,0 +1,1 @@
+"""Evaluators: populations to values."""

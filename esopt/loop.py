@@ -1,0 +1,250 @@
+"""minimize(): the only loop. Budgets, targets, callbacks, checkpoints; everything else is in the parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .estimators.bonnet import Bonnet
+from .evaluators.serial import Serial
+from .noise import EVAL, Array, Key, Philox
+from .objective import Objective
+from .optimizer import Optimizer, check_x0
+from .protocols import Evaluator, State, Strategy
+from .records import Evals, Info, Population, Step
+from .result import Result
+from .rules.adam import Adam
+from .samplers.gaussian import Gaussian
+from .strategies.gradient_es import GradientES
+from .strategies.named import snes
+
+_FINAL = 2**32 - 1
+"""Generation that addresses the seeds of the final evaluation; no run gets there."""
+
+
+def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strategy:
+    """Return what minimize() uses unless told otherwise: SNES, or Bonnet with Adam where there are gradients."""
+    if gradients:
+        return GradientES(sigma=0.1 if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
+    return snes(sigma=0.5 if sigma is None else sigma)
+
+
+def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
+    """Return the evaluator for ``objective``: Vectorized or Joblib if asked for, Compiled for a numba function, else Serial.
+
+    The function is never called to find out.
+    """
+    compiled = hasattr(objective.f, "py_func") and type(objective.f).__module__.partition(".")[0] == "numba"
+    if vectorized and workers is not None:
+        raise ValueError("vectorized=True and workers= exclude each other. Give one of them.")
+    if vectorized:
+        from .evaluators.vectorized import Vectorized
+
+        return Vectorized(objective, on_error=on_error)
+    if workers is not None:
+        from .evaluators.joblib import Joblib
+
+        return Joblib(objective, workers=workers, on_error=on_error)
+    if compiled:
+        from .evaluators.compiled import Compiled
+
+        return Compiled(objective, on_error=on_error)
+    return Serial(objective, on_error=on_error)
+
+
+def minimize(
+    f: Callable[..., Any] | None,
+    x0: ArrayLike,
+    *,
+    strategy: Strategy | None = None,
+    sigma: float | Array | None = None,
+    grad: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    seeded: bool = False,
+    noisy: bool = False,
+    vectorized: bool = False,
+    workers: int | None = None,
+    evaluator: Evaluator | None = None,
+    evaluations: int | None = None,
+    generations: int | None = None,
+    steps: int | None = None,
+    seconds: float | None = None,
+    target: float | None = None,
+    seed: int = 0,
+    callback: Callable[[Step], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
+    on_error: str = "raise",
+    final_evaluations: int = 30,
+) -> Result:
+    """Minimise ``f`` from ``x0``.
+
+    Parameters
+    ----------
+    f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an :class:`esopt.Outcome`. A numba
+        function is evaluated in parallel compiled code. None if ``evaluator`` knows the objective.
+    x0 : start, any shape; d is its size.
+    strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam if ``grad`` is given.
+    sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (0.1 with ``grad``).
+    grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
+    seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
+    noisy : f is stochastic without a seed.
+    vectorized : f takes all candidates at once, (n, d) -> (n,).
+    workers : number of worker processes (joblib).
+    evaluator : an evaluator of one's own in place of f.
+    evaluations, generations, steps, seconds : budgets; a generation that does not fit is not begun. Without any,
+        1000 (d + 10) evaluations.
+    target : stop once a value at or below it was seen.
+    seed : equal arguments and seed give equal bits, whatever evaluates.
+    callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
+    checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end.
+    on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
+    final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget.
+
+    Returns
+    -------
+    Result  ``x``, ``value``, ``reason``, ``evaluations`` ...; prints as a table. Ctrl-C returns the result so far.
+
+    Raises
+    ------
+    ValueError, TypeError  for arguments that do not fit.
+    EvaluationError  if f raises, or if a whole generation fails.
+    CheckpointError  if ``checkpoint`` is damaged, foreign, or of another configuration.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> result = esopt.minimize(lambda x: ((x - 3.0) ** 2).sum(), [0.0] * 10, evaluations=20_000)
+    >>> bool(result.value < 1e-12)
+    True
+    """
+    start = check_x0(x0)
+    if evaluator is None:
+        if f is None:
+            raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
+        objective = Objective(f, grad, args, seeded, start.shape if start.ndim != 1 else None)
+        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
+    elif f is not None:
+        raise TypeError("minimize() got both f and evaluator, which has its own objective. Pass f=None.")
+    if strategy is None:
+        strategy = default_strategy(sigma, gradients=grad is not None)
+    elif sigma is not None:
+        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
+    if evaluations is None and generations is None and steps is None and seconds is None:
+        evaluations = 1000 * (start.size + 10)
+    final = (final_evaluations if seeded or noisy else 1) if evaluator is not None else 0
+    reserved = None if evaluations is None else evaluations - final
+    if reserved is not None and reserved < 1:
+        raise ValueError(f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget.")
+    es = Optimizer(strategy, start, seed, evaluations=reserved, generations=generations, target=target)
+    _check_start(es, grad, evaluations)
+    limits = _Limits(steps, seconds, callback, checkpoint, checkpoint_seconds)
+    state = evaluator.init()
+    try:
+        if checkpoint is not None and os.path.exists(checkpoint):
+            state = es.load(checkpoint, state)
+        reasons, last = _generations(es, evaluator, state, limits)
+        return _finish(es, evaluator, reasons, last, final, stochastic=seeded or noisy)
+    finally:
+        evaluator.close()
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What the loop watches besides the optimizer's own budgets."""
+
+    steps: int | None
+    seconds: float | None
+    callback: Callable[[Step], Any] | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_seconds: float
+
+
+def _check_start(es: Optimizer, grad: Callable[..., Any] | None, evaluations: int | None) -> None:
+    population = es.population()
+    if grad is not None and "grads" not in population.needs:
+        raise ValueError("grad= is given, but the strategy makes no use of it. Use GradientES(estimator=Bonnet()), or leave grad out.")
+    if es.stop().get("evaluations") == 0.0:
+        raise ValueError(
+            f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
+            "Give a larger budget, or a smaller n to the strategy."
+        )
+
+
+def _generations(es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits) -> tuple[dict[str, float], Info | None]:
+    """Run generations until there is a reason to stop; return the reasons and the last Info."""
+    saved, last = time.perf_counter(), None
+    reasons: dict[str, float] = {}
+    try:
+        while not (reasons := {**es.stop(), **_used_up(es, limits)}):
+            evals, state = evaluator.evaluate(es.population(), state)
+            last = es.learn(evals, state)
+            if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
+                es.save(limits.checkpoint)
+                saved = time.perf_counter()
+            if limits.callback is not None:
+                limits.callback(_step(es, evals, last))
+    except StopIteration:
+        reasons = {**es.stop(), "callback": float(es.generation)}
+    except KeyboardInterrupt:
+        reasons = {**es.stop(), "interrupted": float(es.generation)}
+    if limits.checkpoint is not None:
+        es.save(limits.checkpoint)
+    return reasons, last
+
+
+def _used_up(es: Optimizer, limits: _Limits) -> dict[str, float]:
+    reasons: dict[str, float] = {}
+    progress = es.progress
+    if limits.steps is not None and progress.steps >= limits.steps:
+        reasons["steps"] = float(progress.steps)
+    if limits.seconds is not None and progress.seconds >= limits.seconds:
+        reasons["seconds"] = progress.seconds
+    return reasons
+
+
+def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
+    progress = es.progress
+    finite = evals.values[np.isfinite(evals.values)]
+    return Step(
+        progress.generation,
+        progress.evaluations,
+        progress.steps,
+        progress.seconds,
+        es.mean,
+        float(finite.mean()) if finite.size else np.nan,
+        progress.best_value,
+        evals.values,
+        evals.failures,
+        info,
+    )
+
+
+def _finish(
+    es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], last: Info | None, final: int, *, stochastic: bool
+) -> Result:
+    """Evaluate the final mean, unless the user is waiting, and return the result."""
+    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
+    if "interrupted" in reasons or "diverged" in reasons:
+        if stochastic and last is not None and last.gradient is not None:
+            return replace(result, x=result.mean, value=last.gradient.value, value_stderr=last.gradient.value_stderr)
+        return result
+    dim = es.state.mean.size
+    seed = int(es.population().noise.key.seed)
+    noise = Philox(Gaussian(), Key(seed, _FINAL, EVAL), final, dim)
+    evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
+    counted = replace(result, evaluations=result.evaluations + final, steps=result.steps + evals.steps)
+    finite = evals.values[np.isfinite(evals.values)]
+    value = float(finite.mean()) if finite.size else np.nan
+    if stochastic:
+        error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
+        return replace(counted, x=counted.mean, value=value, value_stderr=error)
+    if value < counted.value:
+        return replace(counted, x=counted.mean, value=value, best=type(counted.best)(counted.mean, value))
+    return counted

@@ -1,0 +1,49 @@
+"""A user's function and how it wants to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Outcome(NamedTuple):
+    """What an objective may return instead of a number: a value and the cost units it consumed."""
+
+    value: float
+    steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A function to minimise and how to call it.
+
+    Parameters
+    ----------
+    f : ``f(x, *args)`` or, ``seeded``, ``f(x, seed, *args)``; returns a number or an :class:`Outcome`.
+    grad : gradient of ``f`` with the same arguments, or None; returns the shape of ``x``.
+    args : further arguments of both.
+    seeded : whether ``f`` is stochastic and takes the candidate's seed, an int in [0, 2**32).
+    shape : shape of ``x`` as the function sees it; None for (d,).
+    """
+
+    f: Callable[..., Any]
+    grad: Callable[..., Any] | None = None
+    args: tuple[Any, ...] = ()
+    seeded: bool = False
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, function in (("f", self.f), ("grad", self.grad)):
+            if not callable(function) and not (name == "grad" and function is None):
+                raise TypeError(f"{name} must be a function, got {type(function).__name__}. Pass a callable.")
+        if not isinstance(self.args, tuple):
+            raise TypeError(f"args must be a tuple, got {type(self.args).__name__}. Write args=(a,) for one argument.")
+
+    def arguments(self, x: NDArray[np.float64], seed: int) -> tuple[Any, ...]:
+        """Return the arguments of one call for the row ``x`` (d,)."""
+        shaped = x if self.shape is None else x.reshape(self.shape)
+        return (shaped, seed, *self.args) if self.seeded else (shaped, *self.args)

@@ -1,0 +1,307 @@
+"""The thin mutable face of a strategy: ask and tell in one's own loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import checkpoint
+from .errors import EvaluationError
+from .noise import Array, check_seed
+from .protocols import State, Strategy
+from .records import Evals, Info, Population
+from .result import Point, Result
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """What a run has used and found so far; ``failures`` is a JSON object of counts."""
+
+    generation: int
+    evaluations: int
+    gradients: int
+    steps: int
+    seconds: float
+    best_x: Array
+    best_value: float
+    failures: str
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that a checkpoint holds."""
+
+    strategy: State
+    evaluator: State
+    progress: Progress
+
+
+def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
+    """Return ``x0`` as float64 in its own shape.
+
+    Raises
+    ------
+    TypeError  if it does not hold real numbers.
+    ValueError  if it is empty or not finite.
+    """
+    array = np.asarray(x0)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"x0 must hold real numbers, got dtype {array.dtype}. Pass for example x0=np.zeros(10).")
+    if array.size == 0:
+        raise ValueError(f"x0 is empty (shape {array.shape}). Pass at least one coordinate.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"x0 has {int((~np.isfinite(array)).sum())} entries that are not finite. Pass a finite start.")
+    return array.astype(np.float64)
+
+
+def check_values(values: ArrayLike, population: Population) -> Array:
+    """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that."""
+    generation = population.noise.key.generation
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray([], object)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"tell() got values of dtype {array.dtype} in generation {generation}. "
+            "Pass one real number per row of ask(), in the same order; use nan for failed evaluations."
+        )
+    if array.shape != (len(population),):
+        got = f"{array.size} values" if array.ndim == 1 else f"values of shape {array.shape}"
+        raise ValueError(
+            f"tell() got {got} for a population of {len(population)} in generation {generation}.\n"
+            "Pass one value per row of ask(), in the same order; use nan for failed evaluations."
+        )
+    if np.isnan(array).all():
+        raise EvaluationError(
+            f"all {array.size} values of generation {generation} are nan: nothing to learn from.\n"
+            "Check the objective at es.mean; the optimizer is as it was, so tell() can be called again."
+        )
+    return array.astype(np.float64)
+
+
+class Optimizer:
+    """Ask and tell around a strategy.
+
+    Parameters
+    ----------
+    strategy : for example ``GradientES(sigma=0.1)``.
+    x0 : start, any shape; d is its size.
+    seed : equal strategy, x0, seed and values give equal bits.
+    evaluations, generations : budgets; a generation that does not fit is not begun.
+    target : stop once a value at or below it was seen.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> es = esopt.Optimizer(esopt.GradientES(sigma=0.1), [2.0, -1.0], seed=1, evaluations=1000)
+    >>> while not es.stop():
+    ...     X = es.ask()
+    ...     es.tell([(x**2).sum() for x in X])
+    >>> es.result.reason
+    {'evaluations': 996.0}
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        x0: ArrayLike,
+        seed: int = 0,
+        *,
+        evaluations: int | None = None,
+        generations: int | None = None,
+        target: float | None = None,
+    ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. Pass for example GradientES().")
+        start = check_x0(x0)
+        self.strategy = strategy
+        self.shape = start.shape
+        self._limits = {"evaluations": evaluations, "generations": generations}
+        for name, limit in self._limits.items():
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be positive, got {limit}. Leave it out for no limit.")
+        self._target = target
+        self._configuration = {"strategy": strategy, "x0": start, "seed": check_seed(seed)}
+        flat = start.reshape(-1)
+        progress = Progress(0, 0, 0, 0, 0.0, flat.copy(), np.inf, "{}")
+        self._run = Run(strategy.init(flat, check_seed(seed)), None, progress)
+        self._population: Population | None = None
+        self._since = time.perf_counter()
+
+    @property
+    def state(self) -> State:
+        """The strategy's state."""
+        return self._run.strategy
+
+    @property
+    def progress(self) -> Progress:
+        """What was used and found so far."""
+        return self._run.progress
+
+    @property
+    def generation(self) -> int:
+        """Number of generations told."""
+        return self._run.progress.generation
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of the search distribution, in the shape of x0."""
+        return np.array(self._run.strategy.mean).reshape(self.shape)
+
+    @property
+    def seeds(self) -> NDArray[np.int64]:
+        """Evaluation seeds of this generation's candidates, (n,); antithetic pairs share theirs."""
+        return self.population().seeds
+
+    def population(self) -> Population:
+        """Return this generation's population: a recipe that makes rows one by one or all at once."""
+        if self._population is None:
+            self._population = self.strategy.ask(self._run.strategy)
+        return self._population
+
+    def ask(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return this generation's candidates, (n, d), or (n, *shape of x0).
+
+        Parameters
+        ----------
+        out : a C-contiguous float32 or float64 array of that shape, to be filled and returned.
+
+        Notes
+        -----
+        Pure: asking twice gives the same rows.
+        """
+        population = self.population()
+        shape = (len(population), *self.shape)
+        if out is None:
+            return population.rows().reshape(shape)
+        if out.shape != shape or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
+            raise ValueError(
+                f"ask() got out of shape {out.shape} and dtype {out.dtype}. Pass a C-contiguous float32 or float64 array of shape {shape}."
+            )
+        population.rows(out=out.reshape(len(population), -1))
+        return out
+
+    def tell(self, values: ArrayLike, grads: ArrayLike | None = None, *, steps: int = 0) -> None:
+        """Learn from the values of this generation's candidates.
+
+        Parameters
+        ----------
+        values : (n,)  one per row of :meth:`ask`, lower is better; nan marks a failed evaluation.
+        grads : (n, d) or (n, *shape of x0)  gradients at the candidates, for estimators that use them.
+        steps : cost units that the evaluations consumed.
+
+        Raises
+        ------
+        ValueError, TypeError  for values or gradients of the wrong number, shape or type; nothing is lost.
+        EvaluationError  if nothing usable is among them; nothing is lost.
+        """
+        population = self.population()
+        checked = check_values(values, population)
+        rows = None
+        if grads is not None:
+            rows = np.asarray(grads)
+            if rows.dtype.kind not in "fiu" or rows.shape not in {(len(population), *self.shape), (len(population), population.dim)}:
+                raise ValueError(
+                    f"tell() got grads of shape {rows.shape} and dtype {rows.dtype}. "
+                    f"Pass real numbers of shape {(len(population), *self.shape)}, one gradient per row of ask()."
+                )
+            rows = rows.reshape(len(population), -1).astype(np.float64)
+        elif "grads" in population.needs:
+            raise ValueError(f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask().")
+        failed = int(np.isnan(checked).sum())
+        self.learn(Evals(checked, rows, steps=steps, failures={"nan": failed} if failed else {}))
+
+    def learn(self, evals: Evals, evaluator_state: State = None) -> Info:
+        """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
+        population, progress = self.population(), self._run.progress
+        state, info = self.strategy.tell(self._run.strategy, evals)
+        values = evals.values
+        least = int(np.argmin(values)) if np.isfinite(values.sum()) else int(np.argmin(np.where(np.isnan(values), np.inf, values)))
+        better = bool(values[least] < progress.best_value)
+        failures = progress.failures
+        if evals.failures:
+            counts = json.loads(failures)
+            failures = json.dumps({k: counts.get(k, 0) + evals.failures.get(k, 0) for k in sorted({*counts, *evals.failures})})
+        now = time.perf_counter()
+        after = Progress(
+            progress.generation + 1,
+            progress.evaluations + len(population),
+            progress.gradients + (0 if evals.grads is None else len(population)),
+            progress.steps + evals.steps,
+            progress.seconds + now - self._since,
+            population[least] if better else progress.best_x,
+            float(values[least]) if better else progress.best_value,
+            failures,
+        )
+        # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
+        self._run, self._population, self._since = Run(state, evaluator_state, after), None, now
+        return info
+
+    def stop(self) -> dict[str, float]:
+        """Return reasons to stop with their numbers, for example ``{"evaluations": 20000.0}``; empty while running."""
+        progress = self._run.progress
+        reasons = dict(self.strategy.stop(self._run.strategy))
+        if self._target is not None and progress.best_value <= self._target:
+            reasons["target"] = progress.best_value
+        evaluations, generations = self._limits["evaluations"], self._limits["generations"]
+        if evaluations is not None and progress.evaluations + len(self.population()) > evaluations:
+            reasons["evaluations"] = float(progress.evaluations)
+        if generations is not None and progress.generation >= generations:
+            reasons["generations"] = float(progress.generation)
+        return reasons
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failed evaluations so far, by kind."""
+        counts: dict[str, int] = json.loads(self._run.progress.failures)
+        return counts
+
+    @property
+    def result(self) -> Result:
+        """The outcome so far; ``x`` is the best point told."""
+        progress = self._run.progress
+        best = Point(progress.best_x.reshape(self.shape), progress.best_value)
+        return Result(
+            x=best.x,
+            value=best.value,
+            value_stderr=0.0,
+            mean=self.mean,
+            best=best,
+            reason=self.stop(),
+            evaluations=progress.evaluations,
+            gradients=progress.gradients,
+            generations=progress.generation,
+            steps=progress.steps,
+            seconds=progress.seconds,
+            failures=self.failures,
+            evaluator="ask/tell",
+            strategy=type(self.strategy).__name__,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""
+        checkpoint.save(path, self._run, configuration=self._configuration)
+
+    def load(self, path: str | os.PathLike[str], evaluator_state: State = None) -> State:
+        """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
+
+        Returns
+        -------
+        The evaluator's saved state, in the form of ``evaluator_state``.
+
+        Raises
+        ------
+        CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
+        """
+        template = replace(self._run, evaluator=evaluator_state)
+        self._run = checkpoint.load(path, template, configuration=self._configuration)
+        self._population, self._since = None, time.perf_counter()
+        return self._run.evaluator

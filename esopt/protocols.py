@@ -1,0 +1,159 @@
+"""The six protocols that every part obeys, and their laws. Read this first.
+
+Configuration is a frozen dataclass that validates itself; evolving state is a separate frozen record of arrays and numbers that
+goes in as the last argument and comes out last. ``esopt.testing`` checks the laws for any part, the user's own included.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .noise import Array, Key, Noise
+from .records import Evals, Gradient, Info, Population
+
+State = Any
+"""A tree of numbers, strings, arrays and frozen records of them; each part knows its own."""
+
+
+class Centered(NamedTuple):
+    """Values of the noise rows, (n,), after a baseline took something away that does not change the expected gradient."""
+
+    values: Array
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Joint law of the noise rows.
+
+    Laws: every row has the declared marginal law; blocks of ``block`` rows are independent; the bits of a row depend on its
+    address alone, not on how a rectangle is cut. ``mirrored``: row 2k + 1 is minus row 2k. ``separable``: columns may be cut
+    too. ``fused``: rows are the library's Gaussian stream (times +-1 if mirrored), for which fused kernels exist.
+    """
+
+    @property
+    def block(self) -> int: ...
+    @property
+    def mirrored(self) -> bool: ...
+    @property
+    def separable(self) -> bool: ...
+    @property
+    def fused(self) -> bool: ...
+
+    def noise(self, key: Key, n: int, dim: int) -> Noise:
+        """Return ``n`` rows at ``key``."""
+        ...
+
+    def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:
+        """Write the rectangle of ``out.shape`` with corner (row, column) of noise that is ``dim`` wide."""
+        ...
+
+
+@runtime_checkable
+class Shaping(Protocol):
+    """Values to utilities; may change what is optimised.
+
+    Laws: lower stays better; a failed row is nan in the result (and its block is dropped) unless ``ranks``, where failures rank last.
+    ``raw`` says that utilities are the values themselves.
+    """
+
+    @property
+    def raw(self) -> bool: ...
+    @property
+    def ranks(self) -> bool: ...
+
+    def shape(self, values: Array, population: Population) -> Array:
+        """Return utilities (n,) for the values (n,) of the noise rows."""
+        ...
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """A control variate for values.
+
+    Laws: the expected gradient does not change; a value never influences its own block's baseline.
+    ``raw_only``: needs values that no shaping touched.
+    """
+
+    @property
+    def raw_only(self) -> bool: ...
+
+    def init(self, dim: int) -> State: ...
+
+    def prepare(self, population: Population, state: State) -> Population: ...
+
+    def center(self, values: Array, population: Population, evals: Evals, state: State) -> Centered:
+        """Return centred values for the (n,) values of the noise rows; rows of dropped blocks are nan in and out."""
+        ...
+
+    def learn(self, values: Array, population: Population, state: State) -> State: ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Evaluations to a gradient with error bars.
+
+    Law: unbiased for the gradient of the smoothed objective (of the utilities, where there are any). ``with_scale`` says whether it
+    also estimates the gradient of the scale; ``raw_only``: needs values that no shaping touched.
+    """
+
+    @property
+    def with_scale(self) -> bool: ...
+
+    @property
+    def raw_only(self) -> bool: ...
+
+    def init(self, dim: int) -> State: ...
+
+    def prepare(self, population: Population, state: State) -> Population:
+        """Add what the estimator needs: explicit rows, gradients."""
+        ...
+
+    def estimate(self, population: Population, evals: Evals, state: State) -> tuple[Gradient, State]: ...
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """Gradient (m,) to a step (m,) that is added to the parameters.
+
+    Laws: shapes never change; a zero gradient from a fresh state gives a zero step; small steps descend a parabola.
+    """
+
+    def init(self, dim: int) -> State: ...
+
+    def step(self, gradient: Array, state: State) -> tuple[Array, State]: ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A search distribution that learns from the values of its candidates.
+
+    Laws: ``ask`` and ``stop`` are pure; ``tell`` moves ``state.generation`` by one; the tree structure of the state never changes
+    during a run, only lengths of arrays may; equal settings, x0 and seed give equal bits. ``state.mean`` is (d,).
+    """
+
+    def init(self, x0: Array, seed: int) -> State: ...
+
+    def ask(self, state: State) -> Population: ...
+
+    def tell(self, state: State, evals: Evals) -> tuple[State, Info]: ...
+
+    def stop(self, state: State) -> dict[str, float]:
+        """Return reasons to stop and their numbers; empty while running."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Population to evaluations.
+
+    Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what ``init`` took.
+    """
+
+    def init(self) -> State: ...
+
+    def evaluate(self, population: Population, state: State) -> tuple[Evals, State]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,183 @@
+"""What lies on the table between strategies and evaluators: frozen records of arrays and numbers.
+
+A :class:`Population` is a recipe (mean, scale, noise address), not a matrix; :class:`Evals` are what an evaluator found out about it;
+a :class:`Gradient` is an estimate with its error bars; :class:`Info` is what one ``tell`` learned, for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .noise import Array, Noise, Share, evaluation_seeds
+
+Scale = float | Array
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """``n`` noise rows mean + scale * eps_i, then ``k`` explicit rows; nothing is materialised until asked for.
+
+    Parameters
+    ----------
+    mean : (d,)
+    scale : float or (d,)
+    noise : n rows of d columns.
+    extra : (k, d) or None  explicit rows, for example the mean itself.
+    tags : k names that say what each explicit row is for.
+    needs : what the evaluator must compute: "values", "grads".
+    share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
+    """
+
+    mean: Array
+    scale: Scale
+    noise: Noise
+    extra: Array | None = None
+    tags: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset({"values"})
+    share: Share = "pair"
+
+    @property
+    def n(self) -> int:
+        """Number of noise rows."""
+        return self.noise.n
+
+    @property
+    def dim(self) -> int:
+        """Dimension d."""
+        return int(self.mean.size)
+
+    def __len__(self) -> int:
+        return self.noise.n + (0 if self.extra is None else len(self.extra))
+
+    def __getitem__(self, index: int) -> Array:
+        """Candidate ``index``, (d,)."""
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(f"candidate {index} of a population of {len(self)}")
+        return np.asarray(self.rows(at, at + 1)[0])
+
+    def rows(self, start: int = 0, stop: int | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return candidates start ... stop, (stop - start, d), in float64 or in the type of ``out``."""
+        stop = len(self) if stop is None else stop
+        if out is None:
+            out = np.empty((stop - start, self.dim))
+        split = min(max(self.n - start, 0), stop - start)
+        if split:
+            self.noise.displace(self.mean, np.atleast_1d(np.asarray(self.scale, np.float64)), start, out[:split])
+        if split < stop - start and self.extra is not None:
+            out[split:] = self.extra[start + split - self.n : stop - self.n]
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        rows = self.rows()
+        return rows if dtype is None else rows.astype(dtype)
+
+    @property
+    def seeds(self) -> NDArray[np.int64]:
+        """One evaluation seed per row, (n + k,), in [0, 2**32)."""
+        return evaluation_seeds(
+            self.noise.key, self.n, len(self) - self.n, mirrored=self.noise.mirrored, share=self.share
+        )
+
+    def resize(self, n: int) -> Population:
+        """Return the population with ``n`` noise rows; rows that both have are equal."""
+        return replace(self, noise=self.noise.resize(n))
+
+    def with_extra(self, tag: str, rows: Array) -> Population:
+        """Return the population with explicit ``rows`` (k, d) under ``tag``, unless it already has that tag."""
+        if tag in self.tags:
+            return self
+        rows = np.atleast_2d(rows)
+        extra = rows if self.extra is None else np.concatenate([self.extra, rows])
+        return replace(self, extra=extra, tags=(*self.tags, *[tag] * len(rows)))
+
+    def tagged(self, tag: str) -> NDArray[np.int64]:
+        """Return the row numbers of the explicit rows under ``tag``."""
+        return self.n + np.flatnonzero(np.array([t == tag for t in self.tags], bool))
+
+    def needing(self, *needs: str) -> Population:
+        """Return the population that also asks the evaluator for ``needs``."""
+        return replace(self, needs=self.needs | set(needs))
+
+
+@dataclass(frozen=True, eq=False)
+class Evals:
+    """What an evaluator found; rows in the order of the population.
+
+    Parameters
+    ----------
+    values : (n + k,)  lower is better; nan marks a failed evaluation.
+    grads : (n + k, d) or None  gradients of the objective at the candidates.
+    utilities : (n,) or None  what a shaping put in place of the values of the noise rows.
+    steps : cost units consumed, for example environment steps.
+    failures : counts by kind.
+    """
+
+    values: Array
+    grads: Array | None = None
+    utilities: Array | None = None
+    steps: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """An estimate of the gradient of J(mean, scale) = E f(mean + scale * eps), with its error bars.
+
+    ``mean`` is dJ/dmean, (d,). ``scale`` is dJ/dscale for a scalar scale and dJ/dlog(scale), (d,), for a vector; None where it was not asked
+    for. Standard errors are nan where fewer than two independent blocks are left. ``snr`` is
+    (\\|mean\\|^2 - sum stderr^2) / sum stderr^2, clipped at 0: the squared length of the true gradient, estimated without bias, over
+    the total variance of the estimate. ``value`` estimates J itself, ``evaluations`` counts the rows used.
+    """
+
+    mean: Array
+    mean_stderr: Array
+    blocks: int
+    value: float
+    value_stderr: float
+    evaluations: int
+    scale: Scale | None = None
+    scale_stderr: Scale | None = None
+
+    @property
+    def snr(self) -> float:
+        """Squared signal over total variance of ``mean``; nan without a standard error."""
+        variance = float(self.mean_stderr @ self.mean_stderr)
+        if not variance > 0.0:
+            return np.inf if variance == 0.0 else np.nan
+        return max(0.0, float(self.mean @ self.mean) / variance - 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Info:
+    """What one ``tell`` learned, for people; never part of a checkpoint."""
+
+    generation: int
+    gradient: Gradient | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a callback sees after each generation.
+
+    ``value`` is the mean of the generation's finite values, ``best_value`` the lowest value so far.
+    """
+
+    generation: int
+    evaluations: int
+    steps: int
+    seconds: float
+    mean: Array
+    value: float
+    best_value: float
+    values: Array
+    failures: Mapping[str, int]
+    info: Info

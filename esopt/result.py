@@ -1,0 +1,132 @@
+"""What a run returns: one record for every strategy, printed as a table and readable like scipy's OptimizeResult."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .noise import Array
+
+_SENTENCES = {
+    "target": "the target value was reached",
+    "evaluations": "the budget of evaluations is used up",
+    "generations": "the budget of generations is used up",
+    "steps": "the budget of steps is used up",
+    "seconds": "the time is up",
+    "callback": "the callback stopped the run",
+    "interrupted": "the run was interrupted",
+    "diverged": "the mean is not finite any more; use a smaller learning rate",
+    "scale": "sigma left the range of numbers; the objective is flat or unbounded",
+}
+_ALIASES = {"fun": "value", "nfev": "evaluations", "njev": "gradients", "nit": "generations"}
+_SCIPY = ("x", "fun", "success", "status", "message", "nfev", "njev", "nit")
+
+
+class Point(NamedTuple):
+    """A candidate and its value."""
+
+    x: Array
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Outcome of a run.
+
+    ``x`` and ``value`` are the best point evaluated for a deterministic objective; for a noisy one they are the final mean and its
+    re-evaluated value with ``value_stderr``, because the best of many noisy values is a lucky draw. That draw stays available as ``best``.
+
+    Parameters
+    ----------
+    x : point recommended, in the shape of x0.
+    value : its value.
+    value_stderr : standard error of ``value``; 0 for a deterministic objective.
+    mean : final mean of the search distribution, in the shape of x0.
+    best : the lowest value seen, and where.
+    reason : why the run stopped, each with its number; empty while it could go on.
+    evaluations, gradients, generations, steps : what it took (calls of f, calls of its gradient, updates, cost units).
+    seconds : wall-clock time, earlier parts of a resumed run included.
+    failures : failed evaluations by kind.
+    evaluator : what evaluated the candidates.
+    strategy : what proposed them.
+    """
+
+    x: Array
+    value: float
+    value_stderr: float
+    mean: Array
+    best: Point
+    reason: Mapping[str, float]
+    evaluations: int
+    gradients: int
+    generations: int
+    steps: int
+    seconds: float
+    failures: Mapping[str, int]
+    evaluator: str
+    strategy: str
+
+    @property
+    def fun(self) -> float:
+        """Alias of ``value`` (scipy)."""
+        return self.value
+
+    @property
+    def nfev(self) -> int:
+        """Alias of ``evaluations`` (scipy)."""
+        return self.evaluations
+
+    @property
+    def njev(self) -> int:
+        """Alias of ``gradients`` (scipy)."""
+        return self.gradients
+
+    @property
+    def nit(self) -> int:
+        """Alias of ``generations`` (scipy)."""
+        return self.generations
+
+    @property
+    def success(self) -> bool:
+        """Whether the run has a finite value and did not diverge."""
+        return bool(np.isfinite(self.value)) and "diverged" not in self.reason
+
+    @property
+    def status(self) -> int:
+        """0 for success, 1 otherwise (scipy)."""
+        return 0 if self.success else 1
+
+    @property
+    def message(self) -> str:
+        """Why the run stopped, in words."""
+        if not self.reason:
+            return "The run has not stopped yet."
+        return "; ".join(f"{_SENTENCES.get(name, name)} ({name}={number:.6g})" for name, number in self.reason.items())
+
+    def keys(self) -> Iterator[str]:
+        """Names for ``result[name]`` and ``dict(result)``: those of scipy's OptimizeResult."""
+        return iter(_SCIPY)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _SCIPY:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __str__(self) -> str:
+        error = f" +- {self.value_stderr:.3g}" if self.value_stderr > 0.0 else ""
+        rows = {
+            "value": f"{self.value:.10g}{error}",
+            "x": np.array2string(self.x, precision=6, threshold=8, max_line_width=80).replace("\n", "\n" + " " * 14),
+            "reason": self.message,
+            "evaluations": f"{self.evaluations}" + (f" (and {self.gradients} gradients)" if self.gradients else ""),
+            "generations": f"{self.generations}",
+            "steps": f"{self.steps}" if self.steps else "",
+            "seconds": f"{self.seconds:.3g}",
+            "failures": ", ".join(f"{kind}: {count}" for kind, count in self.failures.items()),
+            "strategy": self.strategy,
+            "evaluator": self.evaluator,
+        }
+        return "\n".join(f"{name:>12}: {text}" for name, text in rows.items() if text)

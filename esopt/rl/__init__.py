@@ -1,0 +1,1 @@
+"""Policies, rollouts and training on gymnasium environments."""

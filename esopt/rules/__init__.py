@@ -1,0 +1,1 @@
+"""Rules: gradients to steps."""

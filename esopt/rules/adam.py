@@ -1,0 +1,69 @@
+"""Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..noise import Array
+from ..schedules import Schedule, at, check_positive
+
+
+@dataclass(frozen=True, eq=False)
+class AdamState:
+    """Number of steps taken, and averages of the gradient and of its square, (m,)."""
+
+    count: int
+    first: Array
+    second: Array
+
+
+@dataclass(frozen=True)
+class Adam:
+    """step = -lr * m / (sqrt(v) + epsilon), m and v the bias-corrected averages of gradient and squared gradient.
+
+    Parameters
+    ----------
+    lr : learning rate, a positive number or a schedule; about the length of a step per coordinate.
+    beta1, beta2 : weights of the past in [0, 1).
+    epsilon : positive; keeps the quotient finite.
+
+    References
+    ----------
+    Kingma, Ba (2015), Adam: a method for stochastic optimization, algorithm 1.
+    """
+
+    lr: Schedule = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive("lr", self.lr)
+        if not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0 and self.epsilon > 0.0):
+            raise ValueError(
+                f"Adam() got beta1={self.beta1}, beta2={self.beta2}, epsilon={self.epsilon}. "
+                "Betas must be in [0, 1), epsilon positive."
+            )
+
+    def init(self, dim: int) -> AdamState:
+        return AdamState(0, np.zeros(dim), np.zeros(dim))
+
+    def step(self, gradient: Array, state: AdamState) -> tuple[Array, AdamState]:
+        """Return the step (m,) and the state after it."""
+        count = state.count + 1
+        first = state.first * self.beta1
+        scratch = gradient * (1.0 - self.beta1)
+        first += scratch
+        second = state.second * self.beta2
+        np.multiply(gradient, gradient, out=scratch)
+        scratch *= 1.0 - self.beta2
+        second += scratch
+        # Section 2, last paragraph: both corrections folded into the rate; epsilon is scaled to stay the paper's.
+        root = (1.0 - self.beta2**count) ** 0.5
+        np.sqrt(second, out=scratch)
+        scratch += self.epsilon * root
+        np.divide(first, scratch, out=scratch)
+        scratch *= -at(self.lr, state.count) * root / (1.0 - self.beta1**count)
+        return scratch, AdamState(count, first, second)

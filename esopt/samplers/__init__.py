@@ -1,0 +1,1 @@
+"""Samplers: the joint law of the noise rows."""

@@ -1,0 +1,1 @@
+"""Strategies: search distributions that learn from the values of their candidates."""

@@ -1,0 +1,196 @@
+"""Stochastic gradient descent on the smoothed objective J(mean, scale) = E f(mean + scale * eps)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..estimators.score import Score
+from ..noise import Array, Key, Share, check_seed
+from ..protocols import Estimator, Rule, Sampler, Shaping, State
+from ..records import Evals, Gradient, Info, Population, Scale
+from ..rules.adam import Adam
+from ..samplers.antithetic import Antithetic
+from ..schedules import at
+from ..shaping import Raw
+
+_TINY, _HUGE = 1e-150, 1e150
+
+
+@dataclass(frozen=True)
+class Radius:
+    """A scale given by its norm: sigma_i = norm / sqrt(d)."""
+
+    norm: float
+
+
+@dataclass(frozen=True, eq=False)
+class GradientState:
+    """State of :class:`GradientES`: the address of the noise, the search distribution, and the parts' own states."""
+
+    seed: int
+    generation: int
+    mean: Array
+    scale: Scale
+    estimator: State
+    rule: State
+    scale_rule: State
+
+
+@dataclass(frozen=True, eq=False)
+class GradientES:
+    """Sample, shape, estimate the gradient of the smoothed objective, step.
+
+    One generation: utilities = shaping(values); gradient = estimator(utilities or gradients); mean += rule(gradient);
+    scale *= 1 + scale_rule(dJ/dlog scale).
+
+    Parameters
+    ----------
+    sigma : standard deviation of the search: a number, (d,) numbers, a :class:`Radius`, or a schedule of the generation.
+    n : rows per generation, a multiple of the sampler's block; None for about 4 + 3 log d.
+    sampler : joint law of the noise rows.
+    shaping : values to utilities.
+    estimator : evaluations to gradient, with its baseline: ``Score(baseline=LeaveOneOut())``, ``Bonnet()``.
+    rule : gradient to step of the mean.
+    scale_rule : gradient of log scale to relative step of the scale; None keeps the scale. Needs an estimator ``with_scale``.
+    diagonal : keep one sigma per coordinate even if ``sigma`` is a single number.
+    natural : follow sigma^2 * gradient, the natural gradient of the mean, so that steps are measured in sigmas.
+    weight_decay : added to the gradient: weight_decay * mean (the L2 penalty weight_decay / 2 |mean|^2).
+    share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+
+    Notes
+    -----
+    Unbiased for the gradient of J with :class:`esopt.Raw` shaping; the smoothing itself biases it against grad f by
+    sigma^2 / 2 grad(Laplacian f) + O(sigma^4).
+
+    References
+    ----------
+    Salimans et al. (2017); Wierstra et al. (2014), Natural evolution strategies.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> es = esopt.Optimizer(esopt.GradientES(sigma=0.1), [1.0, 2.0], seed=1, generations=400)
+    >>> while not es.stop():
+    ...     es.tell([(x**2).sum() for x in es.ask()])
+    >>> bool(es.result.value < 1e-3)
+    True
+    """
+
+    sigma: float | Array | Radius | Callable[[int], float] = 0.1
+    n: int | None = None
+    sampler: Sampler = field(default_factory=Antithetic)
+    shaping: Shaping = field(default_factory=Raw)
+    estimator: Estimator = field(default_factory=Score)
+    rule: Rule = field(default_factory=Adam)
+    scale_rule: Rule | None = None
+    diagonal: bool = False
+    natural: bool = False
+    weight_decay: float = 0.0
+    share: Share = "pair"
+
+    def __post_init__(self) -> None:
+        if not callable(self.sigma):
+            start = np.array(self.sigma.norm if isinstance(self.sigma, Radius) else self.sigma, np.float64)
+            if not (start.size and np.isfinite(start).all() and (start > 0.0).all()):
+                raise ValueError(f"sigma must be positive and finite, got {self.sigma}. Pass for example sigma=0.1.")
+            if start.ndim:
+                object.__setattr__(self, "sigma", start.reshape(-1))
+        elif self.scale_rule is not None:
+            raise ValueError("sigma is a schedule and scale_rule would change it too. Give one of them.")
+        block = self.sampler.block
+        if self.n is not None and (isinstance(self.n, bool) or self.n != int(self.n) or self.n < 1 or self.n % block):
+            name = type(self.sampler).__name__
+            raise ValueError(f"n must be a positive multiple of {block} with the sampler {name}, got n={self.n}.")
+        if self.estimator.raw_only and not self.shaping.raw:
+            raise ValueError(
+                f"the estimator {self.estimator} needs the values as they are, but the shaping is {self.shaping}. "
+                "Use shaping=Raw(), or Score with another baseline."
+            )
+        if self.scale_rule is not None and not self.estimator.with_scale:
+            raise ValueError(f"scale_rule needs the gradient of the scale. Pass {type(self.estimator).__name__}(with_scale=True).")
+
+    def init(self, x0: Array, seed: int) -> GradientState:
+        """Return the state before the first generation, around ``x0`` (d,)."""
+        dim = x0.size
+        if isinstance(self.sigma, Radius):
+            scale: Scale = self.sigma.norm / math.sqrt(dim)
+        elif isinstance(self.sigma, np.ndarray):
+            if self.sigma.size != dim:
+                raise ValueError(f"sigma has {self.sigma.size} entries for x0 of size {dim}. Pass one number, or one per coordinate.")
+            scale = self.sigma.copy()
+        else:
+            scale = at(self.sigma, 0)
+        if self.diagonal and np.ndim(scale) == 0:
+            scale = np.full(dim, scale)
+        scale_state = None if self.scale_rule is None else self.scale_rule.init(int(np.size(scale)))
+        return GradientState(
+            check_seed(seed), 0, np.array(x0, np.float64), scale, self.estimator.init(dim), self.rule.init(dim), scale_state
+        )
+
+    def rows(self, dim: int) -> int:
+        """Return the population size for dimension ``dim``: ``n``, or 4 + 3 log d rounded up to whole blocks, at least two."""
+        if self.n is not None:
+            return int(self.n)
+        block = self.sampler.block
+        return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
+
+    def ask(self, state: GradientState) -> Population:
+        """Return this generation's population."""
+        key = Key(state.seed, state.generation)
+        dim = state.mean.size
+        noise = self.sampler.noise(key, self.rows(dim), dim)
+        return self.estimator.prepare(Population(state.mean, state.scale, noise, share=self.share), state.estimator)
+
+    def tell(self, state: GradientState, evals: Evals) -> tuple[GradientState, Info]:
+        """Return the state after the update, and what was learned.
+
+        Raises
+        ------
+        EvaluationError  if no block of rows is free of failures; the state is as before.
+        """
+        population = self.ask(state)
+        if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
+            evals = replace(evals, utilities=self._utilities(evals.values[: population.n], population))
+        gradient, estimator = self.estimator.estimate(population, evals, state.estimator)
+        step, rule = self.rule.step(self._direction(gradient, state), state.rule)
+        generation = state.generation + 1
+        scale, scale_rule = self._next_scale(gradient, state, generation)
+        after = GradientState(state.seed, generation, state.mean + step, scale, estimator, rule, scale_rule)
+        return after, Info(state.generation, gradient, evals.failures)
+
+    def stop(self, state: GradientState) -> dict[str, float]:
+        """Return reasons to stop: "diverged" (mean not finite) and "scale" (out of the range of numbers)."""
+        reasons: dict[str, float] = {}
+        total = float(state.mean.sum())
+        if not math.isfinite(total) and not np.isfinite(state.mean).all():
+            reasons["diverged"] = float(np.count_nonzero(~np.isfinite(state.mean)))
+        extreme = state.scale if isinstance(state.scale, float) else float(state.scale.max())
+        if not _TINY < extreme < _HUGE:
+            reasons["scale"] = extreme
+        return reasons
+
+    def _utilities(self, values: Array, population: Population) -> Array:
+        if self.shaping.ranks and np.isnan(values).all():
+            return values
+        return self.shaping.shape(values, population)
+
+    def _direction(self, gradient: Gradient, state: GradientState) -> Array:
+        direction = gradient.mean
+        if self.natural:
+            direction = direction * np.square(state.scale)
+        if self.weight_decay:
+            direction = direction + self.weight_decay * state.mean
+        return direction
+
+    def _next_scale(self, gradient: Gradient, state: GradientState, generation: int) -> tuple[Scale, State]:
+        if self.scale_rule is None or gradient.scale is None:
+            return (at(self.sigma, generation) if callable(self.sigma) else state.scale), state.scale_rule
+        if isinstance(state.scale, float):
+            relative, after = self.scale_rule.step(np.array([state.scale * float(gradient.scale)]), state.scale_rule)
+            return state.scale * (1.0 + float(relative[0])), after
+        relative, after = self.scale_rule.step(np.asarray(gradient.scale), state.scale_rule)
+        return state.scale * (1.0 + relative), after

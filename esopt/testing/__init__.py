@@ -1,0 +1,1 @@
+"""Public conformance suites for parts of one's own."""
