@@ -52,7 +52,7 @@ def describe(obj: object) -> Any:
 
 
 def differences(there: Any, here: Any) -> list[str]:
-    """Return one line per difference of two descriptions, ``path: this in the file, that here``; 20 at most and a count."""
+    """Return one line per difference of two descriptions, ``path: this in the file, that here``; 20 at most."""
     found = _compare(there, here, "")
     lines = [f"{path or 'configuration'}: {_show(a)} in the file, {_show(b)} here" for path, a, b in found]
     return lines if len(lines) <= _LINES else [*lines[:_LINES], f"and {len(lines) - _LINES} more"]

@@ -43,8 +43,8 @@ def flatten(tree: object) -> tuple[Node, dict[str, NDArray[Any]]]:
 def fill(node: Node, template: object, read: Read, path: str = "") -> Any:
     """Return a tree like ``template`` with the contents of ``node``; ``read(path, like)`` fetches an array.
 
-    Records, tuples and dictionaries must have the same class, fields, length and keys. One exception: an empty
-    dictionary in the template takes any dictionary of scalars, for counts whose kinds only a run brings up.
+    Records must have the same class and fields, tuples the same length, dictionaries the same keys, scalars be of one
+    kind (None, bool, int, float or str).
 
     Raises
     ------
@@ -63,8 +63,6 @@ def fill(node: Node, template: object, read: Read, path: str = "") -> Any:
         return tuple([fill(part, like, read, join(path, i)) for i, (part, like) in parts])
     if isinstance(template, dict):
         parts = node["dict"]
-        if not template:
-            return {key: _plain(part, join(path, key)) for key, part in parts.items()}
         _same_names(path, "keys", parts, list(template))
         return {key: fill(part, template[key], read, join(path, key)) for key, part in parts.items()}
     return read(path, template) if isinstance(template, np.ndarray) else _decode(node)
@@ -129,13 +127,6 @@ def _decode(node: Node) -> Any:
         raise ValueError(f"a scalar of type {kind}")
     (scalar,) = np.frombuffer(bytes.fromhex(bits), dtype)
     return scalar
-
-
-def _plain(node: Node, path: str) -> Any:
-    label = _node_label(node)
-    if label not in ("None", "bool", "int", "float", "str"):
-        raise Mismatch(path, label, "absent")
-    return _decode(node)
 
 
 def _same_names(path: str, what: str, there: dict[str, Node], here: list[str]) -> None:

@@ -14,7 +14,7 @@ import io
 import json
 import math
 import os
-import secrets
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,8 +88,8 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
 
     Parameters
     ----------
-    template : a tree of the same classes, fields, keys, tuple lengths, dtypes and numbers of dimensions; lengths of
-        arrays may differ. An empty dictionary in it takes any dictionary of scalars.
+    template : a tree of the same classes, fields, keys, tuple lengths, dtypes and numbers of dimensions; only lengths
+        of arrays may differ.
     configuration : compared with the one that was saved.
     kind : if given, what the file must be.
 
@@ -125,7 +125,7 @@ def _replacing(target: str) -> Iterator[IO[bytes]]:
     folder, name = os.path.split(target)
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, "cannot save a checkpoint over a folder; pass the name of a file", target)
-    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
     try:
         try:
             file = open(temporary, "xb")
@@ -261,10 +261,9 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    versions = {"numpy": np.__version__}
-    for name, distribution in (("esopt", "pyesopt"), ("numba", "numba")):
-        try:
-            versions[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+    package = sys.modules[__name__.partition(".")[0]]
+    try:
+        numba = importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:
+        numba = "unknown"
+    return {"esopt": getattr(package, "__version__", "unknown"), "numpy": np.__version__, "numba": numba}

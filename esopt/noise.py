@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ._kernels import gaussian, seeds, threads
 
 if TYPE_CHECKING:
     from .protocols import Sampler
@@ -75,8 +78,6 @@ def evaluation_seeds(key: Key, n: int, extra: int = 0, *, mirrored: bool = False
 
 
 def _hash_rows(key: Key, column: int, first: int, count: int) -> NDArray[np.uint64]:
-    from ._kernels import seeds
-
     out = np.empty(count, np.uint64)
     seeds.hash_rows(column, first, key.generation, key.stream, np.uint64(key.seed), out)
     return out
@@ -206,8 +207,6 @@ class Philox:
         if not self.sampler.fused:
             _displace(self, mean, scale, start, out)
             return
-        from ._kernels import gaussian, threads
-
         work = out.size // (2 if self.mirrored else 1)
         kernel = gaussian.population_parallel if threads.parallel(work) else gaussian.population
         kernel(mean, scale, self.mirrored, start, *self._address, out)
@@ -215,25 +214,22 @@ class Philox:
     def moments(self, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
         if not self.sampler.fused:
             return _moments(self, weights, degrees, squares)
-        from ._kernels import gaussian, threads
-
-        units = self._fold(weights, degrees)
-        largest = np.abs(units).max(axis=1, keepdims=True, initial=0.0)
-        largest[~(largest > 0.0)] = 1.0
-        sums = np.zeros((len(units), self.dim))
-        block_squares = np.zeros((len(units) if squares else 0, self.dim))
-        kernel = gaussian.moment_parallel if threads.parallel(units.shape[1] * self.dim) else gaussian.moment
-        coefficients = np.ascontiguousarray(units / largest, np.float32)
-        kernel(coefficients, np.asarray(degrees, np.int64), *self._address, sums, block_squares)
-        sums *= largest
-        block_squares *= largest[: len(block_squares)] ** 2
+        vectors, units = len(weights), self.n // 2 if self.mirrored else self.n
+        kinds = _degree_array(tuple(degrees))
+        coefficients, largest = np.empty((vectors, units), np.float32), np.empty(vectors)
+        gaussian.fold(np.ascontiguousarray(weights), kinds, self.mirrored, coefficients, largest)
+        sums = np.zeros((vectors, self.dim))
+        block_squares = np.zeros((vectors if squares else 0, self.dim))
+        kernel = gaussian.moment_parallel if threads.parallel(units * self.dim) else gaussian.moment
+        kernel(coefficients, kinds, *self._address, sums, block_squares)
+        sums *= largest[:, None]
+        if squares:
+            block_squares *= np.square(largest)[:, None]
         return sums, block_squares
 
     def dot(self, rows: Array) -> Array:
         if not self.sampler.fused:
             return _dot(self, rows)
-        from ._kernels import gaussian, threads
-
         rows = np.ascontiguousarray(rows, np.float64)
         base = rows[::2] if self.mirrored and len(rows) > 1 else rows
         kernel = gaussian.dot_parallel if threads.parallel(self.n * self.dim) else gaussian.dot
@@ -253,8 +249,6 @@ class Philox:
     def norms(self) -> Array:
         if not self.sampler.fused:
             return _norms(self)
-        from ._kernels import gaussian, threads
-
         out = np.empty(self.n // 2 if self.mirrored else self.n)
         kernel = gaussian.norms_parallel if threads.parallel(out.size * self.dim) else gaussian.norms
         kernel(self.dim, *self._address, out)
@@ -263,8 +257,6 @@ class Philox:
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
         if not self.sampler.fused:
             return _weighted(self, rows, squares)
-        from ._kernels import gaussian, threads
-
         base = rows[::2] - rows[1::2] if self.mirrored else np.ascontiguousarray(rows, np.float64)
         out, block_squares = np.zeros(self.dim), np.zeros(self.dim if squares else 0)
         kernel = gaussian.weighted_parallel if threads.parallel(base.size) else gaussian.weighted
@@ -284,12 +276,10 @@ class Philox:
     def resize(self, n: int) -> Philox:
         return replace(self, n=n)
 
-    def _fold(self, weights: Array, degrees: Sequence[int]) -> Array:
-        """Weights of units: w(+) - w(-) where the polynomial is odd, w(+) + w(-) where it is even."""
-        if not self.mirrored:
-            return weights
-        signs = np.where(np.asarray(degrees) == 1, -1.0, 1.0)[:, None]
-        return weights[:, ::2] + signs * weights[:, 1::2]
+
+@cache
+def _degree_array(degrees: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.array(degrees, np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def check_values(values: ArrayLike, population: Population) -> Array:
             f"tell() got {got} for a population of {len(population)} in generation {generation}.\n"
             "Pass one value per row of ask(), in the same order; use nan for failed evaluations."
         )
-    if np.isnan(array).all():
+    if np.isnan(array.min()) and np.isnan(array).all():
         raise EvaluationError(
             f"all {array.size} values of generation {generation} are nan: nothing to learn from.\n"
             "Check the objective at es.mean; the optimizer is as it was, so tell() can be called again."
@@ -216,7 +216,7 @@ class Optimizer:
             rows = rows.reshape(len(population), -1).astype(np.float64)
         elif "grads" in population.needs:
             raise ValueError(f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask().")
-        failed = int(np.isnan(checked).sum())
+        failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
         self.learn(Evals(checked, rows, steps=steps, failures={"nan": failed} if failed else {}))
 
     def learn(self, evals: Evals, evaluator_state: State = None) -> Info:
@@ -224,7 +224,9 @@ class Optimizer:
         population, progress = self.population(), self._run.progress
         state, info = self.strategy.tell(self._run.strategy, evals)
         values = evals.values
-        least = int(np.argmin(values)) if np.isfinite(values.sum()) else int(np.argmin(np.where(np.isnan(values), np.inf, values)))
+        least = int(values.argmin())  # the first nan, if there is one
+        if np.isnan(values[least]):
+            least = int(np.where(np.isnan(values), np.inf, values).argmin())
         better = bool(values[least] < progress.best_value)
         failures = progress.failures
         if evals.failures:

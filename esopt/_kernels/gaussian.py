@@ -92,6 +92,26 @@ def population_parallel(mean, scale, mirrored, start, generation, stream, seed, 
         _population_piece(piece, tiles, mean, scale, mirrored, start, generation, stream, seed, out)
 
 
+@njit(cache=True, nogil=True)
+def fold(weights, degrees, mirrored, coefficients, largest):
+    """Weights of rows (m, n) to coefficients of units, relative to the largest of each vector.
+
+    A mirrored unit counts w(+) - w(-) where the polynomial is odd and w(+) + w(-) where it is even.
+    """
+    for k in range(weights.shape[0]):
+        sign = -1.0 if degrees[k] == 1 else 1.0
+        most = 0.0
+        for u in range(coefficients.shape[1]):
+            c = weights[k, 2 * u] + sign * weights[k, 2 * u + 1] if mirrored else weights[k, u]
+            most = max(most, abs(c))
+        if not most > 0.0:
+            most = 1.0
+        largest[k] = most
+        for u in range(coefficients.shape[1]):
+            c = weights[k, 2 * u] + sign * weights[k, 2 * u + 1] if mirrored else weights[k, u]
+            coefficients[k, u] = F32(c / most)
+
+
 @njit(nogil=True)
 def _moment_tile(tile, coefficients, degrees, generation, stream, seed, out, squares):
     """One tile of columns of sum_u c_u He(eps_u), and of the sum of squared terms where ``squares`` has rows."""
@@ -160,7 +180,7 @@ def moment_parallel(coefficients, degrees, generation, stream, seed, out, square
 def _dot_unit(unit, rows, generation, stream, seed, out):
     """rows[u] . eps_u in float64: one running sum per lane of a block, lanes added in order."""
     dim = rows.shape[1]
-    row = rows[unit if rows.shape[0] > 1 else 0]
+    row = rows[unit] if rows.shape[0] > 1 else rows[0]
     noise = np.empty(TILE, F32)
     lanes = np.zeros(BLOCK, np.float64)
     for column in range(0, dim, TILE):

@@ -5,50 +5,51 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .._kernels import vectors
 from ..errors import EvaluationError
 from ..noise import Array
-from ..records import Population
+from ..records import Population, Scale
 
 
-def usable_rows(finite: NDArray[np.bool_], population: Population) -> tuple[NDArray[np.bool_], int]:
-    """Return which rows belong to a block without failures, (n,), and the number of such blocks.
+def usable_blocks(values: Array, population: Population) -> tuple[int, NDArray[np.bool_] | None]:
+    """Return the number of blocks without failures, and which rows belong to them: (n,), or None for all.
 
     Raises
     ------
     EvaluationError  if no block is left.
     """
     block = population.noise.block
-    if finite.all():
-        return finite, finite.size // block
-    good = finite.reshape(-1, block).all(axis=1)
-    if not good.any():
+    count = int(vectors.usable_blocks(values, block))
+    if count * block == values.size:
+        return count, None
+    finite = np.isfinite(values)
+    if count == 0:
         what = "candidate" if block == 1 else f"block of {block} candidates"
         raise EvaluationError(
-            f"no usable {what} in generation {population.noise.key.generation}: {int((~finite).sum())} of {finite.size} evaluations failed.\n"
+            f"no usable {what} in generation {population.noise.key.generation}: "
+            f"{int((~finite).sum())} of {finite.size} evaluations failed.\n"
             "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
         )
-    return np.repeat(good, block), int(good.sum())
+    return count, np.repeat(finite.reshape(-1, block).all(axis=1), block)
 
 
-def standard_error(total: Array, block_squares: Array, blocks: int) -> Array:
-    """Return the standard error of ``total`` = sum_b s_b from sum_b s_b^2, both (d,); overwrites ``block_squares``.
+def divide_with_error(total: Array, block_squares: Array, blocks: int, divisor: Scale = 1.0) -> tuple[Array, Array]:
+    """Return total / divisor and its standard error, (d,) each, in the memory of the first two arguments.
 
-    With T_b = B s_b the estimate is the mean of T_b; its squared error is (B sum s_b^2 - total^2) / (B - 1).
+    ``total`` is sum_b s_b over independent blocks, ``block_squares`` sum_b s_b^2; nan errors for a single block.
     """
-    if blocks < 2:
-        return np.full_like(total, np.nan)
-    block_squares *= blocks
-    block_squares -= total * total
-    np.maximum(block_squares, 0.0, out=block_squares)
-    block_squares /= blocks - 1
-    return np.sqrt(block_squares, out=block_squares)
+    vectors.divide_with_error(total, block_squares, blocks, np.atleast_1d(np.asarray(divisor, np.float64)))
+    return total, block_squares
 
 
-def mean_and_error(rows: Array, block: int) -> tuple[float, float]:
-    """Return the mean of (m,) numbers in blocks, and its standard error from the means of the blocks (nan for one block)."""
-    mean = float(rows.sum()) / rows.size
-    blocks = rows.size // block
-    if blocks < 2:
-        return mean, float("nan")
-    deviations = rows.reshape(blocks, block).sum(axis=1) / block - mean
-    return mean, float(np.sqrt(deviations @ deviations / (blocks * (blocks - 1))))
+def scalar_with_error(terms: Array, block: int, blocks: int, divisor: float) -> tuple[float, float]:
+    """Return sum(terms) / divisor and its standard error for the (n,) terms of rows in blocks."""
+    by_block = terms.reshape(-1, block).sum(axis=1)
+    total, error = divide_with_error(by_block.sum(keepdims=True), (by_block @ by_block)[None], blocks, divisor)
+    return float(total[0]), float(error[0])
+
+
+def mean_value(values: Array, block: int) -> tuple[float, float]:
+    """Return the mean of the usable blocks of values, and its standard error (nan for fewer than two blocks)."""
+    mean, error = vectors.block_mean(values, block)
+    return float(mean), float(error)

@@ -12,7 +12,7 @@ import numpy as np
 from ..noise import Array
 from ..protocols import State
 from ..records import Evals, Gradient, Population, Scale
-from ._blocks import mean_and_error, standard_error, usable_rows
+from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,20 @@ class Bonnet:
             raise ValueError(
                 "Bonnet() got no gradients. Pass grad= to minimize, grads= to tell, or use the estimator Score."
             )
-        n, noise = population.n, population.noise
-        grads, values = evals.grads[:n], evals.values[:n]
-        finite = np.isfinite(values) & np.isfinite(grads.sum(axis=1))
-        rows, blocks = usable_rows(finite, population)
-        used = blocks * noise.block
-        if used < n:
-            grads = np.where(rows[:, None], grads, 0.0)
-        by_block = grads.reshape(-1, noise.block, noise.dim).sum(axis=1) / used
-        mean = by_block.sum(axis=0)
-        mean_stderr = standard_error(mean, np.einsum("ij,ij->j", by_block, by_block), blocks)
-        scale, scale_stderr = self._scale(population, grads, blocks) if self.with_scale else (None, None)
-        value, value_stderr = mean_and_error(values[rows], noise.block)
+        noise = population.noise
+        grads, values = evals.grads[: noise.n], evals.values[: noise.n]
+        blocks, rows = usable_blocks(values + grads.sum(axis=1), population)
+        weight = 1.0 / (blocks * noise.block)
+        used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
+        by_block = used.reshape(-1, noise.block, noise.dim).sum(axis=1) * weight
+        mean, mean_stderr = divide_with_error(by_block.sum(axis=0), np.einsum("ij,ij->j", by_block, by_block), blocks)
+        scale, scale_stderr = self._scale(population, used, weight, blocks) if self.with_scale else (None, None)
+        value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
         return gradient, state
 
-    def _scale(self, population: Population, grads: Array, blocks: int) -> tuple[Scale, Scale]:
-        noise = population.noise
-        weight = 1.0 / (blocks * noise.block)
-        if np.ndim(population.scale) == 1:
-            total, squares = noise.weighted(grads * (population.scale * weight), squares=True)
-            return total, standard_error(total, squares, blocks)
-        by_block = noise.dot(grads).reshape(-1, noise.block).sum(axis=1) * weight
-        sums = by_block.sum(keepdims=True)
-        stderr = standard_error(sums, (by_block @ by_block)[None], blocks)
-        return float(sums[0]), float(stderr[0])
+    def _scale(self, population: Population, grads: Array, weight: float, blocks: int) -> tuple[Scale, Scale]:
+        noise, sigma = population.noise, population.scale
+        if isinstance(sigma, float):
+            return scalar_with_error(noise.dot(grads) * weight, noise.block, blocks, 1.0)
+        return divide_with_error(*noise.weighted(grads * (sigma * weight), squares=True), blocks)

@@ -13,7 +13,7 @@ from ..baselines.leave_one_out import LeaveOneOut
 from ..noise import Array, moment
 from ..protocols import Baseline, State
 from ..records import Evals, Gradient, Population, Scale
-from ._blocks import mean_and_error, standard_error, usable_rows
+from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,16 @@ class Score:
         ------
         EvaluationError  if no block of rows is free of failures.
         """
-        n, noise = population.n, population.noise
-        values = evals.values[:n]
+        noise = population.noise
+        values = evals.values[: noise.n]
         utilities = values if evals.utilities is None else evals.utilities
-        rows, blocks = usable_rows(np.isfinite(utilities), population)
-        everything = blocks * noise.block == n
-        kept = utilities if everything else np.where(rows, utilities, np.nan)
+        blocks, rows = usable_blocks(utilities, population)
+        kept = utilities if rows is None else np.where(rows, utilities, np.nan)
         weights = self.baseline.center(kept, population, evals, state.baseline).values / (blocks * noise.block)
-        if not everything:
+        if rows is not None:
             weights = np.where(rows, weights, 0.0)
         mean, mean_stderr, scale, scale_stderr = self._moments(population, weights, blocks)
-        finite = rows & np.isfinite(values)
-        used = values if finite.all() else values[finite]
-        value, value_stderr = mean_and_error(used, noise.block) if used.size % noise.block == 0 and used.size else (np.nan, np.nan)
+        value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
         return gradient, ScoreState(self.baseline.learn(kept, population, state.baseline))
 
@@ -81,19 +78,13 @@ class Score:
         self, population: Population, weights: Array, blocks: int
     ) -> tuple[Array, Array, Scale | None, Scale | None]:
         noise, sigma = population.noise, population.scale
-        diagonal = self.with_scale and np.ndim(sigma) == 1
+        diagonal = self.with_scale and not isinstance(sigma, float)
         table = np.stack([weights, weights]) if diagonal else weights[None, :]
         sums, squares = moment(noise, table, (1, 2) if diagonal else (1,), squares=True)
-        mean_stderr = standard_error(sums[0], squares[0], blocks)
-        mean = sums[0]
-        mean /= sigma
-        mean_stderr /= sigma
+        mean, mean_stderr = divide_with_error(sums[0], squares[0], blocks, sigma)
         if diagonal:
-            return mean, mean_stderr, sums[1], standard_error(sums[1], squares[1], blocks)
-        if not self.with_scale:
-            return mean, mean_stderr, None, None
-        terms = weights * (noise.norms() - noise.dim)
-        by_block = terms.reshape(-1, noise.block).sum(axis=1)
-        total = by_block.sum(keepdims=True)
-        stderr = standard_error(total, (by_block @ by_block)[None], blocks)
-        return mean, mean_stderr, float(total[0] / sigma), float(stderr[0] / sigma)
+            return mean, mean_stderr, *divide_with_error(sums[1], squares[1], blocks)
+        if isinstance(sigma, float) and self.with_scale:
+            terms = weights * (noise.norms() - noise.dim)
+            return mean, mean_stderr, *scalar_with_error(terms, noise.block, blocks, sigma)
+        return mean, mean_stderr, None, None

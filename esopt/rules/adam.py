@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._kernels import vectors
 from ..noise import Array
 from ..schedules import Schedule, at, check_positive
 
@@ -53,17 +54,11 @@ class Adam:
     def step(self, gradient: Array, state: AdamState) -> tuple[Array, AdamState]:
         """Return the step (m,) and the state after it."""
         count = state.count + 1
-        first = state.first * self.beta1
-        scratch = gradient * (1.0 - self.beta1)
-        first += scratch
-        second = state.second * self.beta2
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1.0 - self.beta2
-        second += scratch
-        # Section 2, last paragraph: both corrections folded into the rate; epsilon is scaled to stay the paper's.
+        first, second, step = np.empty_like(gradient), np.empty_like(gradient), np.empty_like(gradient)
+        # Section 2, last paragraph: both bias corrections folded into the rate and epsilon.
         root = (1.0 - self.beta2**count) ** 0.5
-        np.sqrt(second, out=scratch)
-        scratch += self.epsilon * root
-        np.divide(first, scratch, out=scratch)
-        scratch *= -at(self.lr, state.count) * root / (1.0 - self.beta1**count)
-        return scratch, AdamState(count, first, second)
+        rate = at(self.lr, state.count) * root / (1.0 - self.beta1**count)
+        vectors.adam(
+            gradient, state.first, state.second, self.beta1, self.beta2, rate, self.epsilon * root, first, second, step
+        )
+        return step, AdamState(count, first, second)

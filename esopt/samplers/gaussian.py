@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .._kernels import gaussian
 from ..noise import Key, Philox
 
 
@@ -43,6 +44,4 @@ class Gaussian:
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:
         """Write the rectangle of ``out.shape`` with corner (row, column)."""
-        from .._kernels import gaussian
-
         gaussian.fill(out, row, column, key.generation, key.stream, np.uint64(key.seed))
