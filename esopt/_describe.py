@@ -111,10 +111,12 @@ def _show(value: Any) -> str:
         case {"@number": text} | {"@function": text}:
             return str(text)
         case {"@array": shape, "dtype": dtype, **rest}:
-            about = f"values {rest['values']}" if "values" in rest else f"digest {str(rest.get('sha256'))[:12]}"
+            about = f"values {_show(rest['values'])}" if "values" in rest else f"digest {str(rest.get('sha256'))[:12]}"
             text = f"array {tuple(shape)} {dtype} {about}"
         case {"class": name}:
             text = str(name)
+        case list():
+            text = f"[{', '.join(map(_show, value))}]"
         case _:
             text = repr(value)
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

@@ -36,7 +36,7 @@ def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strateg
 
 
 def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
-    """Return the evaluator for ``objective``: Vectorized or Joblib if asked for, Compiled for a numba function, else Serial.
+    """Return Vectorized or Joblib if asked for, Compiled for a numba function, else Serial.
 
     The function is never called to find out.
     """
@@ -87,11 +87,13 @@ def minimize(
 
     Parameters
     ----------
-    f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an :class:`esopt.Outcome`. A numba
-        function is evaluated in parallel compiled code. None if ``evaluator`` knows the objective.
+    f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an
+        :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. None if ``evaluator`` knows
+        the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam if ``grad`` is given.
-    sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (0.1 with ``grad``).
+    sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (0.1
+        with ``grad``).
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -141,7 +143,9 @@ def minimize(
     final = (final_evaluations if seeded or noisy else 1) if evaluator is not None else 0
     reserved = None if evaluations is None else evaluations - final
     if reserved is not None and reserved < 1:
-        raise ValueError(f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget.")
+        raise ValueError(
+            f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
+        )
     es = Optimizer(strategy, start, seed, evaluations=reserved, generations=generations, target=target)
     _check_start(es, grad, evaluations)
     limits = _Limits(steps, seconds, callback, checkpoint, checkpoint_seconds)
@@ -169,7 +173,10 @@ class _Limits:
 def _check_start(es: Optimizer, grad: Callable[..., Any] | None, evaluations: int | None) -> None:
     population = es.population()
     if grad is not None and "grads" not in population.needs:
-        raise ValueError("grad= is given, but the strategy makes no use of it. Use GradientES(estimator=Bonnet()), or leave grad out.")
+        raise ValueError(
+            "grad= is given, but the strategy makes no use of it. "
+            "Use GradientES(estimator=Bonnet()), or leave grad out."
+        )
     if es.stop().get("evaluations") == 0.0:
         raise ValueError(
             f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
@@ -177,7 +184,9 @@ def _check_start(es: Optimizer, grad: Callable[..., Any] | None, evaluations: in
         )
 
 
-def _generations(es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits) -> tuple[dict[str, float], Info | None]:
+def _generations(
+    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
+) -> tuple[dict[str, float], Info | None]:
     """Run generations until there is a reason to stop; return the reasons and the last Info."""
     saved, last = time.perf_counter(), None
     reasons: dict[str, float] = {}

@@ -1,8 +1,8 @@
 """Noise as a function of its address: (seed, stream, generation, row, column) -> a standard normal.
 
-No generator object exists anywhere. A population keeps a :class:`Key` and regenerates whatever it needs: rows for the evaluator,
-weighted moments for the update. :class:`Philox` is the engine, :class:`Given` holds explicit rows for exact tests,
-replays and designs of one's own. Both offer the members of :class:`Noise`.
+No generator object exists anywhere. A population keeps a :class:`Key` and regenerates whatever it needs: rows for the
+evaluator, weighted moments for the update. :class:`Philox` is the engine, :class:`Given` holds explicit rows for exact
+tests, replays and designs of one's own. Both offer the members of :class:`Noise`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def child(seed: int, index: int) -> int:
     return int(_hash_rows(Key(seed, 0, INIT), 0, index, 1)[0])
 
 
-def evaluation_seeds(key: Key, n: int, extra: int = 0, *, mirrored: bool = False, share: Share = "pair") -> NDArray[np.int64]:
+def evaluation_seeds(
+    key: Key, n: int, extra: int = 0, *, mirrored: bool = False, share: Share = "pair"
+) -> NDArray[np.int64]:
     """Return one seed in [0, 2**32) for each of ``n`` noise rows and ``extra`` explicit rows.
 
     ``share="pair"`` gives both rows of an antithetic pair the same seed (common random numbers), ``"generation"`` gives
@@ -106,7 +108,7 @@ class Noise(Protocol):
         ...
 
     def moments(self, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
-        """The engine of :func:`moment`: weights (m, n) -> sums (m, d), sums of squared block sums (m, d) or (0, d)."""
+        """Serve :func:`moment`: weights (m, n) -> sums (m, d), sums of squared block sums (m, d) or (0, d)."""
         ...
 
     def dot(self, rows: Array) -> Array:
@@ -131,9 +133,13 @@ class Noise(Protocol):
 
 
 @overload
-def moment(noise: Noise, weights: Array, degree: int | Sequence[int] = 1, *, squares: Literal[False] = False) -> Array: ...
+def moment(
+    noise: Noise, weights: Array, degree: int | Sequence[int] = 1, *, squares: Literal[False] = False
+) -> Array: ...
 @overload
-def moment(noise: Noise, weights: Array, degree: int | Sequence[int] = 1, *, squares: Literal[True]) -> tuple[Array, Array]: ...
+def moment(
+    noise: Noise, weights: Array, degree: int | Sequence[int] = 1, *, squares: Literal[True]
+) -> tuple[Array, Array]: ...
 def moment(
     noise: Noise, weights: Array, degree: int | Sequence[int] = 1, *, squares: bool = False
 ) -> Array | tuple[Array, Array]:
@@ -151,9 +157,9 @@ def moment(
 
     Notes
     -----
-    Weights are rounded to float32 relative to the largest; sums are float32 within chunks of 256 units and float64 beyond
-    (:class:`Given` noise is float64 throughout). The second polynomial is the centred one because the squares of raw second powers do not give
-    the standard error of a scale gradient.
+    Weights are rounded to float32 relative to the largest; sums are float32 within chunks of 256 units and float64
+    beyond (:class:`Given` noise is float64 throughout). The second polynomial is the centred one because the squares
+    of raw second powers do not give the standard error of a scale gradient.
     """
     table = np.atleast_2d(np.asarray(weights, np.float64))
     degrees = (degree,) * len(table) if isinstance(degree, int) else tuple(degree)
@@ -298,7 +304,8 @@ class Given:
         rows = np.ascontiguousarray(self.given, np.float64)
         if rows.ndim != 2 or len(rows) % self.block:
             raise ValueError(
-                f"Given() got rows of shape {rows.shape} in blocks of {self.block}. Pass (n, d) with n a multiple of block."
+                f"Given() got rows of shape {rows.shape} in blocks of {self.block}. "
+                "Pass (n, d) with n a multiple of block."
             )
         if self.mirrored and not (self.block % 2 == 0 and np.array_equal(rows[::2], -rows[1::2])):
             raise ValueError("Given(mirrored=True) needs an even block, and row 2k + 1 equal to minus row 2k.")

@@ -120,7 +120,10 @@ class Optimizer:
         target: float | None = None,
     ) -> None:
         if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. Pass for example GradientES().")
+            raise TypeError(
+                f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. "
+                "Pass for example GradientES()."
+            )
         start = check_x0(x0)
         self.strategy = strategy
         self.shape = start.shape
@@ -184,7 +187,8 @@ class Optimizer:
             return population.rows().reshape(shape)
         if out.shape != shape or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
             raise ValueError(
-                f"ask() got out of shape {out.shape} and dtype {out.dtype}. Pass a C-contiguous float32 or float64 array of shape {shape}."
+                f"ask() got out of shape {out.shape} and dtype {out.dtype}. "
+                f"Pass a C-contiguous float32 or float64 array of shape {shape}."
             )
         population.rows(out=out.reshape(len(population), -1))
         return out
@@ -208,14 +212,19 @@ class Optimizer:
         rows = None
         if grads is not None:
             rows = np.asarray(grads)
-            if rows.dtype.kind not in "fiu" or rows.shape not in {(len(population), *self.shape), (len(population), population.dim)}:
+            if rows.dtype.kind not in "fiu" or rows.shape not in {
+                (len(population), *self.shape),
+                (len(population), population.dim),
+            }:
                 raise ValueError(
                     f"tell() got grads of shape {rows.shape} and dtype {rows.dtype}. "
                     f"Pass real numbers of shape {(len(population), *self.shape)}, one gradient per row of ask()."
                 )
             rows = rows.reshape(len(population), -1).astype(np.float64)
         elif "grads" in population.needs:
-            raise ValueError(f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask().")
+            raise ValueError(
+                f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask()."
+            )
         failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
         self.learn(Evals(checked, rows, steps=steps, failures={"nan": failed} if failed else {}))
 
@@ -231,7 +240,9 @@ class Optimizer:
         failures = progress.failures
         if evals.failures:
             counts = json.loads(failures)
-            failures = json.dumps({k: counts.get(k, 0) + evals.failures.get(k, 0) for k in sorted({*counts, *evals.failures})})
+            failures = json.dumps(
+                {k: counts.get(k, 0) + evals.failures.get(k, 0) for k in sorted({*counts, *evals.failures})}
+            )
         now = time.perf_counter()
         after = Progress(
             progress.generation + 1,

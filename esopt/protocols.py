@@ -1,7 +1,8 @@
 """The six protocols that every part obeys, and their laws. Read this first.
 
-Configuration is a frozen dataclass that validates itself; evolving state is a separate frozen record of arrays and numbers that
-goes in as the last argument and comes out last. ``esopt.testing`` checks the laws for any part, the user's own included.
+Configuration is a frozen dataclass that validates itself; evolving state is a separate frozen record of arrays and
+numbers that goes in as the last argument and comes out last. ``esopt.testing`` checks the laws for any part, the
+user's own included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ State = Any
 
 
 class Centered(NamedTuple):
-    """Values of the noise rows, (n,), after a baseline took something away that does not change the expected gradient."""
+    """Values of the noise rows, (n,), less something that does not change the expected gradient."""
 
     values: Array
 
@@ -28,9 +29,10 @@ class Centered(NamedTuple):
 class Sampler(Protocol):
     """Joint law of the noise rows.
 
-    Laws: every row has the declared marginal law; blocks of ``block`` rows are independent; the bits of a row depend on its
-    address alone, not on how a rectangle is cut. ``mirrored``: row 2k + 1 is minus row 2k. ``separable``: columns may be cut
-    too. ``fused``: rows are the library's Gaussian stream (times +-1 if mirrored), for which fused kernels exist.
+    Laws: every row has the declared marginal law; blocks of ``block`` rows are independent; the bits of a row depend
+    on its address alone, not on how a rectangle is cut. ``mirrored``: row 2k + 1 is minus row 2k. ``separable``:
+    columns may be cut too. ``fused``: rows are the library's Gaussian stream (times +-1 if mirrored), for which fused
+    kernels exist.
     """
 
     @property
@@ -55,8 +57,8 @@ class Sampler(Protocol):
 class Shaping(Protocol):
     """Values to utilities; may change what is optimised.
 
-    Laws: lower stays better; a failed row is nan in the result (and its block is dropped) unless ``ranks``, where failures rank last.
-    ``raw`` says that utilities are the values themselves.
+    Laws: lower stays better; a failed row is nan in the result (and its block is dropped) unless ``ranks``, where
+    failures rank last. ``raw`` says that utilities are the values themselves.
     """
 
     @property
@@ -95,8 +97,8 @@ class Baseline(Protocol):
 class Estimator(Protocol):
     """Evaluations to a gradient with error bars.
 
-    Law: unbiased for the gradient of the smoothed objective (of the utilities, where there are any). ``with_scale`` says whether it
-    also estimates the gradient of the scale; ``raw_only``: needs values that no shaping touched.
+    Law: unbiased for the gradient of the smoothed objective (of the utilities, where there are any). ``with_scale``
+    says whether it also estimates the gradient of the scale; ``raw_only``: needs values that no shaping touched.
     """
 
     @property
@@ -130,8 +132,9 @@ class Rule(Protocol):
 class Strategy(Protocol):
     """A search distribution that learns from the values of its candidates.
 
-    Laws: ``ask`` and ``stop`` are pure; ``tell`` moves ``state.generation`` by one; the tree structure of the state never changes
-    during a run, only lengths of arrays may; equal settings, x0 and seed give equal bits. ``state.mean`` is (d,).
+    Laws: ``ask`` and ``stop`` are pure; ``tell`` moves ``state.generation`` by one; the tree structure of the state
+    never changes during a run, only lengths of arrays may; equal settings, x0 and seed give equal bits. ``state.mean``
+    is (d,).
     """
 
     def init(self, x0: Array, seed: int) -> State: ...
@@ -149,7 +152,8 @@ class Strategy(Protocol):
 class Evaluator(Protocol):
     """Population to evaluations.
 
-    Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what ``init`` took.
+    Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what
+    ``init`` took.
     """
 
     def init(self) -> State: ...

@@ -1,7 +1,8 @@
 """What lies on the table between strategies and evaluators: frozen records of arrays and numbers.
 
-A :class:`Population` is a recipe (mean, scale, noise address), not a matrix; :class:`Evals` are what an evaluator found out about it;
-a :class:`Gradient` is an estimate with its error bars; :class:`Info` is what one ``tell`` learned, for people.
+A :class:`Population` is a recipe (mean, scale, noise address), not a matrix; :class:`Evals` are what an evaluator
+found out about it; a :class:`Gradient` is an estimate with its error bars; :class:`Info` is what one ``tell`` learned,
+for people.
 """
 
 from __future__ import annotations
@@ -129,10 +130,11 @@ class Evals:
 class Gradient:
     """An estimate of the gradient of J(mean, scale) = E f(mean + scale * eps), with its error bars.
 
-    ``mean`` is dJ/dmean, (d,). ``scale`` is dJ/dscale for a scalar scale and dJ/dlog(scale), (d,), for a vector; None where it was not asked
-    for. Standard errors are nan where fewer than two independent blocks are left. ``snr`` is
-    (\\|mean\\|^2 - sum stderr^2) / sum stderr^2, clipped at 0: the squared length of the true gradient, estimated without bias, over
-    the total variance of the estimate. ``value`` estimates J itself, ``evaluations`` counts the rows used.
+    ``mean`` is dJ/dmean, (d,). ``scale`` is dJ/dscale for a scalar scale and dJ/dlog(scale), (d,), for a vector; None
+    where it was not asked for. Standard errors are nan where fewer than two independent blocks are left. ``snr`` is
+    (|mean|^2 - sum stderr^2) / sum stderr^2, clipped at 0: the squared length of the true gradient, estimated
+    without bias, over the total variance of the estimate. ``value`` estimates J itself, ``evaluations`` counts the
+    rows used.
     """
 
     mean: Array

@@ -36,8 +36,9 @@ class Point(NamedTuple):
 class Result:
     """Outcome of a run.
 
-    ``x`` and ``value`` are the best point evaluated for a deterministic objective; for a noisy one they are the final mean and its
-    re-evaluated value with ``value_stderr``, because the best of many noisy values is a lucky draw. That draw stays available as ``best``.
+    ``x`` and ``value`` are the best point evaluated for a deterministic objective; for a noisy one they are the final
+    mean and its re-evaluated value with ``value_stderr``, because the best of many noisy values is a lucky draw. That
+    draw stays available as ``best``.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ class ExponentialDecay:
     end: float = 0.0
 
     def __call__(self, generation: int) -> float:
-        return max(self.end, self.start * self.factor ** (generation / self.every))
+        return float(max(self.end, self.start * self.factor ** (generation / self.every)))
 
 
 @dataclass(frozen=True)

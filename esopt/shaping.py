@@ -1,7 +1,7 @@
 """Values to utilities: what a strategy makes of the values before it averages. Lower stays better.
 
-A shaping may change what is optimised (ranks do); a baseline may not. Under the rank-based ones failures rank last and infinite values are
-legal; under the others a failed or infinite value is nan in the result, and its block is dropped.
+A shaping may change what is optimised (ranks do); a baseline may not. Under the rank-based ones failures rank last and
+infinite values are legal; under the others a failed or infinite value is nan in the result, and its block is dropped.
 """
 
 from __future__ import annotations
@@ -104,13 +104,15 @@ class CenteredRanks:
 
 @dataclass(frozen=True)
 class TopFraction:
-    """Keep the best ``fraction`` of the blocks by their best value and divide by the standard deviation of what is kept.
+    """Keep the best ``fraction`` of the blocks by their best value, and divide by the deviation of what is kept.
 
-    With antithetic pairs this is the ARS update: utilities (v - mean) n / (2 b s) for the 2b kept values v of standard deviation s, else 0.
+    With antithetic pairs this is the ARS update: utilities (v - mean) n / (2 b s) for the 2b kept values v of standard
+    deviation s, else 0.
 
     References
     ----------
-    Mania, Guy, Recht (2018), Simple random search provides a competitive approach to reinforcement learning, algorithm 2.
+    Mania, Guy, Recht (2018), Simple random search provides a competitive approach to reinforcement learning, algorithm
+    2.
     """
 
     fraction: float = 0.5
@@ -152,7 +154,7 @@ def nes_weights(n: int) -> Array:
 
 
 def cma_weights(n: int) -> Array:
-    """Return w_k = log((n + 1)/2) - log k over the best half, normalised to sum 1, else 0, (n,) (Hansen 2016, eq. 49)."""
+    """Return w_k = log((n + 1)/2) - log k over the best half, of sum 1, else 0, (n,) (Hansen 2016, eq. 49)."""
     if n == 1:
         return np.ones(1)
     positive = np.maximum(0.0, np.log((n + 1) / 2) - np.log(np.arange(1, n + 1)))

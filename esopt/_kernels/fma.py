@@ -1,7 +1,7 @@
 """Fused multiply-add in float32: a * b + c rounded once (IEEE 754-2008), the same bits on every machine.
 
-LLVM emits the machine's own instruction where there is one and calls the exact library routine where there is none. With
-the JIT switched off the same value comes from float64 arithmetic rounded to odd.
+LLVM emits the machine's own instruction where there is one and calls the exact library routine where there is none.
+With the JIT switched off the same value comes from float64 arithmetic rounded to odd.
 """
 
 import math
@@ -23,7 +23,10 @@ def _fma_compiled(typingctx, a, b, c):
 
 
 def fma_exact(a, b, c):
-    """The same value in Python: the product is exact in float64; rounding the sum to odd avoids a double rounding."""
+    """Return the same value in Python.
+
+    The product is exact in float64, and rounding the sum to odd avoids a double rounding.
+    """
     product, addend = float(a) * float(b), float(c)
     total = product + addend
     back = total - product

@@ -1,8 +1,8 @@
 """Gaussian populations and their moments, regenerated from counters instead of stored.
 
 A unit is one row of base noise eps_u; when ``mirrored`` it stands for rows 2u (+eps_u) and 2u + 1 (-eps_u) of the
-population. Work is cut into tiles of columns that stay in the first-level cache. Sums over rows run in a fixed order inside a tile:
-float32 within chunks of ``CHUNK`` units, then float64.
+population. Work is cut into tiles of columns that stay in the first-level cache. Sums over rows run in a fixed order
+inside a tile: float32 within chunks of ``CHUNK`` units, then float64.
 """
 
 import numpy as np

@@ -23,11 +23,14 @@ from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, is_jitted
 
-from .philox import BLOCK, F32, fill_blocks
+from .gaussian import TILE
+from .philox import BLOCK, F32, LANES, U32, U64, box_muller, fill_blocks, philox
 
 RAISED = -(2**63)
 RESHAPED = 1
 UNBOUNDED = 2
+
+GROUP = 8
 
 _DOUBLES, _INTEGERS = types.CPointer(types.float64), types.CPointer(types.int64)
 _VALUE = types.float64(_DOUBLES, types.intp, types.int64, _INTEGERS)
@@ -150,11 +153,14 @@ def _call_gradient(typingctx, address, x, length, seed, out):
 
 
 @intrinsic
-def _pointer(typingctx, array):
-    def codegen(context, builder, signature, args):
-        return context.make_array(signature.args[0])(context, builder, args[0]).data
+def _pointer(typingctx, array, offset):
+    """Address of element ``offset`` of a contiguous array."""
 
-    return types.CPointer(array.dtype)(array), codegen
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), codegen
 
 
 @intrinsic
@@ -254,17 +260,51 @@ def gradient_entry(function, args, seeded, shape):
 
 
 @njit(nogil=True)
-def _candidate(x, explicit, rows, sign, mean, scale, noise):
-    """Write rows[explicit] to x, or mean + scale * (sign * noise) where ``explicit`` is negative."""
-    if explicit >= 0:
-        x[:] = rows[explicit]
-    elif scale.size == 1:
+def _fill_narrow(out, count, wide, row, generation, stream, seed):
+    """Write the first block of ``count`` rows to ``out``, one after the other; only columns below 32 unless ``wide``.
+
+    The bits of ``fill_blocks``. A single block is too short for the pipeline: several at once take half the time.
+    """
+    k0, k1 = U32(seed & U64(0xFFFFFFFF)), U32(seed >> U64(32))
+    c2, c3 = U32(generation), U32(stream)
+    for r in range(count):
+        at = r * BLOCK
+        c1 = U32(row + r)
+        for i in range(LANES):
+            a0, a1, a2, a3 = philox(U32(i), c1, c2, c3, k0, k1)
+            out[at + i] = U32(a0).view(F32)
+            out[at + i + LANES] = U32(a1).view(F32)
+            out[at + i + 2 * LANES] = U32(a2).view(F32)
+            out[at + i + 3 * LANES] = U32(a3).view(F32)
+    halves = 2 if wide else 1
+    for half in range(count * halves):
+        at = half // halves * BLOCK + half % halves * 2 * LANES
+        for i in range(LANES):
+            z0, z1 = box_muller(F32(out[at + i]).view(U32), F32(out[at + i + LANES]).view(U32))
+            out[at + i] = z0
+            out[at + i + LANES] = z1
+
+
+@njit(nogil=True)
+def _displace(x, column, width, noise, at, mean, scale, mirrored):
+    """x[side, column : column + width] = mean + scale * (+-noise[at : at + width])."""
+    dim = mean.size
+    if scale.size == 1:
         spread = scale[0]
-        for j in range(x.size):
-            x[j] = mean[j] + spread * np.float64(sign * noise[j])
+        if mirrored:
+            for j in range(width):
+                step = spread * np.float64(noise[at + j])
+                x[column + j] = mean[column + j] + step
+                x[dim + column + j] = mean[column + j] - step
+        else:
+            for j in range(width):
+                x[column + j] = mean[column + j] + spread * np.float64(noise[at + j])
     else:
-        for j in range(x.size):
-            x[j] = mean[j] + scale[j] * np.float64(sign * noise[j])
+        for j in range(width):
+            step = scale[column + j] * np.float64(noise[at + j])
+            x[column + j] = mean[column + j] + step
+            if mirrored:
+                x[dim + column + j] = mean[column + j] - step
 
 
 @njit(nogil=True)
@@ -274,50 +314,59 @@ def _work(
 ):  # fmt: skip
     """Evaluate the units that the shared counter hands out until ``last``; the buffers are this thread's own.
 
-    Unit u below ``units`` is a noise row or a mirrored pair of them, the others are explicit rows. The candidate is written again for
-    every call, because the function may change it.
+    Unit u below ``units`` is a noise row or a mirrored pair of them, the others are explicit rows. Candidates are written anew before
+    gradients, because the value function may change its argument.
     """
+    dim = mean.size
     per = 2 if mirrored else 1
     units = (n + per - 1) // per
-    blocks = (mean.size + BLOCK - 1) // BLOCK
-    noise = np.empty(blocks * BLOCK if n else 0, F32)
-    x = np.empty(mean.size)
+    narrow = dim <= BLOCK
+    noise = np.empty(TILE if not narrow else GROUP * BLOCK, F32)
+    x = np.empty(per * dim)
     while True:
-        first = _take(_pointer(counter), batch)
+        first = _take(_pointer(counter, 0), batch)
         if first >= last:
             break
-        for unit in range(first, min(first + batch, last)):
+        stop = min(first + batch, last)
+        for unit in range(first, stop):
+            row, sides = n + unit - units, 1
             if unit < units:
-                fill_blocks(noise, 0, blocks, unit, generation, stream, seed)
-                explicit, row, stop = -1, unit * per, min(unit * per + per, n)
-            else:
-                explicit = unit - units
-                row, stop = n + explicit, n + explicit + 1
-            sign = F32(1.0)
-            while row < stop:
-                own = seeds[row] if seeds.size else 0
-                _candidate(x, explicit, rows, sign, mean, scale, noise)
-                values[row] = _call_value(value, _pointer(x), x.size, own, _pointer(notes[row:]))
-                if grads.shape[0]:
-                    if np.isnan(values[row]):
-                        grads[row] = np.nan
-                        grad_notes[row] = 0
+                row, sides = unit * per, min(per, n - unit * per)
+                if narrow and (unit - first) % GROUP == 0:
+                    count = min(GROUP, min(stop, units) - unit)
+                    _fill_narrow(noise, count, dim > BLOCK // 2, unit, generation, stream, seed)
+            for needed in range(2 if grads.shape[0] else 1):
+                if unit >= units:
+                    x[:dim] = rows[unit - units]
+                elif narrow:
+                    _displace(x, 0, dim, noise, (unit - first) % GROUP * BLOCK, mean, scale, mirrored)
+                else:
+                    for column in range(0, dim, TILE):
+                        width = min(TILE, dim - column)
+                        blocks = (width + BLOCK - 1) // BLOCK
+                        fill_blocks(noise, column // BLOCK, blocks, unit, generation, stream, seed)
+                        _displace(x, column, width, noise, 0, mean, scale, mirrored)
+                for at in range(row, row + sides):
+                    own = seeds[at] if seeds.size else 0
+                    here = _pointer(x, (at - row) * dim)
+                    if needed == 0:
+                        values[at] = _call_value(value, here, dim, own, _pointer(notes, at))
+                    elif np.isnan(values[at]):
+                        grads[at] = np.nan
+                        grad_notes[at] = 0
                     else:
-                        _candidate(x, explicit, rows, sign, mean, scale, noise)
-                        grad_notes[row] = _call_gradient(gradient, _pointer(x), x.size, own, _pointer(grads[row]))
-                sign = -sign
-                row += 1
+                        grad_notes[at] = _call_gradient(gradient, here, dim, own, _pointer(grads, at * dim))
 
 
 @njit(cache=True, nogil=True)
 def evaluate(
-    first, last, batch, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
+    first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
     values, notes, grads, grad_notes,
 ):  # fmt: skip
-    """Units first ... last of n noise rows (mirrored: pairs) followed by the explicit ``rows`` (k, d).
+    """Units first ... last of n noise rows (mirrored: of pairs) followed by the explicit ``rows`` (k, d).
 
-    ``value`` and ``gradient`` are addresses; ``seeds`` (n + k,) int64 or empty; values (n + k,) and notes (n + k,) int64 are written
-    for every row, grads (n + k, d) and grad_notes (n + k,) too unless they are empty.
+    ``value`` and ``gradient`` are addresses; ``seeds`` (n + k,) int64 or empty. The units' part of values (n + k,) and notes (n + k,)
+    int64 is written whatever happens, that of grads (n + k, d) and grad_notes (n + k,) too unless they are empty.
     """
     counter = np.array([first])
     _work(
@@ -328,12 +377,12 @@ def evaluate(
 
 @njit(cache=True, nogil=True, parallel=True)
 def evaluate_parallel(
-    first, last, batch, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
+    workers, batch, first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
     values, notes, grads, grad_notes,
 ):  # fmt: skip
-    """Parallel twin of :func:`evaluate`: every thread takes ``batch`` units at a time, whoever is free."""
+    """Parallel twin of :func:`evaluate`: ``workers`` threads take ``batch`` units at a time, whoever is free."""
     counter = np.array([first])
-    for _ in prange(get_num_threads()):
+    for _ in prange(workers):
         _work(
             counter, batch, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
             values, notes, grads, grad_notes,

@@ -2,12 +2,13 @@
 
 Data layout. A row is cut into blocks of 64 columns. Block ``b`` uses the sixteen counters ``16 b + i``; counter ``i``
 gives four normals, which go to columns ``i``, ``i + 16``, ``i + 32`` and ``i + 48`` of the block. Stores are then
-contiguous runs of sixteen and LLVM vectorises both loops over ``i``. The first loop leaves the random bits in the output
-itself and the second turns them into normals in place: two short loops keep more of the pipeline busy than a long one.
+contiguous runs of sixteen and LLVM vectorises both loops over ``i``. The first loop leaves the random bits in the
+output itself and the second turns them into normals in place: two short loops keep more of the pipeline busy than a
+long one.
 
 Bits depend on the address (seed, stream, generation, row, column) alone, never on the width of the row or on how a
-rectangle is cut. Only integer operations and + - * fma sqrt in float32 are used, all rounded exactly as IEEE 754 says, so
-the bits are those of any machine.
+rectangle is cut. Only integer operations and + - * fma sqrt in float32 are used, all rounded exactly as IEEE 754 says,
+so the bits are those of any machine.
 
 References
 ----------

@@ -17,7 +17,7 @@ def hash_rows(column, first, generation, stream, seed, out):
 
 @njit(cache=True, nogil=True)
 def words(c0, c1, c2, c3, seed):
-    """The four output words of one counter as uint32 (for the known-answer test)."""
+    """Return the four output words of one counter as uint32 (for the known-answer test)."""
     out = np.empty(4, np.uint32)
     k0, k1 = U32(seed & U64(0xFFFFFFFF)), U32(seed >> U64(32))
     out[0], out[1], out[2], out[3] = philox(U32(c0), U32(c1), U32(c2), U32(c3), k0, k1)

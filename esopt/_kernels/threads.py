@@ -9,12 +9,12 @@ _started = False
 
 
 def threads() -> int:
-    """Number of threads that parallel kernels may use here (numba's own setting)."""
+    """Return the number of threads that parallel kernels may use here (numba's own setting)."""
     return int(numba.get_num_threads())
 
 
 def parallel(work: int) -> bool:
-    """Whether ``work`` (in normals, about a nanosecond each) is worth a parallel kernel."""
+    """Tell whether ``work`` (in normals, about a nanosecond each) is worth a parallel kernel."""
     global _started
     if work < SMALL or threads() == 1:
         return False
@@ -23,7 +23,7 @@ def parallel(work: int) -> bool:
 
 
 def started() -> bool:
-    """Whether this process has run a parallel kernel: OpenMP does not survive a fork after that."""
+    """Tell whether this process has run a parallel kernel: OpenMP does not survive a fork after that."""
     return _started
 
 

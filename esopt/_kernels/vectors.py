@@ -8,7 +8,7 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def usable_blocks(values, block):
-    """Number of blocks of ``block`` entries without a nan or infinity."""
+    """Return the number of blocks of ``block`` entries without a nan or infinity."""
     count = 0
     for first in range(0, values.size, block):
         good = True
@@ -20,7 +20,7 @@ def usable_blocks(values, block):
 
 @njit(cache=True, nogil=True)
 def block_mean(values, block):
-    """Mean over the usable blocks, and its standard error from their means (nan for fewer than two)."""
+    """Return the mean over the usable blocks, and its standard error from their means (nan for fewer than two)."""
     total, count = 0.0, 0
     means = np.empty(values.size // block)
     for b in range(means.size):
@@ -46,8 +46,9 @@ def block_mean(values, block):
 def divide_with_error(total, squares, blocks, divisor):
     """In place: total <- total / divisor, squares <- its standard error.
 
-    ``total`` = sum_b s_b and ``squares`` = sum_b s_b^2 over ``blocks`` blocks; the estimate is the mean of T_b = B s_b, and
-    its squared error (B sum s_b^2 - total^2) / (B - 1), nan for one block. ``divisor`` has one entry, or one per column.
+    ``total`` = sum_b s_b and ``squares`` = sum_b s_b^2 over ``blocks`` blocks; the estimate is the mean of T_b = B
+    s_b, and its squared error (B sum s_b^2 - total^2) / (B - 1), nan for one block. ``divisor`` has one entry, or one
+    per column.
     """
     for j in range(total.size):
         s = divisor[0] if divisor.size == 1 else divisor[j]

@@ -18,8 +18,8 @@ _TAG = "mean"
 class AtMean:
     """Subtract f(mean): forward differences along random directions, for one more evaluation a generation.
 
-    Unbiased; with a Hessian h I its curvature variance is (d + 2) / 2 times that of the mean baseline, so it is seldom the
-    best choice. Where f(mean) itself failed, the leave-one-out mean takes its place.
+    Unbiased; with a Hessian h I its curvature variance is (d + 2) / 2 times that of the mean baseline, so it is seldom
+    the best choice. Where f(mean) itself failed, the leave-one-out mean takes its place.
     """
 
     @property

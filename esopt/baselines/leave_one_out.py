@@ -20,7 +20,7 @@ def leave_own_block_out(values: Array, block: int) -> Array:
     if others < 1:
         return values
     total = sums.sum() if usable.all() else sums[usable].sum()
-    return (blocks - ((total - sums) / (others * block))[:, None]).reshape(-1)
+    return np.asarray((blocks - ((total - sums) / (others * block))[:, None]).reshape(-1))
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_bl
 class Bonnet:
     """Average of the gradients at the candidates.
 
-    Unbiased where f has no jumps (absolutely continuous along lines). On a quadratic its variance per row is sigma^2 |H|_F^2, and zero
-    for antithetic pairs. On a step function it is wrong, with zero apparent variance.
+    Unbiased where f has no jumps (absolutely continuous along lines). On a quadratic its variance per row is sigma^2
+    |H|_F^2, and zero for antithetic pairs. On a step function it is wrong, with zero apparent variance.
 
     Parameters
     ----------

@@ -27,9 +27,9 @@ class ScoreState:
 class Score:
     """Average of (value - baseline) * eps / sigma: any f, noisy and discontinuous ones included.
 
-    Unbiased with every baseline. Its variance per row with the mean baseline is (d + nu) Var f / sigma^2 - |grad J|^2, where
-    nu = dlog Var f / dlog sigma. Where a shaping replaced the values, it estimates the gradient of the utilities and its standard errors are
-    conditional on them.
+    Unbiased with every baseline. Its variance per row with the mean baseline is (d + nu) Var f / sigma^2 - |grad J|^2,
+    where nu = dlog Var f / dlog sigma. Where a shaping replaced the values, it estimates the gradient of the utilities
+    and its standard errors are conditional on them.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ class Score:
 
     References
     ----------
-    Williams (1992), Simple statistical gradient-following algorithms; Wierstra et al. (2014), Natural evolution strategies, eq. 3.
+    Williams (1992), Simple statistical gradient-following algorithms; Wierstra et al. (2014), Natural evolution
+    strategies, eq. 3.
     """
 
     baseline: Baseline = field(default_factory=LeaveOneOut)

@@ -16,12 +16,14 @@ from .gaussian import Gaussian
 class Antithetic:
     """Row 2k is row k of ``base``, row 2k + 1 its negative, exactly; ``n`` must be a multiple of the block.
 
-    Removes every even part of f from the estimate of the mean's gradient. On a linear f it costs twice the variance per evaluation of a mean
-    baseline; it wins where sigma^2 |H|_F^2 > 2 |a|^2 (d + 1) / (d + 4) (a gradient, H Hessian).
+    Removes every even part of f from the estimate of the mean's gradient. On a linear f it costs twice the variance
+    per evaluation of a mean baseline; it wins where sigma^2 |H|_F^2 > 2 |a|^2 (d + 1) / (d + 4) (a gradient, H
+    Hessian).
 
     References
     ----------
-    Salimans, Ho, Chen, Sidor, Sutskever (2017), Evolution strategies as a scalable alternative, section 2.1 (mirrored sampling).
+    Salimans, Ho, Chen, Sidor, Sutskever (2017), Evolution strategies as a scalable alternative, section 2.1 (mirrored
+    sampling).
     """
 
     base: Sampler = field(default_factory=Gaussian)
@@ -49,7 +51,9 @@ class Antithetic:
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""
         if n % self.block:
-            raise ValueError(f"Antithetic noise comes in blocks of {self.block} rows, got n={n}. Use a multiple of {self.block}.")
+            raise ValueError(
+                f"Antithetic noise comes in blocks of {self.block} rows, got n={n}. Use a multiple of {self.block}."
+            )
         return Philox(self, key, n, dim)
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:

@@ -35,7 +35,9 @@ class Replay:
     def noise(self, key: Key, n: int, dim: int) -> Given:
         """Return the rows; ``n`` and ``dim`` must be theirs."""
         if (n, dim) != self.rows.shape:
-            raise ValueError(f"Replay() has rows of shape {self.rows.shape}, got n={n} and dim={dim}. Set n to {len(self.rows)}.")
+            raise ValueError(
+                f"Replay() has rows of shape {self.rows.shape}, got n={n} and dim={dim}. Set n to {len(self.rows)}."
+            )
         return Given(self.rows, self.block, self.mirrored, key)
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:

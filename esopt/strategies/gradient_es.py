@@ -49,13 +49,15 @@ class GradientES:
 
     Parameters
     ----------
-    sigma : standard deviation of the search: a number, (d,) numbers, a :class:`Radius`, or a schedule of the generation.
+    sigma : standard deviation of the search: a number, (d,) numbers, a :class:`Radius`, or a schedule of the
+        generation.
     n : rows per generation, a multiple of the sampler's block; None for about 4 + 3 log d.
     sampler : joint law of the noise rows.
     shaping : values to utilities.
     estimator : evaluations to gradient, with its baseline: ``Score(baseline=LeaveOneOut())``, ``Bonnet()``.
     rule : gradient to step of the mean.
-    scale_rule : gradient of log scale to relative step of the scale; None keeps the scale. Needs an estimator ``with_scale``.
+    scale_rule : gradient of log scale to relative step of the scale; None keeps the scale. Needs an estimator
+        ``with_scale``.
     diagonal : keep one sigma per coordinate even if ``sigma`` is a single number.
     natural : follow sigma^2 * gradient, the natural gradient of the mean, so that steps are measured in sigmas.
     weight_decay : added to the gradient: weight_decay * mean (the L2 penalty weight_decay / 2 |mean|^2).
@@ -111,7 +113,9 @@ class GradientES:
                 "Use shaping=Raw(), or Score with another baseline."
             )
         if self.scale_rule is not None and not self.estimator.with_scale:
-            raise ValueError(f"scale_rule needs the gradient of the scale. Pass {type(self.estimator).__name__}(with_scale=True).")
+            raise ValueError(
+                f"scale_rule needs the gradient of the scale. Pass {type(self.estimator).__name__}(with_scale=True)."
+            )
 
     def init(self, x0: Array, seed: int) -> GradientState:
         """Return the state before the first generation, around ``x0`` (d,)."""
@@ -120,7 +124,9 @@ class GradientES:
             scale: Scale = self.sigma.norm / math.sqrt(dim)
         elif isinstance(self.sigma, np.ndarray):
             if self.sigma.size != dim:
-                raise ValueError(f"sigma has {self.sigma.size} entries for x0 of size {dim}. Pass one number, or one per coordinate.")
+                raise ValueError(
+                    f"sigma has {self.sigma.size} entries for x0 of size {dim}. Pass one number, or one per coordinate."
+                )
             scale = self.sigma.copy()
         else:
             scale = at(self.sigma, 0)
@@ -128,11 +134,17 @@ class GradientES:
             scale = np.full(dim, scale)
         scale_state = None if self.scale_rule is None else self.scale_rule.init(int(np.size(scale)))
         return GradientState(
-            check_seed(seed), 0, np.array(x0, np.float64), scale, self.estimator.init(dim), self.rule.init(dim), scale_state
+            check_seed(seed),
+            0,
+            np.array(x0, np.float64),
+            scale,
+            self.estimator.init(dim),
+            self.rule.init(dim),
+            scale_state,
         )
 
     def rows(self, dim: int) -> int:
-        """Return the population size for dimension ``dim``: ``n``, or 4 + 3 log d rounded up to whole blocks, at least two."""
+        """Return the population size in ``dim``: ``n``, or 4 + 3 log d rounded up to whole blocks, at least two."""
         if self.n is not None:
             return int(self.n)
         block = self.sampler.block

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..baselines.none import NoBaseline
 from ..estimators.score import Score
 from ..noise import Array
@@ -33,7 +35,7 @@ def openai_es(
     Salimans, Ho, Chen, Sidor, Sutskever (2017), Evolution strategies as a scalable alternative to reinforcement
     learning, algorithm 2; defaults of the published code.
     """
-    largest = float(max(sigma)) if hasattr(sigma, "__len__") else float(sigma)
+    largest = float(np.max(sigma))
     return GradientES(
         sigma=sigma,
         n=n,
@@ -48,7 +50,8 @@ def openai_es(
 def ars(*, n: int = 16, top: int | None = None, sigma: float = 0.03, lr: float = 0.02) -> GradientES:
     """Return augmented random search: the best ``top`` antithetic pairs, divided by the deviation of their values.
 
-    mean += lr / (top * s) * sum over the kept pairs of (v(-) - v(+)) eps, s the standard deviation of the 2 ``top`` kept values.
+    mean += lr / (top * s) * sum over the kept pairs of (v(-) - v(+)) eps, s the standard deviation of the 2 ``top``
+    kept values.
 
     Parameters
     ----------

@@ -1,0 +1,1 @@
+"""Naive twins: slow, obvious versions of what the package computes fast."""
