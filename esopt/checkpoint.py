@@ -125,7 +125,7 @@ def _replacing(target: str) -> Iterator[IO[bytes]]:
     folder, name = os.path.split(target)
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, "cannot save a checkpoint over a folder; pass the name of a file", target)
-    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
+    temporary = os.path.join(folder, f".{name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
         try:
             file = open(temporary, "xb")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
 from .noise import EVAL, Array, Key, Philox
 from .objective import Objective
-from .optimizer import Optimizer, check_x0
+from .optimizer import Optimizer, check_limit, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Population, Step
 from .result import Result
@@ -31,7 +33,7 @@ _FINAL = 2**32 - 1
 def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strategy:
     """Return what minimize() uses unless told otherwise: SNES, or Bonnet with Adam where there are gradients."""
     if gradients:
-        return GradientES(sigma=0.1 if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
+        return GradientES(sigma=0.01 if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.02))
     return snes(sigma=0.5 if sigma is None else sigma)
 
 
@@ -100,8 +102,8 @@ def minimize(
     vectorized : f takes all candidates at once, (n, d) -> (n,).
     workers : number of worker processes (joblib).
     evaluator : an evaluator of one's own in place of f.
-    evaluations, generations, steps, seconds : budgets; a generation that does not fit is not begun. Without any,
-        1000 (d + 10) evaluations.
+    evaluations, generations, steps, seconds : budgets. A generation that does not fit into ``evaluations`` is not
+        begun; steps and seconds are known only after one. Without any budget, 1000 (d + 10) evaluations.
     target : stop once a value at or below it was seen.
     seed : equal arguments and seed give equal bits, whatever evaluates.
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
@@ -130,33 +132,49 @@ def minimize(
     if evaluator is None:
         if f is None:
             raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-        objective = Objective(f, grad, args, seeded, start.shape if start.ndim != 1 else None)
-        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
-    elif f is not None:
-        raise TypeError("minimize() got both f and evaluator, which has its own objective. Pass f=None.")
+        own = Objective(f, grad, args, seeded, start.shape if start.ndim != 1 else None)
+        evaluator = choose_evaluator(own, vectorized=vectorized, workers=workers, on_error=on_error)
+        objective: Objective | None = own
+    else:
+        given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
+        objective = _own_objective(evaluator, {**given, "on_error": on_error if on_error != "raise" else None})
     if strategy is None:
-        strategy = default_strategy(sigma, gradients=grad is not None)
+        strategy = default_strategy(sigma, gradients=objective is not None and objective.grad is not None)
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (start.size + 10)
-    final = (final_evaluations if seeded or noisy else 1) if evaluator is not None else 0
+    stochastic = seeded or noisy or (objective is not None and objective.seeded)
+    final = _count_final(final_evaluations if stochastic else 1, evaluations)
     reserved = None if evaluations is None else evaluations - final
-    if reserved is not None and reserved < 1:
-        raise ValueError(
-            f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
-        )
-    es = Optimizer(strategy, start, seed, evaluations=reserved, generations=generations, target=target)
-    _check_start(es, grad, evaluations)
     limits = _Limits(steps, seconds, callback, checkpoint, checkpoint_seconds)
+    es = Optimizer(strategy, start, seed, evaluations=reserved, generations=generations, target=target)
+    _check_start(es, objective, evaluations)
     state = evaluator.init()
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
             state = es.load(checkpoint, state)
         reasons, last = _generations(es, evaluator, state, limits)
-        return _finish(es, evaluator, reasons, last, final, stochastic=seeded or noisy)
+        return _finish(es, evaluator, reasons, last, final, stochastic=stochastic)
     finally:
         evaluator.close()
+
+
+def _own_objective(evaluator: Evaluator, given: dict[str, Any]) -> Objective | None:
+    """Return the objective that a user's evaluator shows, if it does; refuse arguments that it would not see."""
+    if isinstance(evaluator, type) or not isinstance(evaluator, Evaluator):
+        raise TypeError(
+            f"evaluator must have init, evaluate and close, got {type(evaluator).__name__}. "
+            "Pass for example Serial(Objective(f))."
+        )
+    ignored = [name for name, value in given.items() if value is not None and value is not False and value != ()]
+    if ignored:
+        raise TypeError(
+            f"minimize() got both evaluator and {', '.join(ignored)}, but an evaluator has its own objective. "
+            "Set them there, and pass f=None."
+        )
+    objective = getattr(evaluator, "objective", None)
+    return objective if isinstance(objective, Objective) else None
 
 
 @dataclass(frozen=True)
@@ -169,14 +187,46 @@ class _Limits:
     checkpoint: str | os.PathLike[str] | None
     checkpoint_seconds: float
 
+    def __post_init__(self) -> None:
+        check_limit("steps", self.steps)
+        check_limit("seconds", self.seconds, whole=False)
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback must be a function, got {type(self.callback).__name__}. Pass callback=function.")
+        if not (isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0.0):
+            raise ValueError(f"checkpoint_seconds must be 0 or more, got {self.checkpoint_seconds!r}.")
+        if self.checkpoint is None:
+            return
+        path = os.fspath(self.checkpoint)
+        folder = os.path.dirname(os.path.realpath(path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, "checkpoint= is a folder; pass the name of a file in it", path)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
 
-def _check_start(es: Optimizer, grad: Callable[..., Any] | None, evaluations: int | None) -> None:
+
+def _count_final(final: int, evaluations: int | None) -> int:
+    """Return how many evaluations the final mean gets, and check that the budget leaves some for the search."""
+    check_limit("final_evaluations", final)
+    check_limit("evaluations", evaluations)
+    if evaluations is not None and evaluations <= final:
+        raise ValueError(
+            f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
+        )
+    return int(final)
+
+
+def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None) -> None:
     population = es.population()
-    if grad is not None and "grads" not in population.needs:
+    wanted = "grads" in population.needs
+    if objective is not None and objective.grad is not None and not wanted:
         raise ValueError(
             "grad= is given, but the strategy makes no use of it. "
             "Use GradientES(estimator=Bonnet()), or leave grad out."
         )
+    if objective is not None and objective.grad is None and wanted:
+        raise ValueError("the strategy needs gradients. Pass grad=, the gradient of f.")
     if es.stop().get("evaluations") == 0.0:
         raise ValueError(
             f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
@@ -187,8 +237,11 @@ def _check_start(es: Optimizer, grad: Callable[..., Any] | None, evaluations: in
 def _generations(
     es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
 ) -> tuple[dict[str, float], Info | None]:
-    """Run generations until there is a reason to stop; return the reasons and the last Info."""
-    saved, last = time.perf_counter(), None
+    """Run generations until there is a reason to stop; return the reasons and the last Info.
+
+    However the run ends, what it has learned is saved; a file that was complete already is not written again.
+    """
+    saved, last, begun = time.perf_counter(), None, es.generation
     reasons: dict[str, float] = {}
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
@@ -197,15 +250,23 @@ def _generations(
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
                 es.save(limits.checkpoint)
                 saved = time.perf_counter()
-            if limits.callback is not None:
-                limits.callback(_step(es, evals, last))
-    except StopIteration:
-        reasons = {**es.stop(), "callback": float(es.generation)}
+            if limits.callback is not None and _wants_stop(limits.callback, _step(es, evals, last)):
+                reasons = {**es.stop(), "callback": float(es.generation)}
+                break
     except KeyboardInterrupt:
         reasons = {**es.stop(), "interrupted": float(es.generation)}
-    if limits.checkpoint is not None:
-        es.save(limits.checkpoint)
+    finally:
+        if limits.checkpoint is not None and es.generation > begun:
+            es.save(limits.checkpoint)
     return reasons, last
+
+
+def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
+    try:
+        callback(step)
+    except StopIteration:
+        return True
+    return False
 
 
 def _used_up(es: Optimizer, limits: _Limits) -> dict[str, float]:
@@ -240,14 +301,19 @@ def _finish(
 ) -> Result:
     """Evaluate the final mean, unless the user is waiting, and return the result."""
     result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
-    if "interrupted" in reasons or "diverged" in reasons:
-        if stochastic and last is not None and last.gradient is not None:
-            return replace(result, x=result.mean, value=last.gradient.value, value_stderr=last.gradient.value_stderr)
-        return result
-    dim = es.state.mean.size
-    seed = int(es.population().noise.key.seed)
-    noise = Philox(Gaussian(), Key(seed, _FINAL, EVAL), final, dim)
-    evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
+    evals = None
+    if "interrupted" not in reasons and "diverged" not in reasons:
+        noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
+        try:
+            evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
+        except KeyboardInterrupt:
+            result = replace(result, reason={**reasons, "interrupted": float(es.generation)})
+    if evals is None:
+        if not stochastic:
+            return result
+        gradient = None if last is None else last.gradient
+        value, error = (np.nan, np.nan) if gradient is None else (gradient.value, gradient.value_stderr)
+        return replace(result, x=result.mean, value=value, value_stderr=error)
     counted = replace(result, evaluations=result.evaluations + final, steps=result.steps + evals.steps)
     finite = evals.values[np.isfinite(evals.values)]
     value = float(finite.mean()) if finite.size else np.nan

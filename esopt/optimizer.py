@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,9 @@ def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
     TypeError  if it does not hold real numbers.
     ValueError  if it is empty or not finite.
     """
-    array = np.asarray(x0)
+    array = as_array(x0)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"x0 must hold real numbers, got dtype {array.dtype}. Pass for example x0=np.zeros(10).")
+        raise TypeError(f"x0 must hold real numbers, got {name_type(array)}. Pass for example x0=np.zeros(10).")
     if array.size == 0:
         raise ValueError(f"x0 is empty (shape {array.shape}). Pass at least one coordinate.")
     if not np.isfinite(array).all():
@@ -61,16 +62,37 @@ def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
+def as_array(numbers: ArrayLike) -> NDArray[Any]:
+    """Return ``numbers`` as an array; a ragged list has dtype object."""
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        return np.asarray([], object)
+
+
+def name_type(array: NDArray[Any]) -> str:
+    """Return the dtype in words, for a message about numbers that are none."""
+    return "dtype object (ragged, or not numbers)" if array.dtype == object else f"dtype {array.dtype}"
+
+
+def check_limit(name: str, limit: float | None, *, whole: bool = True) -> None:
+    """Raise TypeError or ValueError unless ``limit`` is None or a positive number, ``whole`` or not."""
+    if limit is None:
+        return
+    if isinstance(limit, (bool, np.bool_)) or not isinstance(limit, Real):
+        raise TypeError(f"{name} must be a number, got {type(limit).__name__}. Leave it out for no limit.")
+    if not limit > 0 or (whole and limit != np.inf and limit % 1 != 0):
+        kind = "a positive whole number" if whole else "positive"
+        raise ValueError(f"{name} must be {kind}, got {limit}. Leave it out for no limit.")
+
+
 def check_values(values: ArrayLike, population: Population) -> Array:
     """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that."""
     generation = population.noise.key.generation
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.asarray([], object)
+    array = as_array(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(
-            f"tell() got values of dtype {array.dtype} in generation {generation}. "
+            f"tell() got values of {name_type(array)} in generation {generation}. "
             "Pass one real number per row of ask(), in the same order; use nan for failed evaluations."
         )
     if array.shape != (len(population),):
@@ -119,7 +141,7 @@ class Optimizer:
         generations: int | None = None,
         target: float | None = None,
     ) -> None:
-        if not isinstance(strategy, Strategy):
+        if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
                 f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. "
                 "Pass for example GradientES()."
@@ -129,8 +151,9 @@ class Optimizer:
         self.shape = start.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
         for name, limit in self._limits.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be positive, got {limit}. Leave it out for no limit.")
+            check_limit(name, limit)
+        if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or target != target):
+            raise ValueError(f"target must be a number, got {target!r}. Leave it out for no target.")
         self._target = target
         self._configuration = {"strategy": strategy, "x0": start, "seed": check_seed(seed)}
         flat = start.reshape(-1)
@@ -185,10 +208,13 @@ class Optimizer:
         shape = (len(population), *self.shape)
         if out is None:
             return population.rows().reshape(shape)
-        if out.shape != shape or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"ask() got out of type {type(out).__name__}. Pass np.empty({shape}).")
+        good = out.shape == shape and out.dtype in (np.float32, np.float64)
+        if not (good and out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(
                 f"ask() got out of shape {out.shape} and dtype {out.dtype}. "
-                f"Pass a C-contiguous float32 or float64 array of shape {shape}."
+                f"Pass a writeable C-contiguous float32 or float64 array of shape {shape}."
             )
         population.rows(out=out.reshape(len(population), -1))
         return out
@@ -211,7 +237,7 @@ class Optimizer:
         checked = check_values(values, population)
         rows = None
         if grads is not None:
-            rows = np.asarray(grads)
+            rows = as_array(grads)
             if rows.dtype.kind not in "fiu" or rows.shape not in {
                 (len(population), *self.shape),
                 (len(population), population.dim),
@@ -281,9 +307,9 @@ class Optimizer:
     def result(self) -> Result:
         """The outcome so far; ``x`` is the best point told."""
         progress = self._run.progress
-        best = Point(progress.best_x.reshape(self.shape), progress.best_value)
+        best = Point(progress.best_x.reshape(self.shape).copy(), progress.best_value)
         return Result(
-            x=best.x,
+            x=best.x.copy(),
             value=best.value,
             value_stderr=0.0,
             mean=self.mean,

@@ -21,8 +21,12 @@ _SENTENCES = {
     "diverged": "the mean is not finite any more; use a smaller learning rate",
     "scale": "sigma left the range of numbers; the objective is flat or unbounded",
 }
-_ALIASES = {"fun": "value", "nfev": "evaluations", "njev": "gradients", "nit": "generations"}
 _SCIPY = ("x", "fun", "success", "status", "message", "nfev", "njev", "nit")
+
+
+def _show(number: float) -> str:
+    """Return counts with all their digits, other numbers with six."""
+    return f"{number:.0f}" if abs(number) < 1e15 and number % 1.0 == 0.0 else f"{number:.6g}"
 
 
 class Point(NamedTuple):
@@ -105,7 +109,7 @@ class Result:
         """Why the run stopped, in words."""
         if not self.reason:
             return "The run has not stopped yet."
-        return "; ".join(f"{_SENTENCES.get(name, name)} ({name}={number:.6g})" for name, number in self.reason.items())
+        return "; ".join(f"{_SENTENCES.get(name, name)} ({name}={_show(at)})" for name, at in self.reason.items())
 
     def keys(self) -> Iterator[str]:
         """Names for ``result[name]`` and ``dict(result)``: those of scipy's OptimizeResult."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 Schedule = float | Callable[[int], float]
 """A number, or a function of the generation."""
@@ -12,15 +13,22 @@ Schedule = float | Callable[[int], float]
 
 def at(schedule: Schedule, generation: int) -> float:
     """Return the value of ``schedule`` in ``generation``."""
-    return float(schedule(generation)) if callable(schedule) else schedule
+    return float(schedule(generation) if callable(schedule) else schedule)
 
 
 def check_positive(name: str, schedule: Schedule) -> None:
     """Raise ValueError unless ``schedule`` is a positive finite number or a function."""
     if callable(schedule):
         return
-    if not (isinstance(schedule, (int, float)) and 0.0 < schedule < math.inf):
-        raise ValueError(f"{name} must be a positive number or a schedule, got {schedule!r}.")
+    number = isinstance(schedule, Real) and not isinstance(schedule, bool)
+    if not (number and 0.0 < schedule < math.inf):
+        raise ValueError(f"{name} must be a positive number or a schedule, got {schedule!r}. Pass for example 0.01.")
+
+
+def check_fraction(name: str, number: float) -> None:
+    """Raise ValueError unless ``number`` is in [0, 1), as the weight of the past must be."""
+    if not (isinstance(number, Real) and 0.0 <= number < 1.0):
+        raise ValueError(f"{name} must be in [0, 1), got {number!r}. Pass for example 0.9.")
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class ExponentialDecay:
     factor: float
     every: int = 1
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("start", self.start)
+        check_positive("factor", self.factor)
+        check_positive("every", self.every)
 
     def __call__(self, generation: int) -> float:
         return float(max(self.end, self.start * self.factor ** (generation / self.every)))
@@ -44,6 +57,10 @@ class LinearDecay:
     end: float
     generations: int
 
+    def __post_init__(self) -> None:
+        check_positive("start", self.start)
+        check_positive("generations", self.generations)
+
     def __call__(self, generation: int) -> float:
         done = min(1.0, generation / self.generations)
         return self.start + (self.end - self.start) * done
@@ -56,6 +73,10 @@ class CosineDecay:
     start: float
     end: float
     generations: int
+
+    def __post_init__(self) -> None:
+        check_positive("start", self.start)
+        check_positive("generations", self.generations)
 
     def __call__(self, generation: int) -> float:
         done = min(1.0, generation / self.generations)

@@ -20,6 +20,14 @@ def _finite_or_nan(values: Array) -> Array:
     return values if finite.all() else np.where(finite, values, np.nan)
 
 
+def _tame(values: Array) -> Array:
+    """Return values times a power of two, exactly, such that their squares neither overflow nor vanish; some are finite."""
+    largest = np.nanmax(np.abs(values))
+    if 1e-140 < largest < 1e140:
+        return values
+    return np.asarray(np.ldexp(values, -np.frexp(largest)[1]))
+
+
 def _average_over_ties(values: Array, by_rank: Array) -> Array:
     """Return by_rank[rank of each value], (n,), averaged over equal values; nan counts as the largest value."""
     order = np.argsort(values, kind="stable")
@@ -71,6 +79,7 @@ class Standardize:
         kept = _finite_or_nan(values)
         if np.isnan(kept).all():
             return kept
+        kept = _tame(kept)
         centered = kept - np.nanmean(kept)
         deviation = np.sqrt(np.nanmean(centered * centered))
         return centered / deviation if deviation > 0.0 else centered
@@ -140,7 +149,7 @@ class TopFraction:
         keep = max(1, round(self.fraction * usable))
         chosen = np.argsort(best, kind="stable")[:keep]
         utilities = np.where(np.isnan(np.repeat(best, block)), np.nan, 0.0).reshape(-1, block)
-        top = kept.reshape(-1, block)[chosen]
+        top = _tame(kept.reshape(-1, block)[chosen])
         spread = top.std()
         if spread > 0.0:
             utilities[chosen] = (top - top.mean()) * (usable / (keep * spread))

@@ -12,12 +12,11 @@ An exception would be lost inside a parallel loop, with old memory left as the v
 the C function looks at the status of the call itself, and the kernels write every row.
 """
 
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, config, get_num_threads, njit, prange, set_num_threads, typeof, types
+from numba import carray, cfunc, config, njit, prange, typeof, types
 from numba.core import cgutils
 from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
@@ -62,18 +61,6 @@ def jitted(function):
 def threaded(function):
     """Whether ``function`` starts threads of its own, which must not happen inside ours."""
     return bool(getattr(function, "targetoptions", {}).get("parallel", False))
-
-
-@contextmanager
-def limited(count):
-    """Let the kernels of this thread use at most ``count`` threads inside the block (None: no further limit)."""
-    before = get_num_threads()
-    if count is not None and count < before:
-        set_num_threads(count)
-    try:
-        yield
-    finally:
-        set_num_threads(before)
 
 
 def freeze(args):
@@ -285,26 +272,30 @@ def _fill_narrow(out, count, wide, row, generation, stream, seed):
             out[at + i + LANES] = z1
 
 
-@njit(nogil=True)
-def _displace(x, column, width, noise, at, mean, scale, mirrored):
-    """x[side, column : column + width] = mean + scale * (+-noise[at : at + width])."""
-    dim = mean.size
+@njit(inline="always")
+def _displace(x, column, noise, at, width, mean, scale, mirrored):
+    """Write ``width`` columns of mean + scale * noise to x, and of mean - scale * noise to its second half if ``mirrored``."""
+    eps = noise[at : at + width]
+    center = mean[column : column + width]
+    plus = x[column : column + width]
+    minus = x[x.size - mean.size + column : x.size - mean.size + column + width]
     if scale.size == 1:
         spread = scale[0]
         if mirrored:
             for j in range(width):
-                step = spread * np.float64(noise[at + j])
-                x[column + j] = mean[column + j] + step
-                x[dim + column + j] = mean[column + j] - step
+                step = spread * np.float64(eps[j])
+                plus[j] = center[j] + step
+                minus[j] = center[j] - step
         else:
             for j in range(width):
-                x[column + j] = mean[column + j] + spread * np.float64(noise[at + j])
+                plus[j] = center[j] + spread * np.float64(eps[j])
     else:
+        spreads = scale[column : column + width]
         for j in range(width):
-            step = scale[column + j] * np.float64(noise[at + j])
-            x[column + j] = mean[column + j] + step
+            step = spreads[j] * np.float64(eps[j])
+            plus[j] = center[j] + step
             if mirrored:
-                x[dim + column + j] = mean[column + j] - step
+                minus[j] = center[j] - step
 
 
 @njit(nogil=True)
@@ -339,13 +330,13 @@ def _work(
                 if unit >= units:
                     x[:dim] = rows[unit - units]
                 elif narrow:
-                    _displace(x, 0, dim, noise, (unit - first) % GROUP * BLOCK, mean, scale, mirrored)
+                    _displace(x, 0, noise, (unit - first) % GROUP * BLOCK, dim, mean, scale, mirrored)
                 else:
                     for column in range(0, dim, TILE):
                         width = min(TILE, dim - column)
                         blocks = (width + BLOCK - 1) // BLOCK
                         fill_blocks(noise, column // BLOCK, blocks, unit, generation, stream, seed)
-                        _displace(x, column, width, noise, 0, mean, scale, mirrored)
+                        _displace(x, column, noise, 0, width, mean, scale, mirrored)
                 for at in range(row, row + sides):
                     own = seeds[at] if seeds.size else 0
                     here = _pointer(x, (at - row) * dim)

@@ -1,5 +1,8 @@
 """When a kernel runs on threads: large enough, more than one thread allowed, and not inside a worker."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numba
 
 # A parallel region costs some microseconds on an idle machine and half a millisecond on a busy one.
@@ -30,3 +33,14 @@ def started() -> bool:
 def serial_only() -> None:
     """Make every later kernel of this thread serial; worker processes and worker threads call this first."""
     numba.set_num_threads(1)
+
+
+@contextmanager
+def limited(count: int) -> Iterator[int]:
+    """Let the kernels of this thread use ``count`` threads, or as many as there are; yield how many that is."""
+    before = threads()
+    numba.set_num_threads(min(count, int(numba.config.NUMBA_NUM_THREADS)))
+    try:
+        yield threads()
+    finally:
+        numba.set_num_threads(before)

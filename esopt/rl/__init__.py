@@ -1,1 +1,44 @@
-"""Policies, rollouts and training on gymnasium environments."""
+"""Policies, rollouts and training on gymnasium environments: ``from esopt.rl.train import train``.
+
+Names are imported from their modules when they are first used, so that a saved policy needs numpy alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOMES = {
+    "BoxActions": "policy",
+    "DiscreteActions": "policy",
+    "Episodes": "rollout",
+    "Policy": "policy",
+    "Progress": "train",
+    "TrainResult": "train",
+    "draw_curve": "curve",
+    "evaluate": "rollout",
+    "normalise": "rollout",
+}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from .curve import draw_curve as draw_curve
+    from .policy import BoxActions as BoxActions
+    from .policy import DiscreteActions as DiscreteActions
+    from .policy import Policy as Policy
+    from .rollout import Episodes as Episodes
+    from .rollout import evaluate as evaluate
+    from .rollout import normalise as normalise
+    from .train import Progress as Progress
+    from .train import TrainResult as TrainResult
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._kernels import vectors
 from ..noise import Array
-from ..schedules import Schedule, at, check_positive
+from ..schedules import Schedule, at, check_fraction, check_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +42,11 @@ class Adam:
 
     def __post_init__(self) -> None:
         check_positive("lr", self.lr)
-        if not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0 and self.epsilon > 0.0):
-            raise ValueError(
-                f"Adam() got beta1={self.beta1}, beta2={self.beta2}, epsilon={self.epsilon}. "
-                "Betas must be in [0, 1), epsilon positive."
-            )
+        check_fraction("beta1", self.beta1)
+        check_fraction("beta2", self.beta2)
+        if callable(self.epsilon):
+            raise ValueError(f"epsilon must be a positive number, got {self.epsilon!r}. The default is 1e-8.")
+        check_positive("epsilon", self.epsilon)
 
     def init(self, dim: int) -> AdamState:
         return AdamState(0, np.zeros(dim), np.zeros(dim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -21,8 +22,10 @@ class Clipped:
     limit: float
 
     def __post_init__(self) -> None:
-        if not self.limit > 0.0:
-            raise ValueError(f"limit must be positive, got {self.limit}.")
+        if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
+            raise TypeError(f"Clipped() got the rule {self.rule!r}. Pass an instance, for example SGD(0.1).")
+        if not (isinstance(self.limit, Real) and self.limit > 0.0):
+            raise ValueError(f"limit must be a positive number, got {self.limit!r}. Pass for example 0.2.")
 
     def init(self, dim: int) -> State:
         return self.rule.init(dim)

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..noise import Array
-from ..schedules import Schedule, at, check_positive
+from ..schedules import Schedule, at, check_fraction, check_positive
 from .momentum import MomentumState
+
+
+def _length(vector: Array) -> float:
+    """Return the Euclidean norm, for any scale of numbers and without BLAS, whose bits depend on its threads."""
+    largest = float(np.abs(vector).max())
+    if not 0.0 < largest < np.inf:
+        return largest
+    return largest * float(np.sqrt(np.square(vector / largest).sum()))
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class ClipUp:
         check_positive("max_speed", self.max_speed)
         if self.lr is not None:
             check_positive("lr", self.lr)
-        if not 0.0 <= self.momentum < 1.0:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}. The default is 0.9.")
+        check_fraction("momentum", self.momentum)
 
     def init(self, dim: int) -> MomentumState:
         return MomentumState(0, np.zeros(dim))
@@ -46,10 +53,10 @@ class ClipUp:
         limit = at(self.max_speed, state.count)
         rate = limit / 2.0 if self.lr is None else at(self.lr, state.count)
         velocity = self.momentum * state.velocity
-        length = float(np.sqrt(gradient @ gradient))
+        length = _length(gradient)
         if length > 0.0:
-            velocity -= (rate / length) * gradient
-        speed = float(np.sqrt(velocity @ velocity))
+            velocity -= rate * (gradient / length)
+        speed = _length(velocity)
         if speed > limit:
             velocity *= limit / speed
-        return velocity, MomentumState(state.count + 1, velocity)
+        return velocity.copy(), MomentumState(state.count + 1, velocity)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..noise import Array
-from ..schedules import Schedule, at, check_positive
+from ..schedules import Schedule, at, check_fraction, check_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,7 @@ class Momentum:
 
     def __post_init__(self) -> None:
         check_positive("lr", self.lr)
-        if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1), got {self.beta}. The default is 0.9.")
+        check_fraction("beta", self.beta)
 
     def init(self, dim: int) -> MomentumState:
         return MomentumState(0, np.zeros(dim))
@@ -47,4 +46,4 @@ class Momentum:
         """Return the step (m,) and the state after it."""
         velocity = self.beta * state.velocity
         velocity -= at(self.lr, state.count) * gradient
-        return velocity, MomentumState(state.count + 1, velocity)
+        return velocity.copy(), MomentumState(state.count + 1, velocity)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import get_args
 
 import numpy as np
 
@@ -25,6 +27,39 @@ class Radius:
     """A scale given by its norm: sigma_i = norm / sqrt(d)."""
 
     norm: float
+
+
+def _check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
+    """Return ``sigma`` as a float, (d,) floats or the radius it was.
+
+    Raises
+    ------
+    TypeError, ValueError  unless it is positive and finite.
+    """
+    try:
+        start = np.asarray(sigma.norm if isinstance(sigma, Radius) else sigma)
+    except ValueError:
+        start = np.asarray([], object)
+    if start.dtype.kind not in "fiu":
+        raise TypeError(f"sigma must be a number or one per coordinate, got {sigma!r}. Pass for example sigma=0.1.")
+    if not (start.size and np.isfinite(start).all() and (start > 0.0).all()):
+        raise ValueError(f"sigma must be positive and finite, got {sigma}. Pass for example sigma=0.1.")
+    if isinstance(sigma, Radius):
+        return sigma
+    return start.reshape(-1).astype(np.float64) if start.ndim else float(start)
+
+
+_PARTS = {"sampler": Sampler, "shaping": Shaping, "estimator": Estimator, "rule": Rule, "scale_rule": Rule}
+
+
+def _check_part(name: str, part: object, kind: type) -> None:
+    """Raise TypeError unless ``part`` is an instance that has the members of the protocol ``kind``."""
+    if part is None and name == "scale_rule":
+        return
+    if isinstance(part, type):
+        raise TypeError(f"{name} must be an instance, got the class {part.__name__}. Write {name}={part.__name__}().")
+    if not isinstance(part, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {part!r}. See esopt.protocols for its members.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +130,24 @@ class GradientES:
     share: Share = "pair"
 
     def __post_init__(self) -> None:
+        for name, kind in _PARTS.items():
+            _check_part(name, getattr(self, name), kind)
         if not callable(self.sigma):
-            start = np.array(self.sigma.norm if isinstance(self.sigma, Radius) else self.sigma, np.float64)
-            if not (start.size and np.isfinite(start).all() and (start > 0.0).all()):
-                raise ValueError(f"sigma must be positive and finite, got {self.sigma}. Pass for example sigma=0.1.")
-            if start.ndim:
-                object.__setattr__(self, "sigma", start.reshape(-1))
+            object.__setattr__(self, "sigma", _check_sigma(self.sigma))
         elif self.scale_rule is not None:
             raise ValueError("sigma is a schedule and scale_rule would change it too. Give one of them.")
         block = self.sampler.block
-        if self.n is not None and (isinstance(self.n, bool) or self.n != int(self.n) or self.n < 1 or self.n % block):
-            name = type(self.sampler).__name__
-            raise ValueError(f"n must be a positive multiple of {block} with the sampler {name}, got n={self.n}.")
+        whole = isinstance(self.n, (int, np.integer)) and not isinstance(self.n, bool)
+        if self.n is not None and not (whole and self.n >= 1 and self.n % block == 0):
+            sampler, example = type(self.sampler).__name__, -(-32 // block) * block
+            raise ValueError(
+                f"n must be a positive multiple of {block} with the sampler {sampler}, got n={self.n!r}. "
+                f"Pass for example n={example}."
+            )
+        if not (isinstance(self.weight_decay, Real) and 0.0 <= self.weight_decay < math.inf):
+            raise ValueError(f"weight_decay must be 0 or a positive number, got {self.weight_decay!r}.")
+        if self.share not in get_args(Share):
+            raise ValueError(f"share must be one of {get_args(Share)}, got {self.share!r}.")
         if self.estimator.raw_only and not self.shaping.raw:
             raise ValueError(
                 f"the estimator {self.estimator} needs the values as they are, but the shaping is {self.shaping}. "
@@ -130,6 +171,8 @@ class GradientES:
             scale = self.sigma.copy()
         else:
             scale = at(self.sigma, 0)
+            if not 0.0 < scale < math.inf:
+                raise ValueError(f"sigma must be positive and finite, but the schedule starts with {scale}.")
         if self.diagonal and np.ndim(scale) == 0:
             scale = np.full(dim, scale)
         scale_state = None if self.scale_rule is None else self.scale_rule.init(int(np.size(scale)))
@@ -180,9 +223,12 @@ class GradientES:
         total = float(state.mean.sum())
         if not math.isfinite(total) and not np.isfinite(state.mean).all():
             reasons["diverged"] = float(np.count_nonzero(~np.isfinite(state.mean)))
-        extreme = state.scale if isinstance(state.scale, float) else float(state.scale.max())
-        if not _TINY < extreme < _HUGE:
-            reasons["scale"] = extreme
+        largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())
+        least = state.scale if isinstance(state.scale, float) else float(state.scale.min())
+        if not _TINY < largest < _HUGE:
+            reasons["scale"] = largest
+        elif least <= 0.0:
+            reasons["scale"] = least
         return reasons
 
     def _utilities(self, values: Array, population: Population) -> Array:

@@ -14,6 +14,7 @@ from ..rules.exponential import Exponential
 from ..rules.sgd import SGD
 from ..samplers.antithetic import Antithetic
 from ..samplers.gaussian import Gaussian
+from ..schedules import check_positive
 from ..shaping import CenteredRanks, RecombinationWeights, TopFraction
 from .gradient_es import GradientES, Radius
 
@@ -64,9 +65,13 @@ def ars(*, n: int = 16, top: int | None = None, sigma: float = 0.03, lr: float =
     ----------
     Mania, Guy, Recht (2018), algorithm 1 (V1, V1-t); V2 adds the normalisation of observations.
     """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2 or n % 2:
+        raise ValueError(f"n must be a positive even number, got n={n!r}. Pass for example n=16.")
+    check_positive("sigma", sigma)
+    check_positive("lr", lr)
     kept = n // 2 if top is None else top
     if not 1 <= kept <= n // 2:
-        raise ValueError(f"top must be in [1, n / 2 = {n // 2}], got {top}.")
+        raise ValueError(f"top must be in [1, n / 2 = {n // 2}], got {top}. Leave it out to keep all pairs.")
     # Score averages (v+ - v-) eps / (2 sigma) over all pairs; the factor undoes 1 / (2 sigma).
     return GradientES(
         sigma=sigma,
@@ -105,6 +110,7 @@ def pgpe(
     Sehnke et al. (2010), Parameter-exploring policy gradients; Toklu, Liskowski, Srivastava (2020), ClipUp, section 3
     and algorithm 1.
     """
+    check_positive("max_speed", max_speed)
     return GradientES(
         sigma=Radius(15.0 * max_speed if radius is None else radius),
         n=n,

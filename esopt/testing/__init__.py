@@ -1,1 +1,31 @@
-"""Public conformance suites for parts of one's own."""
+"""Public conformance suites: the laws of the protocols, checked for any part, one's own included.
+
+::
+
+    from esopt.testing import check_rule
+
+    def test_my_rule_keeps_the_laws():
+        check_rule(MyRule(lr=0.1))
+
+Every ``check_*`` takes an instance, and claims that go beyond its protocol by keyword. It returns nothing, or raises
+:class:`ConformanceError`, an AssertionError that says which law is broken, what came out, what should have, and what to do.
+Numbers are fixed, so a part passes always or never.
+"""
+
+from ._check import ConformanceError
+from .baselines import check_baseline
+from .estimators import check_estimator
+from .rules import check_rule
+from .samplers import check_sampler
+from .shaping import check_shaping
+from .strategies import check_strategy
+
+__all__ = [
+    "ConformanceError",
+    "check_baseline",
+    "check_estimator",
+    "check_rule",
+    "check_sampler",
+    "check_shaping",
+    "check_strategy",
+]

@@ -1,4 +1,4 @@
-"""Hashes of what the kernels write, for tests that compare machines, thread counts and the interpreter with the compiler.
+"""Hashes of what the kernels write, to compare machines, and the interpreter with the compiler.
 
 Run as a program it prints them as JSON; with NUMBA_DISABLE_JIT=1 that is the interpreter's answer.
 """
@@ -56,16 +56,18 @@ def evaluation_seeds() -> str:
 def sums() -> str:
     """Hash of one small result of each kernel that adds up."""
     at = 3, 0, np.uint64(11)
-    weights = np.linspace(-1.0, 1.0, 10).reshape(2, 5)
+    weights, largest = np.empty((2, 5), np.float32), np.empty(2)
+    gaussian.fold(np.linspace(-1.0, 1.0, 20).reshape(2, 10), np.array([1, 2]), True, weights, largest)
     rows = np.outer(np.arange(1.0, 4.0), np.linspace(-2.0, 1.0, 100))
     moments, squares = np.zeros((2, 100)), np.zeros((2, 100))
-    gaussian.moment(weights.astype(np.float32), np.array([1, 2]), *at, moments, squares)
-    plain, dots = np.zeros((2, 100)), np.zeros(3)
-    gaussian.moment(weights.astype(np.float32), np.array([2, 1]), *at, plain, np.zeros((0, 100)))
+    gaussian.moment(weights, np.array([1, 2]), *at, moments, squares)
+    plain, dots, norms = np.zeros((2, 100)), np.zeros(3), np.zeros(3)
+    gaussian.moment(weights, np.array([2, 1]), *at, plain, np.zeros((0, 100)))
     gaussian.dot(rows, *at, dots)
+    gaussian.norms(100, *at, norms)
     total, total_squares = np.zeros(100), np.zeros(100)
     gaussian.weighted(rows, *at, total, total_squares)
-    return _hash(moments, squares, plain, dots, total, total_squares)
+    return _hash(largest, moments, squares, plain, dots, norms, total, total_squares)
 
 
 def small() -> dict[str, str]:

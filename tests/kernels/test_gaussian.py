@@ -64,9 +64,6 @@ def _same(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-# ---- One normal -----------------------------------------------------------------------------------------------------
-
-
 @njit
 def _radii(words, out):  # type: ignore[no-untyped-def]
     for i in range(words.size):
@@ -123,7 +120,7 @@ def test_the_sine_is_as_good_as_it_says() -> None:
 
 
 def test_every_radius_and_every_sine(words: Array, radii: Array, sines: Array) -> None:
-    """Errors over all 2**24 arguments; together they bound that of any normal by 5.89 * 1.7e-7 + 4.7e-7 + 2.4e-7 < 1.8e-6."""
+    """Errors over all 2**24 arguments; the error of any normal is below 5.89 * 1.7e-7 + 4.7e-7 + 2.4e-7 < 1.8e-6."""
     exact_radii = np.sqrt(-2.0 * np.log(twin.uniform(words)))
     exact_sines = np.sin(2.0 * np.pi * twin.turn(words))
 
@@ -161,9 +158,6 @@ def test_normals_are_those_of_the_twins_to_the_bit(words: Array, radii: Array) -
     assert _same(radii[::31], twin.radius32(words[::31]))
 
 
-# ---- Rectangles -----------------------------------------------------------------------------------------------------
-
-
 @settings(max_examples=60)
 @given(WORD, COLUMN, WORD, WORD, SEED, st.integers(1, 400))
 def test_fill_is_the_twin_at_any_address(
@@ -178,7 +172,12 @@ def test_fill_is_the_twin_at_any_address(
 
 
 @settings(max_examples=60)
-@given(WORD, COLUMN, st.lists(st.integers(1, 200), min_size=1, max_size=4), st.lists(st.integers(1, 3), min_size=1, max_size=3))
+@given(
+    WORD,
+    COLUMN,
+    st.lists(st.integers(1, 200), min_size=1, max_size=4),
+    st.lists(st.integers(1, 3), min_size=1, max_size=3),
+)
 def test_a_rectangle_is_the_sum_of_its_pieces(row: int, column: int, widths: list[int], heights: list[int]) -> None:
     whole = np.empty((sum(heights), sum(widths)), F32)
     gaussian.fill(whole, row, column, *AT)
@@ -222,11 +221,10 @@ def test_a_plain_processor_writes_the_same_bits(tmp_path: Path) -> None:
     assert plain == digests.small()
 
 
-# ---- Populations ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize(("mirrored", "start", "n"), [(False, 0, 5), (False, 3, 1), (True, 0, 6), (True, 3, 4), (True, 4, 3)])
+@pytest.mark.parametrize(
+    ("mirrored", "start", "n"), [(False, 0, 5), (False, 3, 1), (True, 0, 6), (True, 3, 4), (True, 4, 3)]
+)
 @pytest.mark.parametrize("dim", [1, 63, 2049, 4100])
 def test_population_is_mean_plus_scale_times_noise(
     kind: type[np.floating[Any]], mirrored: bool, start: int, n: int, dim: int, threads: int
@@ -242,9 +240,6 @@ def test_population_is_mean_plus_scale_times_noise(
             assert _same(out, (mean + scale * eps).astype(kind))
 
 
-# ---- Sums -----------------------------------------------------------------------------------------------------------
-
-
 def _weights(kind: str, n: int) -> Array:
     rng = np.random.default_rng(n)
     return {
@@ -256,7 +251,9 @@ def _weights(kind: str, n: int) -> Array:
     }[kind]
 
 
-def _moment(weights: Array, degrees: list[int], dim: int, squares: bool, kernel: Any = gaussian.moment) -> tuple[Array, Array]:
+def _moment(
+    weights: Array, degrees: list[int], dim: int, squares: bool, kernel: Any = gaussian.moment
+) -> tuple[Array, Array]:
     out, block_squares = np.zeros((len(weights), dim)), np.zeros((len(weights) if squares else 0, dim))
     kernel(weights.astype(F32), np.array(degrees), *AT, out, block_squares)
     return out, block_squares
@@ -290,7 +287,9 @@ def test_chunks_keep_long_sums_sharp() -> None:
 def test_several_weight_vectors_are_as_many_single_ones(threads: int) -> None:
     """One pass, or one for each vector, or the parallel twin: the same bits; a sum adds to what is there already."""
     dim, degrees = 4097, [1, 2, 1, 2, 1]
-    weights = np.array([_weights(kind, 300) / np.abs(_weights(kind, 300)).max() for kind in ("normal", "equal", "scales")])
+    weights = np.array(
+        [_weights(kind, 300) / np.abs(_weights(kind, 300)).max() for kind in ("normal", "equal", "scales")]
+    )
     weights = np.concatenate([weights, _weights("sparse", 300)[None], np.zeros((1, 300))])
     for squares in (False, True):
         out, block_squares = _moment(weights, degrees, dim, squares)
@@ -319,6 +318,30 @@ def test_dot_is_the_exact_sum(n: int, dim: int, kind: str, threads: int) -> None
         assert np.all(np.abs(out - twin.dot(eps, table)) <= 1e-14 * np.sqrt(((table * eps) ** 2).sum(axis=1)))
 
 
+@pytest.mark.parametrize(("n", "dim"), [(1, 1), (5, 64), (9, 2047), (4, 4200)])
+def test_norms_are_the_exact_sums(n: int, dim: int, threads: int) -> None:
+    eps = _eps(n, dim)
+    out, parallel = np.full(n, np.nan), np.full(n, np.nan)
+    gaussian.norms(dim, *AT, out)
+    gaussian.norms_parallel(dim, *AT, parallel)
+
+    assert _same(out, parallel)
+    assert np.all(np.abs(out / twin.dot(eps, eps) - 1.0) < 1e-14)
+
+
+def test_fold_gives_coefficients_of_units_and_their_scale() -> None:
+    """w(+) - w(-) in degree 1, w(+) + w(-) in degree 2, relative to the largest; a vector of zeros stays one."""
+    weights = np.stack([_weights(kind, 12) for kind in ("normal", "scales", "zero", "normal")])
+    degrees = np.array([1, 2, 2, 2])
+    pairs = np.where(degrees[:, None] == 1, -1.0, 1.0) * weights[:, 1::2] + weights[:, ::2]
+    for mirrored, units in ((True, pairs), (False, weights)):
+        coefficients, largest = np.empty(units.shape, F32), np.empty(4)
+        gaussian.fold(weights, degrees, mirrored, coefficients, largest)
+        expected = np.where(np.abs(units).max(axis=1) > 0.0, np.abs(units).max(axis=1), 1.0)
+        assert np.array_equal(largest, expected)
+        assert _same(coefficients, (units / expected[:, None]).astype(F32))
+
+
 @pytest.mark.parametrize(("n", "dim"), [(1, 1), (5, 64), (300, 70), (4, 4200)])
 @pytest.mark.parametrize("kind", ["normal", "scales"])
 def test_weighted_is_the_exact_sum(n: int, dim: int, kind: str, threads: int) -> None:
@@ -334,8 +357,6 @@ def test_weighted_is_the_exact_sum(n: int, dim: int, kind: str, threads: int) ->
         assert np.all(np.abs(out - exact) <= 2e-14 * np.sqrt(exact_squares))
         assert np.all(np.abs(squares - exact_squares[:size]) <= 1e-14 * exact_squares[:size])
 
-
-# ---- Signatures -----------------------------------------------------------------------------------------------------
 
 TYPICAL = """
 import json
@@ -357,10 +378,11 @@ for sampler in Gaussian(), Antithetic():
             noise.rows(), noise.rows(1, 3), list(noise.tiles())
             moment(noise, weights), moment(noise, weights, 2, squares=True)
             moment(noise, np.stack([weights, weights]), (1, 2), squares=True)
-            project(noise, mean), noise.dot(table), noise.weighted(table), noise.weighted(table, True)
+            project(noise, mean), noise.dot(table), noise.weighted(table), noise.weighted(table, True), noise.norms()
             evaluation_seeds(noise.key, n, 1, mirrored=noise.mirrored)
 child(1, 2)
-print(json.dumps({k: len(v.signatures) for m in (gaussian, seeds) for k, v in vars(m).items() if hasattr(v, "signatures")}))
+kernels = {**vars(gaussian), **vars(seeds)}.items()
+print(json.dumps({name: len(kernel.signatures) for name, kernel in kernels if hasattr(kernel, "signatures")}))
 """
 
 
@@ -368,7 +390,11 @@ def test_kernels_are_compiled_for_the_expected_types_only() -> None:
     """A stray type (a float32 mean, an array in another order) would compile a kernel once more, for seconds."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-c", TYPICAL], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", TYPICAL],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -376,7 +402,7 @@ def test_kernels_are_compiled_for_the_expected_types_only() -> None:
     parallel = int(numba.config.NUMBA_NUM_THREADS > 1)
     assert found["population"] == 2, "float32 and float64 output"
     assert found["population_parallel"] == 2 * parallel
-    for name in ("fill", "moment", "dot", "weighted", "hash_rows"):
+    for name in ("fill", "fold", "moment", "dot", "norms", "weighted", "hash_rows"):
         assert found[name] == 1
-    for name in ("moment", "dot", "weighted"):
+    for name in ("moment", "dot", "norms", "weighted"):
         assert found[f"{name}_parallel"] == parallel

@@ -87,8 +87,8 @@ def _fma(a, b, c, out):  # type: ignore[no-untyped-def]
 def test_the_compiled_fma_is_the_exact_one_to_the_bit() -> None:
     rng = np.random.default_rng(1)
     a, b, c = np.ldexp(rng.standard_normal((3, 1 << 18)), rng.integers(-30, 30, (3, 1 << 18))).astype(np.float32)
-    # A third of the sums cancel to a few bits. In another third the product is a tie between two float32 numbers and the
-    # addend too small for float64 to see next to it, so that two roundings go wrong half of the time.
+    # A third of the sums cancel to a few bits. In another third the product is a tie between two float32 numbers and
+    # the addend too small for float64 to see next to it, so that two roundings go wrong half of the time.
     third = len(a) // 3
     c[:third] = -a[:third] * b[:third]
     ties = slice(third, 2 * third)

@@ -47,7 +47,12 @@ def philox_arrays(c0: Bits, c1: int, c2: int, c3: int, seed: int) -> Bits:
     k0, k1 = seed & LOW, seed >> 32
     for _ in range(10):
         p0, p1 = w[0] * np.uint64(MULTIPLIERS[0]), w[2] * np.uint64(MULTIPLIERS[1])
-        w = [(p1 >> np.uint64(32)) ^ w[1] ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ w[3] ^ np.uint64(k1), p0 & low]
+        w = [
+            (p1 >> np.uint64(32)) ^ w[1] ^ np.uint64(k0),
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ w[3] ^ np.uint64(k1),
+            p0 & low,
+        ]
         k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
     return np.stack(w, axis=-1).astype(np.uint32)
 
@@ -161,7 +166,7 @@ def moment(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return sum_i w_i He(eps_i), the sum of squared block sums, and the size of what was added, each (d,).
 
-    The size is the Euclidean length of w_i eps_i, or of w_i (eps_i**2 + 1): errors of float32 sums are small next to it.
+    The size is the Euclidean length of w_i eps_i, or of w_i (eps_i**2 + 1): float32 sums err by little next to it.
     """
     terms = weights[:, None] * hermite(eps, degree)
     blocks = terms if block == 1 else block_sums(terms, block)

@@ -719,10 +719,11 @@ NODES = [
     {"scalar": "<f8", "bits": "00" * 16},
     {"scalar": "<M8[s]", "bits": "00" * 8},
     {"scalar": "i8,f8", "bits": "00" * 16},
+    {"scalar": "<U1", "bits": "00" * 4},
 ]
 
 
-@pytest.mark.parametrize("template", [1.0, 1, (), {}, RuleState(1, 1), np.zeros(2)], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("template", [1.0, 1, "", (), {}, RuleState(1, 1), np.zeros(2)], ids=lambda t: type(t).__name__)
 @pytest.mark.parametrize("node", NODES, ids=str)
 def test_nonsense_in_the_tree_is_refused(tmp_path, node, template):
     path = save(tmp_path / "run.npz", 1)
@@ -848,6 +849,11 @@ def test_full_disk_leaves_the_old_file_alone(tmp_path, limit):
 
     assert same(load(path, run_state()), run_state())
     assert os.listdir(tmp_path) == ["run.npz"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of 255 bytes")
+def test_name_may_be_as_long_as_the_system_lets_it(tmp_path):
+    assert load(save(tmp_path / ("é" * 127), 5), 1) == 5
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and modes")

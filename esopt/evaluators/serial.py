@@ -1,0 +1,66 @@
+"""One Python call per candidate, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..objective import Objective
+from ..protocols import State
+from ..records import Evals, Population
+from ._rows import OnError, Table, as_objective, call_rows, check_policy, chunks, stop_at, wants_grads
+
+
+@dataclass(frozen=True)
+class Serial:
+    """Call f(x) for one candidate after the other; x is a fresh float64 array.
+
+    Rows are made a few at a time, so the (n, d) matrix never exists when d is large.
+
+    Parameters
+    ----------
+    objective : a function of x, or an :class:`esopt.Objective`. It returns a number or an :class:`esopt.Outcome`; nan marks a failed
+        evaluation and is counted as "nan". +-inf is a value like any other.
+    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the value nan and counts an "exception".
+
+    Notes
+    -----
+    Where the population asks for gradients, a row whose value is nan gets none, and a gradient that is not finite becomes nan and is
+    counted as "gradient"; its value stays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from esopt import Gaussian, Key, Population, Serial
+    >>> population = Population(np.zeros(2), 1.0, Gaussian().noise(Key(seed=1), n=3, dim=2))
+    >>> evals, state = Serial(lambda x: x.sum()).evaluate(population, ())
+    >>> bool((evals.values == np.asarray(population).sum(axis=1)).all())
+    True
+    """
+
+    objective: Objective | Callable[..., Any]
+    on_error: OnError = "raise"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", as_objective(self.objective))
+        check_policy(self.on_error)
+
+    def init(self) -> State:
+        """Return the empty state."""
+        return ()
+
+    def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
+        """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
+        objective = as_objective(self.objective)
+        table = Table.empty(len(population), population.dim, wants_grads(population, objective, self))
+        seeds = population.seeds if objective.seeded else None
+        for first, rows in chunks(population, 0, len(population)):
+            own = None if seeds is None else seeds[first : first + len(rows)]
+            fault = call_rows(objective, rows, first, own, self.on_error, table, first)
+            if fault is not None:
+                raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
+        return table.evals(), state
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to give back."""
