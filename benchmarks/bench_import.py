@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from textwrap import dedent
@@ -69,8 +70,9 @@ COUNTED = {
 
 
 def interpreter(code: str) -> list[float]:
-    """Return what ``code`` prints last, as JSON, from a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    """Return what ``code`` prints last, as JSON, from a fresh interpreter that may write byte code, as is usual."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -5,6 +5,7 @@ Needs the extra ``cli``; typer, rich and matplotlib are imported when a command 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -65,20 +66,22 @@ def build_app() -> typer.Typer:
     env_argument = typer.Argument("CartPole-v1", help="A gymnasium id with Box observations.", show_default=True)
     seed_option = typer.Option(0, help="Equal seeds give equal policies.", min=0)
     steps_option = typer.Option(
-        None, help="Budget of environment steps for training. [default: 1000 episodes of the longest length]", min=1
+        None, help="Budget of environment steps for training. (default: 1000 episodes of full length)", min=1
     )
     generations_option = typer.Option(None, help="Budget of generations.", min=1)
     n_option = typer.Option(16, "--n", help="Candidates per generation, an even number.", min=2)
-    sigma_option = typer.Option(1.0, help="Standard deviation of the search; observations have about 1.")
+    sigma_option = typer.Option(
+        1.0, help="Standard deviation of the search; normalised inputs and outputs have about 1."
+    )
     workers_option = typer.Option(1, help="Processes that play; changes no result.", min=1)
     episodes_option = typer.Option(100, help="Episodes of the final evaluation.", min=1)
     strategy_option = typer.Option("ars", help="ars, openai_es or pgpe.")
     target_option = typer.Option(
         None,
-        help="Stop when the mean return of a check reaches this. [default: go on beyond the environment's own "
-        "threshold until checks get no better]",
+        help="Stop when the mean return of a check reaches this. (default: go on beyond the environment's own "
+        "threshold until checks get no better)",
     )
-    out_option = typer.Option(None, help="Folder for policy.npz and curve.png. [default: runs/ENV]")
+    out_option = typer.Option(None, help="Folder for policy.npz and curve.png. (default: runs/ENV)")
 
     @app.callback()
     def esopt() -> None:
@@ -113,7 +116,7 @@ def _guarded(env: str, folder: Path, strategy: tuple[str, int, float], settings:
     from .errors import EsoptError
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _check_folder(folder)
         _train(env, folder, named_strategy(*strategy), settings)
     except (EsoptError, ValueError, TypeError, ImportError, OSError, gymnasium.error.Error) as error:
         print(f"esopt: {error}", file=sys.stderr)
@@ -122,6 +125,15 @@ def _guarded(env: str, folder: Path, strategy: tuple[str, int, float], settings:
         print("esopt: interrupted before the policy was evaluated; nothing was written.", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OSError before the work is done, rather than after it, if ``folder`` cannot be written."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"--out {folder} needs a folder, and {there} is a file. Pass another one.")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"--out {folder} cannot be written: no permission in {there}. Pass another one.")
 
 
 def _train(env: str, folder: Path, strategy: Strategy, settings: dict[str, Any]) -> None:
@@ -136,6 +148,7 @@ def _train(env: str, folder: Path, strategy: Strategy, settings: dict[str, Any])
     display = Display(console)
     with display:
         result = train(env, strategy=strategy, callback=display.show, **settings)
+    folder.mkdir(parents=True, exist_ok=True)
     policy = result.policy.save(folder / "policy.npz")
     title = f"{env}, seed {settings['seed']}: {result.mean:.1f} over {result.returns.size} held-out episodes"
     curve = draw_curve(result.history, folder / "curve.png", title=title, target=result.target)
@@ -148,8 +161,8 @@ def report(result: TrainResult, seconds: float) -> list[str]:
     """Return what a person wants to know at the end, line by line."""
     reasons = ", ".join(_REASONS.get(key, key) for key in result.reason)
     lines = [
-        f"{result.result.generations} generations, {result.result.evaluations:,} evaluations, {result.steps:,} environment "
-        f"steps (checks: {result.check_steps:,} more) in {seconds:.1f} s; ended because {reasons}."
+        f"{result.result.generations} generations, {result.result.evaluations:,} evaluations, {result.steps:,} "
+        f"environment steps (checks: {result.check_steps:,} more) in {seconds:.1f} s; ended because {reasons}."
     ]
     returns, (low, high) = result.returns, result.interval
     interval = "" if np.isnan(low) else f", 95 % confidence interval [{low:.2f}, {high:.2f}]"
@@ -191,7 +204,7 @@ class Display(AbstractContextManager["Display"]):
         if self.console.is_terminal:
             from rich.table import Table
 
-            table = Table(*(f"{name}" for name in cells), box=None, padding=(0, 2, 0, 0))
+            table = Table(*cells, box=None, padding=(0, 2, 0, 0))
             table.add_row(*cells.values())
             self._live.update(table)
         elif checked:
@@ -204,11 +217,11 @@ class Display(AbstractContextManager["Display"]):
             "generation": f"{progress.generation:4d}",
             "best": f"{progress.best_return:8.1f}",
             "mean": f"{progress.mean_return:8.1f}",
-            "centre": f"{self.centre:8.1f}",
+            "centre": f"{self.centre:8.1f}" if np.isfinite(self.centre) else "       -",
             "evaluations": f"{progress.evaluations:6,}",
             "steps": f"{progress.steps:9,}",
             "steps/s": f"{played / max(progress.seconds, 1e-9):8,.0f}",
-            "snr": f"{progress.snr:5.2f}",
+            "snr": f"{progress.snr:5.2f}" if np.isfinite(progress.snr) else "    -",
         }
 
 

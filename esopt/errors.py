@@ -8,12 +8,26 @@
 """
 
 
+from __future__ import annotations
+
+from typing import Any
+
+
 class EsoptError(Exception):
     """Base of every error that is esopt's own."""
 
 
 class EvaluationError(EsoptError):
-    """A candidate could not be evaluated, or no usable value was left in a generation."""
+    """A candidate could not be evaluated, or no usable value was left in a generation.
+
+    Attributes
+    ----------
+    x : the candidate as the objective saw it, where a single one is to blame, else None.
+    seed : its evaluation seed, where the objective takes one, else None.
+    """
+
+    x: Any = None
+    seed: int | None = None
 
 
 class CheckpointError(EsoptError):

@@ -38,11 +38,12 @@ def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strateg
 
 
 def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
-    """Return Vectorized or Joblib if asked for, Compiled for a numba function, else Serial.
+    """Return Vectorized or Joblib if asked for, Compiled for a numba function (and gradient), else Serial.
 
     The function is never called to find out.
     """
-    compiled = hasattr(objective.f, "py_func") and type(objective.f).__module__.partition(".")[0] == "numba"
+    functions = (objective.f,) if objective.grad is None else (objective.f, objective.grad)
+    compiled = all(hasattr(f, "py_func") and type(f).__module__.partition(".")[0] == "numba" for f in functions)
     if vectorized and workers is not None:
         raise ValueError("vectorized=True and workers= exclude each other. Give one of them.")
     if vectorized:

@@ -8,14 +8,15 @@ tests, replays and designs of one's own. Both offer the members of :class:`Noise
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._kernels import gaussian, seeds, threads
+from ._kernels import gaussian, seeds, threads, tiles
 
 if TYPE_CHECKING:
     from .protocols import Sampler
@@ -26,8 +27,7 @@ Share = Literal["pair", "generation", "none"]
 SEARCH, EVAL, INIT, BENCH = 0, 1, 2, 3
 """Streams of the library; numbers from 16 on are the user's."""
 
-_TILE_ROWS = 64
-_TILE_COLUMNS = 4096
+_TILE_ROWS, _TILE_COLUMNS = 64, 4096
 
 
 class Key(NamedTuple):
@@ -85,6 +85,15 @@ def _hash_rows(key: Key, column: int, first: int, count: int) -> NDArray[np.uint
     return out
 
 
+class Law(Enum):
+    """Marginal law of a row of noise; every law has mean 0 and covariance I."""
+
+    GAUSSIAN = "N(0, I)"
+    SPHERE = "uniform on the sphere of radius sqrt(d)"
+    RADEMACHER = "independent signs"
+    LOW_RANK = "a matrix A B^T / sqrt(r) of Gaussian factors"
+
+
 class Noise(Protocol):
     """``n`` rows of noise in ``dim`` columns; rows of one block depend on each other, blocks do not."""
 
@@ -98,6 +107,8 @@ class Noise(Protocol):
     def mirrored(self) -> bool: ...
     @property
     def key(self) -> Key: ...
+    @property
+    def law(self) -> Law: ...
 
     def rows(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return eps[start:stop], (stop - start, d)."""
@@ -200,6 +211,10 @@ class Philox:
         return self.sampler.mirrored
 
     @property
+    def law(self) -> Law:
+        return self.sampler.law
+
+    @property
     def _address(self) -> tuple[int, int, np.uint64]:
         return self.key.generation, self.key.stream, np.uint64(self.key.seed)
 
@@ -292,13 +307,14 @@ def _degree_array(degrees: tuple[int, ...]) -> NDArray[np.int64]:
 class Given:
     """Explicit noise rows (n, d) in float64; ``block`` and ``mirrored`` say how they depend on each other.
 
-    ``key`` only addresses the seeds of the evaluations.
+    ``key`` only addresses the seeds of the evaluations; ``law`` is what the rows are taken for.
     """
 
     given: Array
     block: int = 1
     mirrored: bool = False
-    key: Key = field(default=Key(0))
+    key: Key = Key(0)
+    law: Law = Law.GAUSSIAN
 
     def __post_init__(self) -> None:
         rows = np.ascontiguousarray(self.given, np.float64)
@@ -353,14 +369,9 @@ def _displace(noise: Noise, mean: Array, scale: Array, start: int, out: NDArray[
 def _moments(noise: Noise, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
     sums = np.zeros((len(weights), noise.dim))
     block_squares = np.zeros((len(weights) if squares else 0, noise.dim))
+    kinds, table = _degree_array(tuple(degrees)), np.ascontiguousarray(weights)
     for rows, columns, tile in noise.tiles():
-        eps = tile.astype(np.float64)
-        for k, degree in enumerate(degrees):
-            terms = weights[k, rows, None] * (eps if degree == 1 else eps * eps - 1.0)
-            by_block = terms.reshape(-1, noise.block, terms.shape[1]).sum(axis=1)
-            sums[k, columns] += by_block.sum(axis=0)
-            if squares:
-                block_squares[k, columns] += (by_block * by_block).sum(axis=0)
+        tiles.moments(tile, table, kinds, noise.block, rows.start, columns.start, sums, block_squares)
     return sums, block_squares
 
 
@@ -374,8 +385,7 @@ def _dot(noise: Noise, rows: Array) -> Array:
 def _norms(noise: Noise) -> Array:
     out = np.zeros(noise.n)
     for at, _, eps in noise.tiles():
-        wide = eps.astype(np.float64)
-        out[at] += np.einsum("ij,ij->i", wide, wide)
+        out[at] += np.square(eps, dtype=np.float64).sum(axis=1)
     return out
 
 

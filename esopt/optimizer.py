@@ -158,7 +158,7 @@ class Optimizer:
         self._configuration = {"strategy": strategy, "x0": start, "seed": check_seed(seed)}
         flat = start.reshape(-1)
         progress = Progress(0, 0, 0, 0, 0.0, flat.copy(), np.inf, "{}")
-        self._run = Run(strategy.init(flat, check_seed(seed)), None, progress)
+        self._run = Run(strategy.init(flat, check_seed(seed)), (), progress)
         self._population: Population | None = None
         self._since = time.perf_counter()
 
@@ -254,7 +254,7 @@ class Optimizer:
         failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
         self.learn(Evals(checked, rows, steps=steps, failures={"nan": failed} if failed else {}))
 
-    def learn(self, evals: Evals, evaluator_state: State = None) -> Info:
+    def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
         population, progress = self.population(), self._run.progress
         state, info = self.strategy.tell(self._run.strategy, evals)
@@ -329,7 +329,7 @@ class Optimizer:
         """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""
         checkpoint.save(path, self._run, configuration=self._configuration)
 
-    def load(self, path: str | os.PathLike[str], evaluator_state: State = None) -> State:
+    def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
 
         Returns

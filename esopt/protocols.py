@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .noise import Array, Key, Noise
+from .noise import Law as Law
 from .records import Evals, Gradient, Info, Population
 
 State = Any
@@ -33,6 +34,9 @@ class Sampler(Protocol):
     on its address alone, not on how a rectangle is cut. ``mirrored``: row 2k + 1 is minus row 2k. ``separable``:
     columns may be cut too. ``fused``: rows are the library's Gaussian stream (times +-1 if mirrored), for which fused
     kernels exist.
+
+    Where the size of a block depends on n or d, ``block`` is what n must be a multiple of; ``noise`` then returns the
+    noise of a copy of the sampler that knows the block.
     """
 
     @property
@@ -43,6 +47,8 @@ class Sampler(Protocol):
     def separable(self) -> bool: ...
     @property
     def fused(self) -> bool: ...
+    @property
+    def law(self) -> Law: ...
 
     def noise(self, key: Key, n: int, dim: int) -> Noise:
         """Return ``n`` rows at ``key``."""

@@ -19,7 +19,7 @@ _SENTENCES = {
     "callback": "the callback stopped the run",
     "interrupted": "the run was interrupted",
     "diverged": "the mean is not finite any more; use a smaller learning rate",
-    "scale": "sigma left the range of numbers; the objective is flat or unbounded",
+    "scale": "sigma left the range of numbers: the run has converged, or the objective is flat or unbounded",
 }
 _SCIPY = ("x", "fun", "success", "status", "message", "nfev", "njev", "nit")
 

@@ -1,15 +1,15 @@
 """Calling a user's compiled function from kernels that are compiled once and cached.
 
-A kernel that takes the user's dispatcher itself is compiled again for every function in every process. Here the kernels get
-the address of a C function instead, and only that small function is compiled with the user's.
+A kernel that takes the user's dispatcher itself is compiled again for every function in every process. Here the kernels
+get the address of a C function instead, and only that small function is compiled with the user's.
 
 ::
 
     value:     (x, length, seed, note) -> value; note = steps, or nan and note = RAISED
     gradient:  (x, length, seed, out) -> note: 0, or RAISED, RESHAPED, UNBOUNDED with out full of nan
 
-An exception would be lost inside a parallel loop, with old memory left as the value, and a bare C callback turns it into 0.0. So
-the C function looks at the status of the call itself, and the kernels write every row.
+An exception would be lost inside a parallel loop, with old memory left as the value, and a bare C callback turns it
+into 0.0. So the C function looks at the status of the call itself, and the kernels write every row.
 """
 
 from typing import NamedTuple
@@ -219,7 +219,7 @@ def value_entry(function, args, seeded, shape):
 
 
 def gradient_entry(function, args, seeded, shape):
-    """Return the C function of the gradient; called as in :func:`value_entry`, it returns an array of the shape of x."""
+    """Return the C function of grad(x, [seed,] *args), as :func:`value_entry`; an array of the shape of x."""
     if shape is not None:
         inner = function
 
@@ -273,29 +273,37 @@ def _fill_narrow(out, count, wide, row, generation, stream, seed):
 
 
 @njit(inline="always")
-def _displace(x, column, noise, at, width, mean, scale, mirrored):
-    """Write ``width`` columns of mean + scale * noise to x, and of mean - scale * noise to its second half if ``mirrored``."""
-    eps = noise[at : at + width]
-    center = mean[column : column + width]
-    plus = x[column : column + width]
-    minus = x[x.size - mean.size + column : x.size - mean.size + column + width]
-    if scale.size == 1:
+def _part(array, start, size):
+    """array[start : start + size] without the arithmetic of a slice."""
+    return carray(_pointer(array, start), size)
+
+
+@njit(inline="always")
+def _displace(x, at, column, noise, start, width, mean, scale, mirrored):
+    """x[at + column + j] = mean + scale * noise[start + j] for j < width; if ``mirrored``, the other row after it."""
+    eps = _part(noise, start, width)
+    center = _part(mean, column, width)
+    plus = _part(x, at + column, width)
+    minus = _part(x, at + column + (mean.size if mirrored else 0), width)
+    spreads = _part(scale, column if scale.size > 1 else 0, width if scale.size > 1 else 1)
+    if mirrored and scale.size == 1:
         spread = scale[0]
-        if mirrored:
-            for j in range(width):
-                step = spread * np.float64(eps[j])
-                plus[j] = center[j] + step
-                minus[j] = center[j] - step
-        else:
-            for j in range(width):
-                plus[j] = center[j] + spread * np.float64(eps[j])
-    else:
-        spreads = scale[column : column + width]
+        for j in range(width):
+            step = spread * np.float64(eps[j])
+            plus[j] = center[j] + step
+            minus[j] = center[j] - step
+    elif mirrored:
         for j in range(width):
             step = spreads[j] * np.float64(eps[j])
             plus[j] = center[j] + step
-            if mirrored:
-                minus[j] = center[j] - step
+            minus[j] = center[j] - step
+    elif scale.size == 1:
+        spread = scale[0]
+        for j in range(width):
+            plus[j] = center[j] + spread * np.float64(eps[j])
+    else:
+        for j in range(width):
+            plus[j] = center[j] + spreads[j] * np.float64(eps[j])
 
 
 @njit(nogil=True)
@@ -305,48 +313,52 @@ def _work(
 ):  # fmt: skip
     """Evaluate the units that the shared counter hands out until ``last``; the buffers are this thread's own.
 
-    Unit u below ``units`` is a noise row or a mirrored pair of them, the others are explicit rows. Candidates are written anew before
-    gradients, because the value function may change its argument.
+    Unit u below ``units`` is a noise row or a mirrored pair of them, the others are explicit rows. Candidates are
+    written again for the gradients, because the value function may change its argument.
     """
     dim = mean.size
     per = 2 if mirrored else 1
     units = (n + per - 1) // per
     narrow = dim <= BLOCK
-    noise = np.empty(TILE if not narrow else GROUP * BLOCK, F32)
-    x = np.empty(per * dim)
+    span = GROUP if narrow else 1
+    noise = np.empty(GROUP * BLOCK if narrow else TILE, F32)
+    x = np.empty(span * per * dim)
+    bad = 0
     while True:
-        first = _take(_pointer(counter, 0), batch)
-        if first >= last:
+        start = _take(_pointer(counter, 0), batch)
+        if start >= last:
             break
-        stop = min(first + batch, last)
-        for unit in range(first, stop):
-            row, sides = n + unit - units, 1
-            if unit < units:
-                row, sides = unit * per, min(per, n - unit * per)
-                if narrow and (unit - first) % GROUP == 0:
-                    count = min(GROUP, min(stop, units) - unit)
-                    _fill_narrow(noise, count, dim > BLOCK // 2, unit, generation, stream, seed)
+        stop = min(start + batch, last)
+        for first in range(start, stop, span):
+            count = min(span, stop - first)
+            inside = max(0, min(count, units - first))
+            row = first * per if inside else n + first - units
+            split = min(row + inside * per, n) if inside else row
+            if narrow and inside:
+                _fill_narrow(noise, inside, dim > BLOCK // 2, first, generation, stream, seed)
             for needed in range(2 if grads.shape[0] else 1):
-                if unit >= units:
-                    x[:dim] = rows[unit - units]
-                elif narrow:
-                    _displace(x, 0, noise, (unit - first) % GROUP * BLOCK, dim, mean, scale, mirrored)
-                else:
+                for u in range(inside):
                     for column in range(0, dim, TILE):
                         width = min(TILE, dim - column)
-                        blocks = (width + BLOCK - 1) // BLOCK
-                        fill_blocks(noise, column // BLOCK, blocks, unit, generation, stream, seed)
-                        _displace(x, column, noise, 0, width, mean, scale, mirrored)
-                for at in range(row, row + sides):
+                        if not narrow:
+                            blocks = (width + BLOCK - 1) // BLOCK
+                            fill_blocks(noise, column // BLOCK, blocks, first + u, generation, stream, seed)
+                        _displace(x, u * per * dim, column, noise, u * BLOCK, width, mean, scale, mirrored)
+                for at in range(split, split + count - inside):
+                    _part(x, (at - row) * dim, dim)[:] = rows[at - n]
+                for at in range(row, split + count - inside):
                     own = seeds[at] if seeds.size else 0
                     here = _pointer(x, (at - row) * dim)
                     if needed == 0:
                         values[at] = _call_value(value, here, dim, own, _pointer(notes, at))
+                        bad += np.isnan(values[at])
                     elif np.isnan(values[at]):
                         grads[at] = np.nan
                         grad_notes[at] = 0
                     else:
                         grad_notes[at] = _call_gradient(gradient, here, dim, own, _pointer(grads, at * dim))
+                        bad += grad_notes[at] != 0
+    _take(_pointer(counter, 1), bad)
 
 
 @njit(cache=True, nogil=True)
@@ -354,16 +366,18 @@ def evaluate(
     first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
     values, notes, grads, grad_notes,
 ):  # fmt: skip
-    """Units first ... last of n noise rows (mirrored: of pairs) followed by the explicit ``rows`` (k, d).
+    """Evaluate units first ... last of n noise rows (mirrored: of pairs) and explicit ``rows`` (k, d) behind them.
 
-    ``value`` and ``gradient`` are addresses; ``seeds`` (n + k,) int64 or empty. The units' part of values (n + k,) and notes (n + k,)
-    int64 is written whatever happens, that of grads (n + k, d) and grad_notes (n + k,) too unless they are empty.
+    ``value`` and ``gradient`` are addresses; ``seeds`` (n + k,) int64 or empty. The units' part of values (n + k,) and
+    notes (n + k,) int64 is written whatever happens, that of grads (n + k, d) and grad_notes (n + k,) too unless they
+    are empty. Returns the number of rows that failed.
     """
-    counter = np.array([first])
+    counter = np.array([first, 0])
     _work(
         counter, last - first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
         values, notes, grads, grad_notes,
     )  # fmt: skip
+    return counter[1]
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -372,9 +386,10 @@ def evaluate_parallel(
     values, notes, grads, grad_notes,
 ):  # fmt: skip
     """Parallel twin of :func:`evaluate`: ``workers`` threads take ``batch`` units at a time, whoever is free."""
-    counter = np.array([first])
+    counter = np.array([first, 0])
     for _ in prange(workers):
         _work(
             counter, batch, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
             values, notes, grads, grad_notes,
         )  # fmt: skip
+    return counter[1]

@@ -17,6 +17,9 @@ from ..records import Evals, Population
 OnError = Literal["raise", "nan"]
 Seeds = NDArray[np.int64] | None
 
+POPULATION = "population = es.population() of that generation (or strategy.ask(state))"
+GO_ON = 'Pass on_error="nan" to count such candidates as failed and go on.'
+
 _CHUNK_ROWS = 64
 _CHUNK_NUMBERS = 1 << 20
 
@@ -29,7 +32,9 @@ def as_objective(objective: Objective | Callable[..., Any]) -> Objective:
 def check_policy(on_error: object) -> None:
     """Refuse anything but the two policies."""
     if on_error not in ("raise", "nan"):
-        raise ValueError(f'on_error must be "raise" or "nan", got {on_error!r}. Pass on_error="nan" to go on without failed candidates.')
+        raise ValueError(
+            f'on_error must be "raise" or "nan", got {on_error!r}. Pass "nan" to go on without failed candidates.'
+        )
 
 
 def check_count(name: str, count: object) -> None:
@@ -43,7 +48,10 @@ def wants_grads(population: Population, objective: Objective, evaluator: object)
     name = type(evaluator).__name__
     unknown = population.needs - {"values", "grads"}
     if unknown:
-        raise ValueError(f"the population needs {', '.join(sorted(unknown))}; {name} computes values and grads. Use another estimator.")
+        raise ValueError(
+            f"the population needs {', '.join(sorted(unknown))}, but {name} computes values and grads. "
+            "Use an estimator that needs nothing else."
+        )
     if "grads" not in population.needs:
         return False
     if objective.grad is None:
@@ -88,7 +96,7 @@ class Table:
 
 
 class Fault(NamedTuple):
-    """Why the evaluation stops: ``error`` at ``row``; ``raised`` by the user's function ``part``, or about what it returned."""
+    """Why the evaluation stops at ``row``: ``error`` was raised by the function ``part``, or says what it returned."""
 
     row: int
     error: Exception
@@ -107,24 +115,30 @@ def chunks(population: Population, start: int, stop: int) -> Iterator[tuple[int,
         yield first, population.rows(first, min(first + height, stop))
 
 
-def call_rows(objective: Objective, rows: Array, first: int, seeds: Seeds, on_error: OnError, table: Table, at: int) -> Fault | None:
+def call_rows(
+    objective: Objective, rows: Array, first: int, seeds: Seeds, on_error: OnError, table: Table, at: int
+) -> Fault | None:
     """Evaluate ``rows`` (m, d), candidates ``first`` on, into ``table`` from ``at`` on; stop at the first fault.
 
-    ``seeds`` (m,) or None. A row whose value is nan gets no gradient; a gradient that is not finite is nan and counts as a failure
-    "gradient", and its value stays.
+    ``seeds`` (m,) or None. A row whose value is nan gets no gradient; a gradient that is not finite is nan and counts
+    as a failure "gradient", and its value stays.
     """
     for i, row in enumerate(rows):
         seed = 0 if seeds is None else int(seeds[i])
         part: Literal["f", "grad"] = "f"
+        arguments = objective.arguments(row.copy(), seed)
         try:
-            value, steps = number(objective.f(*objective.arguments(row.copy(), seed)))
+            value, steps = number(objective.f(*arguments))
             table.values[at + i] = value
             table.steps += steps
             if value != value:
                 table.count("nan")
             elif table.grads is not None and objective.grad is not None:
                 part = "grad"
-                found = gradient(objective.grad(*objective.arguments(row.copy(), seed)), objective.shape or row.shape)
+                found = gradient(
+                    objective.grad(*objective.arguments(row.copy(), seed)),
+                    row.shape if objective.shape is None else objective.shape,
+                )
                 if np.isfinite(found).all():
                     table.grads[at + i] = found.reshape(-1)
                 else:
@@ -182,25 +196,20 @@ def describe(result: object) -> str:
 
 
 def stop_at(fault: Fault, objective: Objective, population: Population) -> Exception:
-    """Return the error that ends an evaluation at ``fault``; raise it ``from fault.error`` if the function raised."""
-    row, generation = fault.row, population.noise.key.generation
-    seed = f", {int(population.seeds[row])}" if objective.seeded else ""
-    who = f"candidate {row} of generation {generation}" + (f" (seed {seed[2:]})" if seed else "")
+    """Return the error that ends an evaluation; raise it ``from fault.error`` if the user's function raised."""
+    row, part = fault.row, fault.part
+    seed = str(population.seeds[row]) if objective.seeded else ""
+    who = f"candidate {row} of generation {population.noise.key.generation}" + (f" (seed {seed})" if seed else "")
     if not fault.raised:
-        shape = objective.shape or (population.dim,)
-        wanted, advice = {
-            "f": (
-                "a number (lower is better, nan for a failed evaluation) or an esopt.Outcome of two numbers",
-                "Return a float.",
-            ),
-            "grad": (f"an array of shape {shape}, the shape of x", "Return one number for each element of x."),
-        }[fault.part]
-        return TypeError(f"{fault.part} returned {fault.error} for {who}. Expected {wanted}. {advice}")
-    shaped = f".reshape{objective.shape}" if objective.shape else ""
-    rest = ", *args" if objective.args else ""
-    part = "" if fault.part == "f" else " in grad"
+        wanted = "a number (lower is better, nan for a failed evaluation) or an esopt.Outcome of two numbers"
+        advice = "Return a float."
+        if part == "grad":
+            shape = (population.dim,) if objective.shape is None else objective.shape
+            wanted, advice = f"an array of shape {shape}, the shape of x", "Return one number for each element of x."
+        return TypeError(f"{part} returned {fault.error} for {who}. Expected {wanted}. {advice}")
+    x = f"population[{row}]" + ("" if objective.shape is None else f".reshape({objective.shape})")
+    arguments = ", ".join([x, *([seed] if seed else []), *(["*args"] if objective.args else [])])
     return EvaluationError(
-        f"{who} raised {type(fault.error).__name__}{part}: {fault.error}.\n"
-        f"Reproduce it with: {fault.part}(population[{row}]{shaped}{seed}{rest}), where population = es.population() of that generation "
-        '(or strategy.ask(state)). Pass on_error="nan" to count such candidates as failed and go on.'
+        f"{who} raised {type(fault.error).__name__}: {fault.error}{'' if part == 'f' else ' (in grad)'}.\n"
+        f"Reproduce it with: {part}({arguments}), where {POPULATION}. {GO_ON}"
     )

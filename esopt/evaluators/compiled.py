@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._kernels import objective as kernels
+from .._kernels import threads as threading
 from ..noise import Array, Philox
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
-from ._rows import BadResult, Fault, OnError, Table, as_objective, check_count, check_policy, chunks, describe, stop_at, wants_grads
+from ._rows import (
+    BadResult,
+    Fault,
+    OnError,
+    Table,
+    as_objective,
+    check_count,
+    check_policy,
+    chunks,
+    describe,
+    stop_at,
+    wants_grads,
+)
 from .serial import Serial
 
 # Below the first, threads cost more than they save; from the second on they pay even on a busy machine.
@@ -24,15 +37,20 @@ _PARALLEL_SECONDS = 2e-3
 # Kernels cannot be interrupted, so that Ctrl-C is looked at this often.
 _SLICE_SECONDS = 0.25
 
+# A shorter measurement says nothing.
+_PROBE_SECONDS = 100e-6
+
 _NO_SEEDS = np.empty(0, np.int64)
 
 
 @dataclass
 class _Live:
-    """What belongs to this process and not to a checkpoint: machine code, and seconds per unit as measured (0: not yet)."""
+    """What belongs to this process, not to a checkpoint: machine code, and measured seconds per unit (0: not yet)."""
 
     value: Any = None
     gradient: Any = None
+    threaded: bool = False
+    known: bool = False
     serial: float = 0.0
     parallel: float = 0.0
 
@@ -41,16 +59,19 @@ class _Live:
 class Compiled:
     """Call a function that numba compiled, f(x) or f(x, seed), from a compiled loop; x is (d,) or ``shape``, float64.
 
-    Candidates are made one by one in the thread that evaluates them: the (n, d) matrix never exists, memory is O(threads * d), and
-    every candidate has the bits of ``population.rows()``. Whether threads are worth their cost is measured; no bit depends on it.
+    Candidates are made one by one in the thread that evaluates them: the (n, d) matrix never exists, memory is
+    O(threads * d), and every candidate has the bits of ``population.rows()``. Whether threads are worth their cost is
+    measured; no bit depends on it.
 
     Parameters
     ----------
-    objective : a function under ``numba.njit``, or an :class:`esopt.Objective` of one; ``grad`` must be under ``njit`` too. It returns a
-        number or an :class:`esopt.Outcome`. ``args`` become constants of the compiled code, arrays read-only.
-    threads : threads to use at most; None for numba's setting. A function with ``parallel=True`` of its own runs on its own threads.
-    on_error : as in :class:`esopt.Serial`. An exception in compiled code is found in exactly its own row; the row is then evaluated
-        again in Python for the exception itself.
+    objective : a function under ``numba.njit``, or an :class:`esopt.Objective` of one; ``grad`` must be under ``njit``
+        too. It returns a number or an :class:`esopt.Outcome`. ``args`` become constants of the compiled code, arrays
+        read-only.
+    threads : threads to use at most; None for numba's setting. A function with ``parallel=True`` of its own runs on its
+        own threads.
+    on_error : as in :class:`esopt.Serial`. An exception in compiled code is found in exactly its own row; the row is
+        then evaluated again in Python for the exception itself.
 
     Notes
     -----
@@ -72,8 +93,6 @@ class Compiled:
     _live: _Live = field(default_factory=_Live, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        from .._kernels import objective as kernels
-
         objective = as_objective(self.objective)
         object.__setattr__(self, "objective", objective)
         check_count("threads", self.threads)
@@ -81,8 +100,8 @@ class Compiled:
         for name, function in (("f", objective.f), ("grad", objective.grad)):
             if function is not None and not kernels.jitted(function):
                 raise TypeError(
-                    f"Compiled() got a {name} that is a plain {type(function).__name__}. It needs a function compiled by numba: "
-                    f"decorate {name} with @numba.njit, or use Serial() or Joblib()."
+                    f"Compiled() got a plain {type(function).__name__} as {name}, but numba must have compiled it. "
+                    f"Decorate {name} with @numba.njit, or use Serial() or Joblib()."
                 )
 
     def init(self) -> State:
@@ -91,30 +110,41 @@ class Compiled:
 
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
         """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
-        from .._kernels import objective as kernels
-        from .._kernels import threads
-
         objective = as_objective(self.objective)
         grads = wants_grads(population, objective, self)
         if not kernels.enabled():
             return Serial(objective, self.on_error).evaluate(population, state)
-        self._compile(objective, grads)
-        run = _Run(population, objective, grads)
-        limit = nullcontext() if self.threads is None else threads.limited(min(self.threads, threads.threads()))
-        with limit:
-            self._evaluate(run, population)
-        return self._report(run, objective, population).evals(), state
+        if self._live.value is None or (grads and self._live.gradient is None):
+            self._compile(objective, grads)
+        total, dim = len(population), population.dim
+        found = _Found(
+            population.seeds if objective.seeded else _NO_SEEDS,
+            np.empty(total),
+            np.empty(total, np.int64),
+            np.empty((total if grads else 0, dim)),
+            np.empty(total if grads else 0, np.int64),
+        )
+        if self.threads is None:
+            failed = self._evaluate(population, found)
+        else:
+            with threading.limited(min(self.threads, threading.threads())):
+                failed = self._evaluate(population, found)
+        if failed or self._live.value.outcome:
+            table = self._report(found, objective, population)
+            return Evals(
+                found.values, found.grads if grads else None, steps=table.steps, failures=table.failures
+            ), state
+        return Evals(found.values, found.grads if grads else None), state
 
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""
 
     def _compile(self, objective: Objective, grads: bool) -> None:
         """Make the C functions, once for each instance and process."""
-        from .._kernels import objective as kernels
-
         part, live, frozen = "f", self._live, kernels.freeze(objective.args)
         try:
             if live.value is None:
+                live.threaded = kernels.threaded(objective.f) or kernels.threaded(objective.grad)
                 live.value = kernels.value_entry(objective.f, frozen, objective.seeded, objective.shape)
             if grads and live.gradient is None:
                 part = "grad"
@@ -126,111 +156,115 @@ class Compiled:
                 f"Try {part}(np.zeros(d), ...) by itself, or use Serial()."
             ) from error
 
-    def _evaluate(self, run: _Run, population: Population) -> None:
-        noise, live = population.noise, self._live
+    def _evaluate(self, population: Population, found: _Found) -> int:
+        """Fill ``found``; return how many rows failed."""
+        noise, live, extra = population.noise, self._live, population.extra
         addresses = live.value.address, (live.gradient or live.value).address
         if isinstance(noise, Philox) and noise.sampler.fused:
-            pairs = -(-noise.n // 2) if noise.mirrored else noise.n
-            scale = np.atleast_1d(np.asarray(population.scale, np.float64))
-            address = noise.n, noise.mirrored, *noise._address
-            arguments = (*addresses, _plain(population.mean), _plain(scale), *address, run.extra, *run.columns(0, len(population)))
-            self._run(pairs + len(run.extra), arguments)
-            return
+            n, mirrored, key = noise.n, noise.mirrored, noise.key
+            mean, scale = _plain(population.mean), _plain(np.asarray(population.scale, np.float64).reshape(-1))
+            rows = np.empty((0, mean.size)) if extra is None else _plain(extra)
+            address = key.generation, key.stream, np.uint64(key.seed)
+            units = (n + 1) // 2 if mirrored else n
+            return self._run(units + len(rows), (*addresses, mean, scale, n, mirrored, *address, rows, *found))
+        failed, recipe = 0, (np.empty(population.dim), np.ones(1), 0, False, 0, 0, np.uint64(0))
         for first, rows in chunks(population, 0, len(population)):
-            nothing = np.empty(population.dim), np.ones(1), 0, False, 0, 0, np.uint64(0)
-            self._run(len(rows), (*addresses, *nothing, rows, *run.columns(first, first + len(rows))))
+            part = (column[first : first + len(rows)] for column in found)
+            failed += self._run(len(rows), (*addresses, *recipe, rows, *part))
+        return failed
 
-    def _run(self, units: int, arguments: tuple[Any, ...]) -> None:
+    def _run(self, units: int, arguments: tuple[Any, ...]) -> int:
         """Evaluate all units, serially or in parallel as the measured cost suggests, in slices that Ctrl-C can stop."""
-        from .._kernels import objective as kernels
-        from .._kernels import threads
-
-        live, first = self._live, 0
+        live, first, failed = self._live, 0, 0
         if not live.serial:
             kernels.evaluate(0, 0, *arguments)
         while first < units:
-            workers = threads.threads()
-            wanted = self._wants_threads(units - first) and not kernels.threaded(live.value.function)
-            parallel = wanted and threads.parallel(threads.SMALL)
-            each = live.parallel if parallel and live.parallel else live.serial
-            count = max(1, min(units - first, int(_SLICE_SECONDS / each) if each else 1))
+            parallel = self._wants_threads(units - first) and threading.parallel(threading.SMALL)
+            workers = threading.threads() if parallel else 1
+            if parallel and not live.parallel:
+                kernels.evaluate_parallel(workers, 1, 0, 0, *arguments)
+            count = min(units - first, self._slice(parallel))
             start = time.perf_counter()
             if parallel:
                 batch = max(1, min(64, count // (8 * workers)))
-                kernels.evaluate_parallel(workers, batch, first, first + count, *arguments)
-                live.parallel = (time.perf_counter() - start) / count
+                failed += kernels.evaluate_parallel(workers, batch, first, first + count, *arguments)
             else:
-                kernels.evaluate(first, first + count, *arguments)
-                live.serial = (time.perf_counter() - start) / count
-                live.parallel *= 0.98
+                failed += kernels.evaluate(first, first + count, *arguments)
+            self._learn(parallel, count, time.perf_counter() - start)
             first += count
+        return failed
+
+    def _slice(self, parallel: bool) -> int:
+        """Units of the next slice: few until their cost is known, then as many as Ctrl-C can wait for."""
+        live = self._live
+        each = live.parallel if parallel and live.parallel else live.serial
+        return max(1, int((_SLICE_SECONDS if live.known else _PROBE_SECONDS) / each)) if each else 1
+
+    def _learn(self, parallel: bool, count: int, seconds: float) -> None:
+        """Average what a unit costs; where the choice is close, the old speed of the other way fades."""
+        live, each = self._live, seconds / count
+        fading = 0.99 if count * live.serial < _PARALLEL_SECONDS else 1.0
+        if parallel:
+            live.parallel += (each - live.parallel) * (0.2 if live.parallel else 1.0)
+            live.serial *= fading
+        else:
+            live.serial += (each - live.serial) * (0.2 if live.known else 1.0)
+            live.known = live.known or seconds > _PROBE_SECONDS / 2
+            live.parallel *= fading
 
     def _wants_threads(self, units: int) -> bool:
-        """Compare the two measured speeds; an old bad one of threads fades until they get another try."""
-        total = units * self._live.serial
-        if total < _SERIAL_SECONDS or units == 1:
+        live = self._live
+        total = units * live.serial
+        if not live.known or live.threaded or units == 1 or total < _SERIAL_SECONDS:
             return False
-        return total > _PARALLEL_SECONDS or self._live.parallel < self._live.serial
+        return total > _PARALLEL_SECONDS or live.parallel < live.serial
 
-    def _report(self, run: _Run, objective: Objective, population: Population) -> Table:
-        from .._kernels.objective import RAISED, RESHAPED, UNBOUNDED
-
-        table = Table(run.values, run.grads if run.with_grads else None)
-        failed = np.isnan(run.values)
-        if not (failed.any() or run.grad_notes.any() or self._live.value.outcome):
-            return table
-        raised, grad_raised = run.notes == RAISED, run.grad_notes == RAISED
-        reshaped, negative = run.grad_notes == RESHAPED, (run.notes < 0) & ~raised
+    def _report(self, found: _Found, objective: Objective, population: Population) -> Table:
+        """Count the failures, or raise the first one."""
+        notes, grad_notes, missing = found.notes, found.grad_notes, np.isnan(found.values)
+        raised, grad_raised = notes == kernels.RAISED, grad_notes == kernels.RAISED
+        negative, reshaped = (notes < 0) & ~raised, grad_notes == kernels.RESHAPED
         stop = np.zeros(len(population), bool)
         for faults in (negative, reshaped, raised, grad_raised) if self.on_error == "raise" else (negative, reshaped):
             stop[: len(faults)] |= faults
         if stop.any():
             row = int(np.argmax(stop))
-            fault = _repeat(row, "f" if raised[row] or negative[row] else "grad", objective, population)
+            fault = _repeat(row, "f" if notes[row] < 0 else "grad", objective, population, bool(raised[row]))
             raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
+        table = Table(found.values)
         table.count("exception", int(raised.sum()) + int(grad_raised.sum()))
-        table.count("nan", int((failed & ~raised).sum()))
-        table.count("gradient", int((run.grad_notes == UNBOUNDED).sum()))
-        table.steps = int(run.notes[~raised].sum())
+        table.count("nan", int((missing & ~raised).sum()))
+        table.count("gradient", int((grad_notes == kernels.UNBOUNDED).sum()))
+        table.steps = int(notes[~raised].sum())
         return table
 
 
-class _Run:
-    """The arrays of one call, as the kernels want them."""
+class _Found(NamedTuple):
+    """What the kernels read and write row by row; ``grads`` and ``grad_notes`` are empty without gradients."""
 
-    def __init__(self, population: Population, objective: Objective, grads: bool) -> None:
-        total, dim = len(population), population.dim
-        self.extra = np.empty((0, dim)) if population.extra is None else _plain(population.extra)
-        self.seeds = population.seeds if objective.seeded else _NO_SEEDS
-        self.with_grads = grads
-        self.values = np.empty(total)
-        self.notes: NDArray[np.int64] = np.empty(total, np.int64)
-        self.grads = np.empty((total if grads else 0, dim))
-        self.grad_notes: NDArray[np.int64] = np.empty(total if grads else 0, np.int64)
-
-    def columns(self, start: int, stop: int) -> tuple[Any, ...]:
-        """Return the arrays that the kernels write to, for rows start ... stop."""
-        parts = self.seeds, self.values, self.notes, self.grads, self.grad_notes
-        return tuple(part[start:stop] for part in parts)
+    seeds: NDArray[np.int64]
+    values: Array
+    notes: NDArray[np.int64]
+    grads: Array
+    grad_notes: NDArray[np.int64]
 
 
 def _plain(array: Array) -> Array:
     """Return ``array`` contiguous, writable and float64: kernels are compiled for that alone."""
-    flags = array.flags
-    return array if flags.c_contiguous and flags.writeable and array.dtype == np.float64 else np.array(array, np.float64)
+    return array if array.flags.carray and array.dtype == np.float64 else np.array(array, np.float64)
 
 
-def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population) -> Fault:
+def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population, raised: bool) -> Fault:
     """Evaluate a row again in Python to see what went wrong."""
     function = objective.f if part == "f" else objective.grad
     seed = int(population.seeds[row]) if objective.seeded else 0
-    from .._kernels.objective import freeze
-
     x, *rest = objective.arguments(population[row], seed)
     try:
-        result = function(x, *freeze(rest)) if function is not None else None
+        result = function(x, *kernels.freeze(rest)) if function is not None else None
     except Exception as error:
         return Fault(row, error, part, raised=True)
-    if part == "grad":
-        return Fault(row, BadResult(describe(result)), part, raised=False)
+    if raised:
+        return Fault(
+            row, RuntimeError("an error in compiled code that did not happen again in Python"), part, raised=True
+        )
     return Fault(row, BadResult(describe(result)), part, raised=False)

@@ -20,14 +20,15 @@ class Serial:
 
     Parameters
     ----------
-    objective : a function of x, or an :class:`esopt.Objective`. It returns a number or an :class:`esopt.Outcome`; nan marks a failed
-        evaluation and is counted as "nan". +-inf is a value like any other.
-    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the value nan and counts an "exception".
+    objective : a function of x, or an :class:`esopt.Objective`. It returns a number or an :class:`esopt.Outcome`; nan
+        marks a failed evaluation and is counted as "nan". +-inf is a value like any other.
+    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the value nan and counts
+        an "exception".
 
     Notes
     -----
-    Where the population asks for gradients, a row whose value is nan gets none, and a gradient that is not finite becomes nan and is
-    counted as "gradient"; its value stays.
+    Where the population asks for gradients, a row whose value is nan gets none, and a gradient that is not finite
+    becomes nan and is counted as "gradient"; its value stays.
 
     Examples
     --------

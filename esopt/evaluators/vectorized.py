@@ -14,6 +14,8 @@ from ..objective import Objective, Outcome
 from ..protocols import State
 from ..records import Evals, Population
 from ._rows import (
+    GO_ON,
+    POPULATION,
     BadResult,
     OnError,
     Seeds,
@@ -34,11 +36,12 @@ class Vectorized:
 
     Parameters
     ----------
-    objective : a function of rows, or an :class:`esopt.Objective`; ``seeded``: f(rows, seeds) with seeds (m,) int64. It returns (m,)
-        numbers or an :class:`esopt.Outcome` of them and their steps; grad returns the shape of the rows. nan marks a failed evaluation.
+    objective : a function of rows, or an :class:`esopt.Objective`; ``seeded``: f(rows, seeds) with seeds (m,) int64. It
+        returns (m,) numbers or an :class:`esopt.Outcome` of them and their steps; grad returns the shape of the rows.
+        nan marks a failed evaluation.
     chunk : rows per call; None for all in one call.
-    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the values of that call nan and counts
-        as many of "exception".
+    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the values of that call
+        nan and counts as many of "exception".
 
     Notes
     -----
@@ -81,34 +84,36 @@ class Vectorized:
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""
 
-    def _call(self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: Table) -> None:
-        part, which = "f", f"candidates {start} to {stop - 1} of generation {population.noise.key.generation}"
-        wanted = f"({stop - start},), one number per row, or an esopt.Outcome of them"
+    def _call(
+        self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: Table
+    ) -> None:
+        part, count = "f", stop - start
+        which = f"candidates {start} to {stop - 1} of generation {population.noise.key.generation}"
+        wanted = f"({count},), one number for each row, or an esopt.Outcome of such values"
+        arguments = _arguments(objective, population.rows(start, stop), seeds)
         try:
-            values, steps = _numbers(objective.f(*_arguments(objective, population.rows(start, stop), seeds)), stop - start)
+            values, steps = _numbers(objective.f(*arguments), count)
             table.values[start:stop] = values
             table.steps += steps
             table.count("nan", int(np.isnan(values).sum()))
             if table.grads is not None and objective.grad is not None:
-                rows = population.rows(start, stop)
-                part = "grad"
-                shape = (stop - start, *(objective.shape or (population.dim,)))
-                wanted = f"{shape}, the shape of the rows"
-                grads = gradient(objective.grad(*_arguments(objective, rows, seeds)), shape).reshape(rows.shape)
-                usable = np.isfinite(grads).all(axis=1)
-                table.count("gradient", int((~usable & ~np.isnan(values)).sum()))
-                table.grads[start:stop][usable & ~np.isnan(values)] = grads[usable & ~np.isnan(values)]
+                arguments = _arguments(objective, population.rows(start, stop), seeds)
+                part, wanted = "grad", f"{arguments[0].shape}, the shape of the rows"
+                grads = gradient(objective.grad(*arguments), arguments[0].shape).reshape(count, -1)
+                usable, known = np.isfinite(grads).all(axis=1), ~np.isnan(values)
+                table.grads[start:stop][usable & known] = grads[usable & known]
+                table.count("gradient", int((known & ~usable).sum()))
         except BadResult as error:
-            raise TypeError(f"{part} returned {error} for {which}. Expected shape {wanted}. Return a float array.") from None
+            message = f"{part} returned {error} for {which}. Expected shape {wanted}. Return a float array."
+            raise TypeError(message) from None
         except Exception as error:
             if self.on_error == "raise":
+                seeding = f", population.seeds[{start}:{stop}]" if objective.seeded else ""
                 raise EvaluationError(
                     f"{part} raised {type(error).__name__} for {which}: {error}.\n"
-                    f"Reproduce it with: {part}(population.rows({start}, {stop}){', population.seeds[' if objective.seeded else ''}"
-                    f"{f'{start}:{stop}]' if objective.seeded else ''}), where population = es.population() of that generation "
-                    '(or strategy.ask(state)). Pass on_error="nan" to count such candidates as failed and go on.'
+                    f"Reproduce it with: {part}(population.rows({start}, {stop}){seeding}), where {POPULATION}. {GO_ON}"
                 ) from error
-            table.count("exception", stop - start)
+            table.count("exception", count)
 
 
 def _arguments(objective: Objective, rows: Array, seeds: Seeds) -> tuple[Any, ...]:

@@ -103,13 +103,13 @@ def train(
     env : a gymnasium id, or a function that makes an environment.
     strategy : None for ``esopt.ars(n=16, sigma=1.0, lr=1.0)``.
     policy : where to start; None for zeros, with the observations normalised as :func:`normalise` finds them.
-    steps, generations : budgets; a generation that is begun is finished. Without either, 1000 episodes of the longest
-        length, or 1,000,000 steps where episodes have no limit.
+    steps, generations : budgets; steps of :func:`normalise` count, a generation that is begun is finished. Without
+        either, as many steps as 1000 episodes of the longest length, or 1,000,000 where episodes have no limit.
     target : stop when the mean return of a check reaches it. None stops where the environment's own threshold is
         reached and the next 5 checks bring nothing better; without a threshold the budget decides.
     workers : processes that play; with 1, this one.
     episodes : of the final evaluation.
-    check_every : generations between two checks.
+    check_every : generations from one check to the next; the first is after generation 1.
     check_episodes : episodes of a check.
     seed : equal arguments and seed give equal bits, whatever the number of workers.
     callback : called with a :class:`Progress` after each generation; stops the run by raising StopIteration.
@@ -197,7 +197,8 @@ class _Watch:
 
     def __call__(self, step: Step) -> None:
         self.steps = self._used + step.steps
-        centre = self._check(step.mean, step.generation) if step.generation % self.every == 0 else np.nan
+        due = step.generation % self.every == 1 % self.every
+        centre = self._check(step.mean, step.generation) if due else np.nan
         finite = step.values[np.isfinite(step.values)]
         row = Progress(
             step.generation,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..noise import Key, Philox
-from ..protocols import Sampler
+from ..protocols import Law, Sampler
 from .gaussian import Gaussian
 
 
@@ -48,13 +48,19 @@ class Antithetic:
     def fused(self) -> bool:
         return self.base.fused
 
+    @property
+    def law(self) -> Law:
+        return self.base.law
+
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""
         if n % self.block:
             raise ValueError(
                 f"Antithetic noise comes in blocks of {self.block} rows, got n={n}. Use a multiple of {self.block}."
             )
-        return Philox(self, key, n, dim)
+        # A base whose block depends on n or dim says so only now.
+        base = self.base.noise(key, n // 2, dim)
+        return Philox(replace(self, base=base.sampler) if isinstance(base, Philox) else self, key, n, dim)
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:
         """Write the rectangle of ``out.shape`` with corner (row, column)."""

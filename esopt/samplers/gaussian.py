@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .._kernels import gaussian
 from ..noise import Key, Philox
+from ..protocols import Law
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Gaussian:
     @property
     def fused(self) -> bool:
         return True
+
+    @property
+    def law(self) -> Law:
+        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..noise import Array, Given, Key
+from ..protocols import Law
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,10 @@ class Replay:
     @property
     def fused(self) -> bool:
         return False
+
+    @property
+    def law(self) -> Law:
+        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Given:
         """Return the rows; ``n`` and ``dim`` must be theirs."""

@@ -20,6 +20,8 @@ from ..schedules import at
 from ..shaping import Raw
 
 _TINY, _HUGE = 1e-150, 1e150
+# |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding; looked at once sigma is fine.
+_ROUNDING, _FINE = 2.0**-57, 1e-8
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,26 @@ def _check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
     return start.reshape(-1).astype(np.float64) if start.ndim else float(start)
 
 
-_PARTS = {"sampler": Sampler, "shaping": Shaping, "estimator": Estimator, "rule": Rule, "scale_rule": Rule}
+_PARTS: dict[str, tuple[type, str]] = {
+    "sampler": (Sampler, "Antithetic()"),
+    "shaping": (Shaping, "CenteredRanks()"),
+    "estimator": (Estimator, "Score()"),
+    "rule": (Rule, "Adam(0.01)"),
+    "scale_rule": (Rule, "Exponential()"),
+}
 
 
-def _check_part(name: str, part: object, kind: type) -> None:
-    """Raise TypeError unless ``part`` is an instance that has the members of the protocol ``kind``."""
+def _check_part(name: str, part: object) -> None:
+    """Raise TypeError unless ``part`` is an instance that has the members of its protocol."""
+    kind, example = _PARTS[name]
     if part is None and name == "scale_rule":
         return
     if isinstance(part, type):
         raise TypeError(f"{name} must be an instance, got the class {part.__name__}. Write {name}={part.__name__}().")
     if not isinstance(part, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {part!r}. See esopt.protocols for its members.")
+        raise TypeError(
+            f"{name} must follow esopt.protocols.{kind.__name__}, got {part!r}. Pass for example {name}={example}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +141,8 @@ class GradientES:
     share: Share = "pair"
 
     def __post_init__(self) -> None:
-        for name, kind in _PARTS.items():
-            _check_part(name, getattr(self, name), kind)
+        for name in _PARTS:
+            _check_part(name, getattr(self, name))
         if not callable(self.sigma):
             object.__setattr__(self, "sigma", _check_sigma(self.sigma))
         elif self.scale_rule is not None:
@@ -218,7 +229,7 @@ class GradientES:
         return after, Info(state.generation, gradient, evals.failures)
 
     def stop(self, state: GradientState) -> dict[str, float]:
-        """Return reasons to stop: "diverged" (mean not finite) and "scale" (out of the range of numbers)."""
+        """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma no usable number, or all rows equal the mean)."""
         reasons: dict[str, float] = {}
         total = float(state.mean.sum())
         if not math.isfinite(total) and not np.isfinite(state.mean).all():
@@ -229,6 +240,8 @@ class GradientES:
             reasons["scale"] = largest
         elif least <= 0.0:
             reasons["scale"] = least
+        elif largest < _FINE and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
+            reasons["scale"] = largest
         return reasons
 
     def _utilities(self, values: Array, population: Population) -> Array:

@@ -15,6 +15,7 @@ Numbers are fixed, so a part passes always or never.
 from ._check import ConformanceError
 from .baselines import check_baseline
 from .estimators import check_estimator
+from .evaluators import check_evaluator
 from .rules import check_rule
 from .samplers import check_sampler
 from .shaping import check_shaping
@@ -24,6 +25,7 @@ __all__ = [
     "ConformanceError",
     "check_baseline",
     "check_estimator",
+    "check_evaluator",
     "check_rule",
     "check_sampler",
     "check_shaping",

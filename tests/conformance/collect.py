@@ -11,9 +11,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, get_protocol_members
-
-import esopt
+from typing import Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +36,13 @@ def modules(place: str) -> Iterator[Any]:
 
 def parts(place: str, protocol: type) -> list[type]:
     """Public classes defined below ``esopt.<place>`` that have every member of the protocol."""
-    members = get_protocol_members(protocol)
+    members = [name for name in vars(protocol) if not name.startswith("_")]
     return [
         value
         for module in modules(place)
         for name, value in vars(module).items()
         if inspect.isclass(value)
-        and value.__module__ == module.__name__
+        and (value.__module__, value.__name__) == (module.__name__, name)
         and not name.startswith("_")
         and all(hasattr(value, member) for member in members)
     ]
@@ -65,11 +63,14 @@ def makers(place: str, kind: type) -> list[Any]:
 
 def cases(found: Iterable[Any], listed: dict[Any, list[Case]]) -> list[Case]:
     """The listed settings of what was found, and what is not listed with its defaults."""
-    found = list(found)
-    unknown = [getattr(part, "__name__", part) for part in listed if part not in found]
-    if unknown:
-        raise LookupError(f"listed but not found in {esopt.__name__}: {unknown}. Remove them from the list.")
-    return [case for part in found for case in listed.get(part) or [Case(part())]]
+    return [case for part in found for case in listed.get(part) or [_default(part)]]
+
+
+def _default(part: Any) -> Case:
+    try:
+        return Case(part())
+    except TypeError as error:
+        raise LookupError(f"{part.__name__} cannot be built without arguments ({error}): list it with an example.") from error
 
 
 def name(case: Case) -> str:

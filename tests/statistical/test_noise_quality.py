@@ -20,7 +20,7 @@ from esopt.noise import Key
 
 Array = np.ndarray[Any, Any]
 ALPHA = 1e-3
-WIDTH = 1 << 16
+WIDTH = 1 << 15
 
 KEYS = (
     Key(0),
@@ -228,7 +228,7 @@ def test_no_correlation_along_a_row() -> None:
 
 def test_the_64_lanes_of_a_block_are_independent(sample: Array) -> None:
     """In the first three Hermite polynomials; the tails of their products need a little room."""
-    scores, scatter = _lane_scores(sample)
+    scores, scatter = _lane_scores(sample[:2])
 
     assert np.abs(scores).max() < 1.1 * _limit(scores.size)
     assert abs(scatter) < _limit(1)
@@ -236,7 +236,7 @@ def test_the_64_lanes_of_a_block_are_independent(sample: Array) -> None:
 
 def test_the_quarters_of_a_block_are_independent(sample: Array) -> None:
     """Columns i and i + 16 are the sine and the cosine of one angle; the other pairs share a counter."""
-    quarters = _quarters(sample[:2])
+    quarters = _quarters(sample[1])
     pairs = list(itertools.combinations(range(4), 2))
 
     assert min(_pair_p_value(quarters[i], quarters[j]) for i, j in pairs) > ALPHA / len(pairs)
@@ -259,12 +259,12 @@ def test_planted_defects_are_found(sample: Array) -> None:
     """What the other tests call good must not be what they call everything."""
     z = sample[0].copy()
     assert np.abs(_moment_scores(1.004 * sample)).max() > 2 * _limit(40)
-    assert np.abs(_moment_scores(np.clip(sample, -4.0, 4.0))[5:]).max() > 2 * _limit(40)
+    assert np.abs(_moment_scores(np.clip(sample, -3.7, 3.7))[5:]).max() > 2 * _limit(40)
 
     rows = z[: 32 * WIDTH].reshape(32, WIDTH).astype(np.float64)
-    rows[7] += 0.03 * rows[3]
+    rows[7] += 0.05 * rows[3]
     assert np.abs(_correlation_scores(rows)[0]).max() > _limit(12 * 20_000)
-    rows = rows + 0.06 * rows[:1]
+    rows = rows + 0.1 * rows[:1]
     assert _correlation_scores(rows)[1] > 2 * _limit(12)
 
     blocks = z.reshape(-1, 64)

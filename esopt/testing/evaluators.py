@@ -1,0 +1,229 @@
+"""Laws of evaluators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EvaluationError
+from ..evaluators.serial import Serial
+from ..noise import Array, Key
+from ..objective import Objective, Outcome
+from ..protocols import Evaluator, State
+from ..records import Evals, Population
+from ..samplers.antithetic import Antithetic
+from ..samplers.gaussian import Gaussian
+from ._check import STREAM, Check, bits, given, normals
+
+OnError = Literal["raise", "nan"]
+
+
+class Maker(Protocol):
+    """Build the evaluator under test for an objective and a failure policy."""
+
+    def __call__(self, objective: Objective, on_error: OnError) -> Evaluator: ...
+
+
+def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
+    """Check that the evaluators that ``make`` builds keep the laws of :class:`esopt.protocols.Evaluator`.
+
+    Values, gradients, steps and failures are those of :class:`esopt.Serial` to the bit: for all kinds of noise, explicit rows, seeds,
+    further arguments and shaped x; every candidate is an array of its own; an exception names the first candidate that raised, its seed and the
+    exception, or becomes nan in exactly the rows that raised; what cannot be computed is refused.
+
+    Parameters
+    ----------
+    make : called with an :class:`esopt.Objective` and "raise" or "nan". The objective's functions are plain loops over one candidate, which
+        numba compiles and which can be sent to other processes; wrap them for an evaluator that calls f otherwise.
+    rowwise : False for evaluators that call f for many rows at once, where an exception belongs to all of them.
+
+    Raises
+    ------
+    ConformanceError  at the first law that does not hold.
+
+    Examples
+    --------
+    >>> from esopt import Joblib
+    >>> from esopt.testing import check_evaluator
+    >>> check_evaluator(lambda objective, on_error: Joblib(objective, workers=2, backend="threading", on_error=on_error))
+    """
+    plain = Objective(value, gradient)
+    check = Check(make(plain, "raise"))
+    _check_equal(check, make, plain, _populations())
+    several = [population.needing("grads") for population in _populations()]
+    _check_equal(check, make, plain, [replace(p, mean=p.mean + 0.25) for p in several])
+    six = [replace(p, share="none") for p in _populations() if p.dim == 6]
+    _check_equal(check, make, Objective(with_arguments, args=(1.5, np.arange(6.0)), seeded=True), six)
+    _check_equal(check, make, Objective(of_matrix, gradient_of_matrix, shape=(2, 3)), [p.needing("grads") for p in six])
+    _check_equal(check, make, Objective(scribbling), six)
+    _check_equal(check, make, Objective(with_steps), six)
+    _check_failures(check, make, six[0], rowwise)
+    for population, objective in ((six[0].needing("grads"), Objective(value)), (six[0].needing("hessians"), plain)):
+        do = "Raise ValueError where the population needs something that is not there."
+        law = f"needs {sorted(population.needs)} are refused where they cannot be met"
+        check.raises(ValueError, lambda p=population, o=objective: _evaluate(make, o, p), law, do=do)
+
+
+def _populations() -> list[Population]:
+    """Return small populations of every kind, some with explicit rows."""
+    gaussian, pairs, key = Gaussian(), Antithetic(), Key(13, 4, STREAM)
+    mean = normals(70, 1, 4200)[0]
+    return [
+        Population(mean[:6], 0.7, pairs.noise(key, 38, 6)).with_extra("mean", np.stack([mean[:6], 2.0 * mean[:6], mean[6:12]])),
+        Population(mean[:6], 0.7, gaussian.noise(key, 7, 6)),
+        Population(mean[:1], 0.7, gaussian.noise(key, 1, 1)),
+        Population(mean[:70], np.exp(normals(71, 1, 70)[0]), gaussian.noise(key, 33, 70)),
+        Population(mean, np.exp(normals(72, 1, 4200)[0]), pairs.noise(key, 4, 4200)),
+        Population(mean[:6], np.exp(normals(73, 1, 6)[0]), given(74, 10, 6, 2)).with_extra("one", mean[:6]),
+        Population(mean[:3], 0.5, given(75, 5, 3)),
+    ]
+
+
+def _evaluate(make: Maker, objective: Objective, population: Population, on_error: OnError = "raise") -> Evals:
+    evaluator = make(objective, on_error)
+    try:
+        return evaluator.evaluate(population, evaluator.init())[0]
+    finally:
+        evaluator.close()
+
+
+def _facts(evals: Evals) -> tuple[Any, ...]:
+    return evals.values, evals.grads, int(evals.steps), {kind: int(evals.failures[kind]) for kind in sorted(evals.failures)}
+
+
+def _check_equal(check: Check, make: Maker, objective: Objective, populations: list[Population]) -> None:
+    """Compare with Serial on several populations, one after the other and once more."""
+    evaluator, serial = make(objective, "raise"), Serial(objective)
+    state: State = evaluator.init()
+    try:
+        for population in [*populations, populations[0]]:
+            expected, _ = serial.evaluate(population, serial.init())
+            rows = bits(population.rows())
+            evals, state = evaluator.evaluate(population, state)
+            do = "Evaluate population[i] with population.seeds[i], and put the result into row i whenever it arrives."
+            law = (
+                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial "
+                f"({population.n} rows of {type(population.noise).__name__} in {population.dim} dimensions, {len(population) - population.n} more)"
+            )
+            check.same(law, _facts(evals), bits(_facts(expected)), do=do)
+            check.same("evaluate leaves the population alone", population.rows(), rows, do="Write to copies.")
+        check.reload(state, evaluator.init())
+    finally:
+        evaluator.close()
+        evaluator.close()
+
+
+def _check_failures(check: Check, make: Maker, population: Population, rowwise: bool) -> None:
+    objective = Objective(fragile, seeded=True)
+    first = population.rows()[:, 0]
+    raises, nan = first > _EDGE, first < -_EDGE
+    check.require(raises.sum() > 2 and nan.sum() > 2, "the check is of use", got=first, expected="some of each", do="Report this.")
+    row = int(np.flatnonzero(raises)[0])
+    words = [f"generation {population.noise.key.generation}", "ArithmeticError"]
+    words += [f"candidate {row} ", str(int(population.seeds[row]))] if rowwise else []
+    message = _message(check, lambda: _evaluate(make, objective, population))
+    check.require(
+        all(word in message for word in words),
+        "an exception in f is an EvaluationError that says how to get there again",
+        got=message,
+        expected=f"a message with {words}",
+        do="Name the first candidate that raised, its generation and seed, and the exception.",
+    )
+    evals = _evaluate(make, objective, population, "nan")
+    expected = _evaluate(Serial, objective, population, "nan")
+    do = 'Write nan where f raised and count "exception"; write what f returned elsewhere, and count its nan as "nan".'
+    if rowwise:
+        law = 'with on_error="nan", rows that raised are nan and counted, and all others as they are'
+        check.same(law, _facts(evals), bits(_facts(expected)), do=do)
+        return
+    usable = ~np.isnan(evals.values)
+    check.require(
+        np.isnan(evals.values[raises | nan]).all() and bool((evals.values[usable] == expected.values[usable]).all()),
+        "rows that raised are nan, and others nan or as they are",
+        got=evals.values,
+        expected=expected.values,
+        do=do,
+    )
+
+
+def _message(check: Check, call: Callable[[], object]) -> str:
+    try:
+        call()
+    except EvaluationError as error:
+        return str(error)
+    except Exception as error:
+        outcome = f"{type(error).__name__}: {error}"
+    else:
+        outcome = "no error"
+    law, do = "an exception in f is an EvaluationError", "Raise esopt.EvaluationError from the exception."
+    check.require(False, law, got=outcome, expected="EvaluationError", do=do)
+    return outcome
+
+
+# Objectives: plain loops, so that compiled and interpreted code do the same operations in the same order.
+
+_EDGE = 0.3
+
+
+def value(x: Array) -> float:
+    """Return sum (i + 1) x_i^2 + x_i / 4 + sqrt |x_0|."""
+    total = math.sqrt(abs(x[0]))
+    for i in range(x.size):
+        total += (i + 1.0) * x[i] * x[i] + 0.25 * x[i]
+    return total
+
+
+def gradient(x: Array) -> Array:
+    """Return the gradient of the smooth part of :func:`value`."""
+    out = np.empty_like(x)
+    for i in range(x.size):
+        out[i] = 2.0 * (i + 1.0) * x[i] + 0.25
+    return out
+
+
+def with_arguments(x: Array, seed: int, factor: float, weights: Array) -> float:
+    """Return factor * weights . x plus a little that depends on the seed."""
+    total = 0.0
+    for i in range(x.size):
+        total += weights[i] * x[i]
+    return factor * total + (seed % 1024) / 1024.0
+
+
+def of_matrix(x: NDArray[np.float64]) -> float:
+    """Return x_01 x_12 + x_10 for a matrix (2, 3)."""
+    return x[0, 1] * x[1, 2] + x[1, 0]
+
+
+def gradient_of_matrix(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the gradient of :func:`of_matrix`, (2, 3)."""
+    out = np.zeros_like(x)
+    out[0, 1], out[1, 2], out[1, 0] = x[1, 2], x[0, 1], 1.0
+    return out
+
+
+def scribbling(x: Array) -> float:
+    """Return the sum of x, and leave x full of zeros."""
+    total = 0.0
+    for i in range(x.size):
+        total += x[i]
+        x[i] = 0.0
+    return total
+
+
+def with_steps(x: Array) -> Outcome:
+    """Return x_0 and a number of steps that depends on x."""
+    return Outcome(x[0], 3 if x[1] > 0.0 else 5)
+
+
+def fragile(x: Array, seed: int) -> float:
+    """Return x_0 plus a little; raise where x_0 is large, return nan where it is small."""
+    if x[0] > _EDGE:
+        raise ArithmeticError("x[0] is too large")
+    if x[0] < -_EDGE:
+        return math.nan
+    return x[0] + (seed % 16) / 16.0

@@ -1,0 +1,168 @@
+"""The public conformance suites over every part of the package, with the claims that its documentation makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import esopt
+from esopt.estimators.bonnet import Bonnet
+from esopt.estimators.score import Score
+from esopt.protocols import Baseline, Estimator, Rule, Sampler, Shaping, Strategy
+from esopt.shaping import cma_weights
+from esopt.strategies.named import ars, openai_es, pgpe, snes
+from esopt.testing import (
+    check_baseline,
+    check_estimator,
+    check_rule,
+    check_sampler,
+    check_shaping,
+    check_strategy,
+)
+from tests.conformance.collect import Case, case, cases, makers, name, parts
+
+DESIGN = np.arange(12.0).reshape(4, 3) - 5.0
+
+SAMPLERS = cases(
+    parts("samplers", Sampler),
+    {
+        esopt.Replay: [
+            case(esopt.Replay(DESIGN), shape=(4, 3)),
+            case(esopt.Replay(np.stack([DESIGN, -DESIGN], axis=1).reshape(8, 3), 2, True), shape=(8, 3)),
+        ]
+    },
+)
+
+SHAPINGS = cases(
+    parts("shaping", Shaping),
+    {
+        esopt.TopFraction: [case(esopt.TopFraction(0.4), monotone=False), case(esopt.TopFraction(1.0))],
+        esopt.RecombinationWeights: [
+            case(esopt.RecombinationWeights()),
+            case(esopt.RecombinationWeights(cma_weights), centered=False),
+        ],
+    },
+)
+
+BASELINES = cases(
+    parts("baselines", Baseline),
+    {
+        esopt.LeaveOneOut: [case(esopt.LeaveOneOut(), shift_invariant=True)],
+        esopt.AtMean: [case(esopt.AtMean(), shift_invariant=True)],
+    },
+)
+
+ESTIMATORS = cases(
+    parts("estimators", Estimator),
+    {
+        Score: [case(Score(base.part, scaled)) for base in BASELINES for scaled in (False, True)],
+        Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
+    },
+)
+
+RULES = cases(
+    parts("rules", Rule),
+    {
+        esopt.Clipped: [case(esopt.Clipped(esopt.SGD(0.1), 0.05)), case(esopt.Clipped(esopt.Momentum(0.01), 0.2))],
+        esopt.SGD: [case(esopt.SGD()), case(esopt.SGD(esopt.CosineDecay(0.1, 0.01, 100)))],
+    },
+)
+
+GradientES, Antithetic, Gaussian = esopt.GradientES, esopt.Antithetic, esopt.Gaussian
+MOVES = {"translation_equivariant": True}
+FREE = {"translation_equivariant": True, "shift_invariant": True}
+NAMED = {
+    openai_es: [
+        case(openai_es(), rank_based=True),
+        case(openai_es(n=2), rank_based=True),
+        case(openai_es(n=8, weight_decay=0.0), rank_based=True, **FREE),
+    ],
+    ars: [case(ars(), **FREE), case(ars(n=16, top=3), **FREE), case(ars(n=2), **FREE)],
+    pgpe: [case(pgpe(), rank_based=True, **FREE), case(pgpe(n=2), rank_based=True, **FREE)],
+    snes: [case(snes(), rank_based=True, **FREE), case(snes(n=2), rank_based=True, learns=0, **FREE)],
+}
+ROWS = np.stack([np.eye(3), -np.eye(3)], axis=1).reshape(6, 3) * np.sqrt(3.0)
+STRATEGIES = cases(
+    parts("strategies", Strategy) + makers("strategies", esopt.GradientES),
+    {
+        **NAMED,
+        GradientES: [
+            case(GradientES(), **FREE),
+            case(GradientES(n=2), **FREE),
+            case(GradientES(sampler=Gaussian(), n=1, estimator=Score(esopt.NoBaseline())), learns=0, **MOVES),
+            case(GradientES(sampler=Gaussian(), estimator=Score(esopt.AtMean())), **FREE),
+            case(GradientES(sampler=Gaussian(), estimator=Score(esopt.MovingAverage()), weight_decay=0.01)),
+            case(GradientES(shaping=esopt.Standardize(), sigma=lambda generation: 0.1 * 0.99**generation), **FREE),
+            case(GradientES(estimator=Bonnet(), rule=esopt.Momentum(0.05, 0.5)), **FREE),
+            case(
+                GradientES(
+                    sampler=Gaussian(),
+                    estimator=Bonnet(with_scale=True),
+                    scale_rule=esopt.Clipped(esopt.Exponential(0.01), 0.1),
+                ),
+                **FREE,
+            ),
+            case(GradientES(sampler=esopt.Replay(ROWS, 2, True), n=6), dims=(3,), seeded=False, **FREE),
+        ],
+    },
+)
+
+
+@pytest.mark.parametrize("part", SAMPLERS, ids=name)
+def test_sampler(part: Case) -> None:
+    check_sampler(part.part, **part.claims)
+
+
+@pytest.mark.parametrize("part", SHAPINGS, ids=name)
+def test_shaping(part: Case) -> None:
+    check_shaping(part.part, **part.claims)
+
+
+@pytest.mark.parametrize("part", BASELINES, ids=name)
+def test_baseline(part: Case) -> None:
+    check_baseline(part.part, **part.claims)
+
+
+@pytest.mark.parametrize("part", ESTIMATORS, ids=name)
+def test_estimator(part: Case) -> None:
+    check_estimator(part.part, **part.claims)
+
+
+@pytest.mark.parametrize("part", RULES, ids=name)
+def test_rule(part: Case) -> None:
+    check_rule(part.part, **part.claims)
+
+
+@pytest.mark.parametrize("part", STRATEGIES, ids=name)
+def test_strategy(part: Case) -> None:
+    check_strategy(part.part, **part.claims)
+
+
+def test_every_part_of_the_public_face_is_found() -> None:
+    """What users import as a part was checked above: the scan looks where the parts are."""
+    checked = {type(c.part) for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STRATEGIES) for c in group}
+    protocols = (Sampler, Shaping, Baseline, Estimator, Rule, Strategy)
+    public = [getattr(esopt, known) for known in esopt.__all__ if not known.startswith("_")]
+    members = [[m for m in vars(p) if not m.startswith("_")] for p in protocols]
+    missed = [
+        value.__name__
+        for value in public
+        if isinstance(value, type) and any(all(hasattr(value, m) for m in ms) for ms in members) and value not in checked
+    ]
+
+    assert missed == []
+
+
+def test_a_new_part_is_checked_without_being_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that appears in a folder is found, and built with its defaults; one that cannot be is an error that says so."""
+    import esopt.rules.sgd as home
+
+    new = type("New", (esopt.SGD,), {"__module__": home.__name__})
+    monkeypatch.setattr(home, "New", new, raising=False)
+
+    assert new in parts("rules", Rule)
+    assert [type(found.part) for found in cases([new], {})] == [new]
+
+    needy = type("Needy", (), {"__init__": lambda self, needed: None})
+    with pytest.raises(LookupError, match="list it with an example"):
+        cases([needy], {})

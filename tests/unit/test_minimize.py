@@ -1,0 +1,739 @@
+"""minimize: the README's first lines, budgets to the call, what x means, callbacks, interrupts and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
+
+import esopt
+from tests.reference.runs import bumpy, bumpy_grad, outcome, rosenbrock, rosenbrock_grad, run, sphere
+
+Array = np.ndarray[Any, Any]
+X0 = np.linspace(-1.0, 2.0, 5)
+
+
+class Counted:
+    """An objective that counts its calls, and does something at one of them."""
+
+    def __init__(self, f: Callable[..., Any] = sphere, at: int = 0, action: Callable[[], Any] = lambda: None):
+        self.f, self.at, self.action, self.calls = f, at, action, 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.at:
+            self.action()
+        return self.f(*arguments)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+# The first screen
+
+
+def test_the_first_example():
+    result = esopt.minimize(lambda x: ((x - 3) ** 2).sum(), x0=[0.0] * 10, evaluations=20_000)
+
+    np.testing.assert_allclose(result.x, 3.0, atol=1e-8)
+    assert result.value < 1e-15
+    assert 19_980 < result.evaluations <= 20_000
+    assert result.success
+    assert set(result.reason) == {"evaluations"}
+    assert "budget of evaluations is used up" in str(result)
+    assert OptimizeResult(**dict(result)).nfev == result.evaluations
+
+
+def test_the_default_gets_through_a_curved_valley():
+    result = esopt.minimize(rosenbrock, np.zeros(3), evaluations=20_000, seed=1)
+
+    assert result.value < 0.1  # 2.0 at the start
+    assert rosenbrock(result.x) == result.value
+
+
+def test_minimize_is_the_ask_and_tell_loop():
+    result = esopt.minimize(bumpy, X0, strategy=esopt.GradientES(n=8), evaluations=100, seed=4)
+    es = run(esopt.Optimizer(esopt.GradientES(n=8), X0, seed=4, evaluations=99), bumpy)
+
+    assert result.evaluations == es.result.evaluations + 1 == 97
+    assert result.best.value == min(es.result.value, bumpy(es.mean))
+    np.testing.assert_array_equal(result.mean, es.mean)
+
+
+# Budgets
+
+
+@given(st.integers(2, 60), st.integers(1, 6), st.integers(0, 3))
+def test_no_call_beyond_the_budget_and_every_call_is_counted(evaluations: int, pairs: int, seed: int):
+    f, n = Counted(), 2 * pairs
+    if evaluations < n + 1:
+        with pytest.raises(ValueError, match=f"evaluations={evaluations} is less than one generation of {n}|leaves"):
+            esopt.minimize(f, X0, strategy=esopt.GradientES(n=n), evaluations=evaluations, seed=seed)
+        assert f.calls == 0
+    else:
+        result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=n), evaluations=evaluations, seed=seed)
+        assert f.calls == result.evaluations <= evaluations
+        assert evaluations - f.calls < n
+        assert result.generations == (evaluations - 1) // n
+
+
+@pytest.mark.parametrize("final", [1, 7, 30])
+def test_a_noisy_budget_includes_the_final_evaluations(final: int):
+    f = Counted()
+    strategy = esopt.GradientES(n=8)
+    result = esopt.minimize(f, X0, strategy=strategy, evaluations=100, noisy=True, final_evaluations=final)
+
+    assert f.calls == result.evaluations == (100 - final) // 8 * 8 + final
+
+
+def test_without_a_budget_there_is_one():
+    f = Counted()
+    result = esopt.minimize(f, [1.0, 2.0])
+
+    assert f.calls == result.evaluations
+    assert 11_990 < result.evaluations <= 12_000
+    assert set(result.reason) == {"evaluations"}
+
+
+def test_a_run_that_cannot_get_any_closer_stops():
+    result = esopt.minimize(sphere, [1.0], evaluations=50_000)
+
+    assert set(result.reason) == {"scale"}
+    assert "the run has converged" in result.message
+    assert result.value < 1e-290
+    assert result.success
+
+
+def test_generations():
+    f = Counted()
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), generations=7)
+
+    assert (result.generations, result.evaluations, f.calls) == (7, 29, 29)
+    assert result.reason == {"generations": 7.0}
+
+
+def test_target_ends_the_run_in_its_generation():
+    f = Counted()
+    result = esopt.minimize(f, X0, strategy=esopt.snes(n=8), target=1e-3, seed=1)
+
+    assert set(result.reason) == {"target"}
+    assert result.value <= 1e-3
+    assert f.calls == result.evaluations == result.generations * 8 + 1
+    assert 1 < result.generations < 500
+
+
+def test_steps_are_counted_and_limit_the_run():
+    def f(x: Array) -> esopt.Outcome:
+        return esopt.Outcome(sphere(x), steps=3)
+
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), steps=40)
+
+    assert result.generations == 4  # 12 steps a generation: the fourth passes 40
+    assert result.steps == 4 * 12 + 3
+    assert result.reason == {"steps": 48.0}
+
+
+def test_seconds():
+    def f(x: Array) -> float:
+        time.sleep(0.005)
+        return sphere(x)
+
+    begun = time.perf_counter()
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), seconds=0.1)
+
+    assert set(result.reason) == {"seconds"}
+    assert 0.1 <= result.seconds <= time.perf_counter() - begun < 2.0
+    assert 2 <= result.generations <= 5
+
+
+# What x means
+
+
+def test_deterministic_x_is_the_best_point_evaluated():
+    seen: list[tuple[float, Array]] = []
+
+    def f(x: Array) -> float:
+        seen.append((bumpy(x), x.copy()))
+        return seen[-1][0]
+
+    result = esopt.minimize(f, X0, evaluations=500, seed=2)
+    value, x = min(seen, key=lambda pair: pair[0])
+
+    assert result.value == result.best.value == value
+    assert result.value_stderr == 0.0
+    np.testing.assert_array_equal(result.x, x)
+    np.testing.assert_array_equal(seen[-1][1], result.mean)
+
+
+def test_the_final_mean_is_the_result_where_it_is_the_best():
+    strategy = esopt.GradientES(n=4, sigma=1.0, rule=esopt.SGD(0.05))
+    result = esopt.minimize(sphere, X0, strategy=strategy, evaluations=2_000)
+
+    np.testing.assert_array_equal(result.x, result.mean)
+    np.testing.assert_array_equal(result.best.x, result.mean)
+    assert result.value == sphere(result.mean) < 0.1
+
+
+def noisy_sphere(deviation: float, seed: int) -> Callable[[Array], float]:
+    random = np.random.default_rng(seed)
+    return lambda x: sphere(x) + deviation * random.standard_normal()
+
+
+def test_noisy_x_is_the_mean_evaluated_again():
+    result = esopt.minimize(
+        noisy_sphere(2.0, 1), X0, noisy=True, evaluations=1_000, final_evaluations=400, seed=1
+    )
+
+    np.testing.assert_array_equal(result.x, result.mean)
+    assert result.value_stderr == pytest.approx(2.0 / math.sqrt(400), rel=0.1)
+    assert result.best.value < sphere(result.x) - 2.0  # the lucky draw stays apart
+    assert abs(result.value - sphere(result.x)) < 4.0 * result.value_stderr
+    assert f"{result.value_stderr:.3g}" in str(result)
+
+
+def test_the_standard_error_of_a_noisy_value_is_right():
+    """Over many runs the error of the value has mean zero and, in standard errors, variance one."""
+    scores = []
+    for seed in range(80):
+        result = esopt.minimize(noisy_sphere(1.5, seed), X0, noisy=True, evaluations=100, final_evaluations=40, seed=seed)
+        scores.append((result.value - sphere(result.x)) / result.value_stderr)
+
+    assert abs(np.mean(scores)) < 3.5 / math.sqrt(80)
+    assert 0.6 < np.var(scores) < 1.6
+
+
+def seeded_sphere(x: Array, seed: int) -> float:
+    assert type(seed) is int
+    assert 0 <= seed < 2**32
+    return sphere(x) + ((seed * 2654435761) % 2**32) / 2**32
+
+
+def test_seeded_objectives_get_the_seeds_of_their_candidates():
+    calls: list[int] = []
+
+    def f(x: Array, seed: int) -> float:
+        calls.append(seed)
+        return seeded_sphere(x, seed)
+
+    strategy = esopt.GradientES(n=6)
+    result = esopt.minimize(f, X0, strategy=strategy, seeded=True, evaluations=60, final_evaluations=20, seed=3)
+    es = esopt.Optimizer(strategy, X0, seed=3)
+
+    assert len(calls) == result.evaluations == 56
+    assert calls[:6] == es.seeds.tolist()
+    assert calls[:36:2] == calls[1:36:2]
+    assert len(set(calls[36:])) == 20  # the final ones are all different
+    assert not set(calls[:36]) & set(calls[36:])
+    np.testing.assert_array_equal(result.x, result.mean)
+    assert result.value == pytest.approx(np.mean([seeded_sphere(result.x, s) for s in calls[36:]]), rel=1e-14)
+    deviation = np.std([seeded_sphere(result.x, s) for s in calls[36:]], ddof=1)
+    assert result.value_stderr == pytest.approx(deviation / math.sqrt(20), rel=1e-12)
+
+
+def test_a_failing_final_value_is_nan_and_no_success():
+    f = Counted(lambda x: sphere(x))
+    strategy = esopt.GradientES(n=4)
+    result = esopt.minimize(
+        lambda x: math.nan if f.calls >= 12 else f(x), X0, strategy=strategy, generations=3, noisy=True
+    )
+
+    assert math.isnan(result.value)
+    assert math.isnan(result.value_stderr)
+    assert not result.success
+
+
+# Arguments
+
+
+def test_args_follow_x_and_the_seed():
+    def f(x: Array, a: float, b: str) -> float:
+        assert (a, b) == (2.0, "b")
+        return sphere(x)
+
+    def g(x: Array, seed: int, a: float, b: str) -> float:
+        assert type(seed) is int
+        return f(x, a, b)
+
+    assert esopt.minimize(f, X0, args=(2.0, "b"), evaluations=50).evaluations > 40
+    assert esopt.minimize(g, X0, args=(2.0, "b"), seeded=True, evaluations=90).evaluations > 80
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (2, 3), (2, 1, 2)])
+def test_f_sees_the_shape_of_x0(shape: tuple[int, ...]):
+    def f(x: Array) -> float:
+        assert x.shape == shape
+        assert x.dtype == np.float64
+        return sphere(x)
+
+    start = np.ones(shape)
+    result = esopt.minimize(f, start, evaluations=200)
+
+    assert result.x.shape == result.mean.shape == result.best.x.shape == shape
+    flat = esopt.minimize(sphere, start.reshape(-1), evaluations=200)
+    np.testing.assert_array_equal(result.x.reshape(-1), flat.x)
+
+
+def test_a_scalar_start_and_integers():
+    assert float(esopt.minimize(lambda x: (float(x) - 2.0) ** 2, 5, evaluations=500).x) == pytest.approx(2.0, abs=1e-6)
+    whole = esopt.minimize(sphere, [1, 2, 3], evaluations=100)
+    real = esopt.minimize(sphere, [1.0, 2.0, 3.0], evaluations=100)
+    assert outcome(whole) == outcome(real)
+
+
+def test_sigma_of_the_default_strategy():
+    spread = {}
+    for name, sigma in {"default": None, "half": 0.5, "integer": 1, "vector": [0.001, 1.0, 10.0, 1.0, 0.1]}.items():
+        rows: list[Array] = []
+        esopt.minimize(Counted(lambda x: rows.append(x.copy()) or 0.0), np.zeros(5), sigma=sigma, generations=40)  # noqa: B023
+        spread[name] = np.std(rows[:-1], axis=0)
+
+    np.testing.assert_array_equal(spread["default"], spread["half"])
+    np.testing.assert_allclose(spread["integer"], 1.0, rtol=0.15)
+    np.testing.assert_allclose(spread["vector"], [0.001, 1.0, 10.0, 1.0, 0.1], rtol=0.15)
+
+
+def test_f_may_spoil_its_argument():
+    def spoil(x: Array) -> float:
+        value = sphere(x)
+        x[:] = 77.0
+        return value
+
+    assert outcome(esopt.minimize(spoil, X0, evaluations=200)) == outcome(esopt.minimize(sphere, X0, evaluations=200))
+
+
+@pytest.mark.parametrize("wrap", [np.float32, lambda v: np.array(v), lambda v: np.array([v]), lambda v: esopt.Outcome(v)])
+def test_what_counts_as_a_number(wrap: Callable[[float], Any]):
+    result = esopt.minimize(lambda x: wrap(sphere(x)), X0, evaluations=100)
+
+    assert result.value == pytest.approx(sphere(result.x), rel=1e-6)
+
+
+@numba.njit
+def compiled_bumpy(x):
+    total = 0.0
+    for i in range(x.size):
+        total += (1.0 + i) * (x[i] - 0.5) * (x[i] - 0.5)
+    return total
+
+
+def test_which_evaluator_runs():
+    def rows(x: Array) -> Array:
+        return (x * x).sum(axis=1)
+
+    assert esopt.minimize(sphere, X0, evaluations=50).evaluator == "Serial"
+    assert esopt.minimize(rows, X0, vectorized=True, evaluations=50).evaluator == "Vectorized"
+    assert esopt.minimize(compiled_bumpy, X0, evaluations=50).evaluator == "Compiled"
+    own = esopt.Serial(esopt.Objective(compiled_bumpy))
+    assert esopt.minimize(None, X0, evaluator=own, evaluations=50).evaluator == "Serial"
+
+
+def test_a_compiled_function_with_a_python_gradient_runs_in_python():
+    result = esopt.minimize(compiled_bumpy, X0, grad=lambda x: 2.0 * np.arange(1.0, 6.0) * (x - 0.5), evaluations=50)
+
+    assert result.evaluator == "Serial"
+
+
+def test_the_evaluators_agree_to_the_bit():
+    python = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300, seed=1)
+    compiled = esopt.minimize(compiled_bumpy, X0, evaluations=300, seed=1)
+    rows = esopt.minimize(
+        lambda x: np.array([compiled_bumpy.py_func(row) for row in x]), X0, vectorized=True, evaluations=300, seed=1
+    )
+
+    assert outcome(compiled) == outcome(python)
+    assert outcome(rows) == outcome(python)
+
+
+def test_f_is_not_probed():
+    """The first call is candidate 0 of generation 0, whichever evaluator is chosen."""
+    seen: list[Array] = []
+    strategy = esopt.GradientES(n=4)
+    first = esopt.Optimizer(strategy, X0, seed=6).ask()
+    esopt.minimize(lambda x: seen.append(x.copy()) or 0.0, X0, strategy=strategy, seed=6, generations=1)
+    np.testing.assert_array_equal(seen[:4], first)
+    assert len(seen) == 5
+
+    seen.clear()
+    esopt.minimize(
+        lambda x: seen.append(x.copy()) or np.zeros(len(x)), X0, strategy=strategy, seed=6, generations=1, vectorized=True
+    )
+    np.testing.assert_array_equal(seen[0], first)
+    assert [len(rows) for rows in seen] == [4, 1]
+
+
+def test_an_evaluator_of_ones_own_brings_its_objective():
+    result = esopt.minimize(None, X0, evaluator=esopt.Serial(esopt.Objective(seeded_sphere, seeded=True)), evaluations=90)
+    np.testing.assert_array_equal(result.x, result.mean)
+    assert result.value_stderr > 0.0
+
+    objective = esopt.Objective(bumpy, grad=bumpy_grad)
+    result = esopt.minimize(None, X0, evaluator=esopt.Serial(objective), evaluations=90)
+    assert result.gradients == result.evaluations - 1
+
+
+class Closing:
+    """An evaluator that remembers whether it was closed."""
+
+    def __init__(self, f: Callable[[Array], float]):
+        self.inner, self.closed = esopt.Serial(f), False
+
+    def init(self):
+        return self.inner.init()
+
+    def evaluate(self, population, state):
+        return self.inner.evaluate(population, state)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("action", [lambda: None, interrupt, lambda: 1 / 0])
+def test_the_evaluator_is_closed_however_the_run_ends(action: Callable[[], Any]):
+    evaluator = Closing(Counted(at=20, action=action))
+    try:
+        result = esopt.minimize(None, X0, evaluator=evaluator, evaluations=50)
+        assert result.evaluator == "Closing"
+    except esopt.EvaluationError:
+        pass
+
+    assert evaluator.closed
+
+
+# Gradients
+
+
+def test_gradients_find_the_minimum_of_a_quadratic():
+    result = esopt.minimize(sphere, X0, grad=lambda x: 2.0 * x, evaluations=4_000)
+
+    assert result.value < 1e-10
+    assert result.gradients == result.evaluations - 1
+    assert f"(and {result.gradients} gradients)" in str(result)
+
+
+def test_gradients_get_down_rosenbrocks_valley():
+    start = np.array([-0.5, 0.5, 0.5])
+    result = esopt.minimize(rosenbrock, start, grad=rosenbrock_grad, evaluations=10_000)
+
+    assert result.value < 0.05
+    assert rosenbrock(start) > 10.0
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2)])
+def test_gradients_have_the_shape_of_x(shape: tuple[int, ...]):
+    def grad(x: Array) -> Array:
+        assert x.shape == shape
+        return 2.0 * x
+
+    assert esopt.minimize(sphere, np.ones(shape), grad=grad, evaluations=4_000).value < 1e-6
+
+
+def test_the_gradient_is_called_once_per_candidate_and_not_at_the_final_mean():
+    f, grad = Counted(), Counted(lambda x: 2.0 * x)
+    result = esopt.minimize(f, X0, grad=grad, evaluations=21)
+
+    assert (f.calls, grad.calls) == (result.evaluations, result.gradients) == (21, 20)
+
+
+# Callbacks and interrupts
+
+
+def test_callbacks_see_each_generation():
+    steps: list[esopt.Step] = []
+    f = Counted(lambda x: math.nan if x[0] < -1.2 else sphere(x))
+    strategy = esopt.GradientES(n=24, sigma=0.2)
+    result = esopt.minimize(f, X0, strategy=strategy, generations=5, callback=steps.append, seed=1)
+    es = esopt.Optimizer(strategy, X0, seed=1)
+
+    assert [step.generation for step in steps] == [1, 2, 3, 4, 5]
+    assert [step.evaluations for step in steps] == [24, 48, 72, 96, 120]
+    for step in steps:
+        values = np.array([math.nan if x[0] < -1.2 else sphere(x) for x in es.ask()])
+        es.tell(values)
+        np.testing.assert_array_equal(step.values, values)
+        np.testing.assert_array_equal(step.mean, es.mean)
+        assert step.value == pytest.approx(np.nanmean(values), rel=1e-14)
+        assert step.best_value == es.result.value
+        assert dict(step.failures) == ({"nan": int(np.isnan(values).sum())} if np.isnan(values).any() else {})
+        assert step.info.generation == step.generation - 1
+        assert step.info.gradient.mean.shape == (5,)
+        assert step.info.gradient.snr >= 0.0
+        assert 0.0 < step.seconds <= result.seconds
+    assert sum(step.failures.get("nan", 0) for step in steps) == result.failures["nan"] > 0
+
+
+def test_a_callback_stops_the_run():
+    def callback(step: esopt.Step) -> None:
+        if step.generation == 3:
+            raise StopIteration
+
+    f = Counted()
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), callback=callback)
+
+    assert result.reason == {"callback": 3.0}
+    assert (result.generations, result.evaluations, f.calls) == (3, 13, 13)
+    assert "the callback stopped the run" in result.message
+
+
+def test_a_callbacks_own_error_is_its_own():
+    def callback(step: esopt.Step) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        esopt.minimize(sphere, X0, callback=callback)
+
+
+def test_stop_iteration_from_f_does_not_stop_the_run_quietly():
+    with pytest.raises(esopt.EvaluationError, match="candidate 2 of generation 1 .*raised StopIteration|raised StopIterat"):
+        esopt.minimize(Counted(at=7, action=lambda: next(iter(()))), X0, strategy=esopt.GradientES(n=4))
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, 8, 9, 30])
+def test_ctrl_c_returns_the_result_so_far(at: int):
+    f = Counted(bumpy, at=at, action=interrupt)
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), generations=50, seed=1)
+    told = (at - 1) // 4
+    twin = run(esopt.Optimizer(esopt.GradientES(n=4), X0, seed=1), bumpy, told)
+
+    assert result.reason == {"interrupted": float(told)}
+    assert result.message == f"the run was interrupted (interrupted={told})"
+    assert (result.generations, result.evaluations) == (told, 4 * told)
+    assert result.value == twin.result.value
+    np.testing.assert_array_equal(result.x, twin.result.x)
+    np.testing.assert_array_equal(result.mean, twin.mean)
+
+
+def test_ctrl_c_during_the_final_evaluation_loses_nothing():
+    f = Counted(bumpy, at=13, action=interrupt)
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), generations=3, seed=1)
+
+    assert result.reason == {"generations": 3.0, "interrupted": 3.0}
+    assert result.evaluations == 12
+    assert result.value == run(esopt.Optimizer(esopt.GradientES(n=4), X0, seed=1), bumpy, 3).result.value
+
+
+@pytest.mark.parametrize("at", [2, 10, 13])
+def test_ctrl_c_in_a_noisy_run_returns_the_mean_and_not_the_lucky_draw(at: int):
+    f = Counted(noisy_sphere(1.0, 2), at=at, action=interrupt)
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), generations=3, noisy=True)
+
+    np.testing.assert_array_equal(result.x, result.mean)
+    if at == 2:
+        assert math.isnan(result.value)
+    else:
+        assert result.value > result.best.value
+        assert result.value_stderr > 0.0
+
+
+def test_ctrl_c_in_a_callback():
+    result = esopt.minimize(sphere, X0, strategy=esopt.GradientES(n=4), callback=lambda step: interrupt())
+
+    assert result.reason == {"interrupted": 1.0}
+
+
+def test_divergence_ends_the_run_with_the_best_point():
+    strategy = esopt.GradientES(n=4, rule=esopt.SGD(1e306))
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        result = esopt.minimize(lambda x: 1e9 * float(x.sum()), X0, strategy=strategy)
+
+    assert set(result.reason) == {"diverged"}
+    assert not result.success
+    assert np.isfinite(result.x).all()
+
+
+# f that fails
+
+
+class Fails(Exception):
+    pass
+
+
+def fails(x: Array) -> float:
+    if x[0] < -1.1:
+        raise Fails(f"at {x[0]!r}")
+    return sphere(x)
+
+
+def test_the_error_reproduces_the_candidate():
+    strategy = esopt.GradientES(n=6, sigma=0.05)
+    with pytest.raises(esopt.EvaluationError, match="raised Fails: at ") as caught:
+        esopt.minimize(fails, X0, strategy=strategy, seed=8)
+    row, generation = map(int, re.match(r"candidate (\d+) of generation (\d+)", str(caught.value)).groups())
+    es = run(esopt.Optimizer(strategy, X0, seed=8), fails, generation)
+
+    assert isinstance(caught.value.__cause__, Fails)
+    np.testing.assert_array_equal(caught.value.x, es.population()[row])
+    with pytest.raises(Fails) as again:
+        fails(es.population()[row])
+    assert str(again.value) in str(caught.value)
+
+
+def test_the_checkpoint_of_a_run_that_failed_reproduces_the_candidate(tmp_path: Path):
+    path = tmp_path / "run.npz"
+    strategy = esopt.GradientES(n=6, sigma=0.05)
+    with pytest.raises(esopt.EvaluationError) as caught:
+        esopt.minimize(fails, X0, strategy=strategy, seed=8, checkpoint=path)
+    row, generation = map(int, re.match(r"candidate (\d+) of generation (\d+)", str(caught.value)).groups())
+    es = esopt.Optimizer(strategy, X0, seed=8)
+    es.load(path)
+
+    assert es.generation == generation > 0
+    with pytest.raises(Fails):
+        fails(es.population()[row])
+
+
+def test_the_error_of_the_final_mean_carries_it():
+    f = Counted(lambda x, seed: sphere(x), at=15, action=lambda: 1 / 0)
+    with pytest.raises(esopt.EvaluationError) as caught:
+        esopt.minimize(f, X0.reshape(5, 1), strategy=esopt.GradientES(n=4), seeded=True, generations=3)
+    es = run(esopt.Optimizer(esopt.GradientES(n=4), X0.reshape(5, 1)), sphere, 3)
+
+    np.testing.assert_array_equal(caught.value.x, es.mean)
+    assert 0 <= caught.value.seed < 2**32
+
+
+def test_failures_may_be_counted_instead():
+    result = esopt.minimize(fails, X0, strategy=esopt.GradientES(n=24, sigma=0.2), on_error="nan", evaluations=600)
+
+    assert set(result.failures) == {"exception"}
+    assert 1 < result.failures["exception"] < 600
+    assert result.value < sphere(X0)
+    assert "failures: exception: " in str(result)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_a_generation_without_any_value_is_an_error(on_error: str):
+    def f(x: Array) -> float:
+        return math.nan
+
+    with pytest.raises(esopt.EvaluationError, match=r"no usable block|all \d+ values|no usable candidate"):
+        esopt.minimize(f, X0, on_error=on_error)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, "1.0", 1j, np.zeros(2), np.zeros((1, 3)), [1.0, 2.0], {}, object(), np.array(None)],
+    ids=["None", "str", "complex", "vector", "matrix", "list", "dict", "object", "object array"],
+)
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_f_must_return_a_number(returned: Any, on_error: str):
+    """A wrong type is a mistake in the program, and no failure to be counted."""
+    with pytest.raises(TypeError, match=r"f returned .* for candidate 0 of generation 0.*Expected a number"):
+        esopt.minimize(lambda x: returned, X0, on_error=on_error)
+
+
+@pytest.mark.parametrize("returned", [None, np.zeros(4), np.zeros((5, 1)), 1.0, np.zeros(5) * 1j, [None] * 5])
+def test_grad_must_return_a_gradient(returned: Any):
+    with pytest.raises(TypeError, match=r"grad returned .* for candidate 0 of generation 0.*shape \(5,\)"):
+        esopt.minimize(sphere, X0, grad=lambda x: returned)
+
+
+# Checkpoints; kills and signals are in regression/test_resume.py
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path):
+    path = tmp_path / "run.npz"
+    first = esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path, seed=3)
+    written = path.read_bytes()
+    f = Counted(bumpy)
+    second = esopt.minimize(f, X0, evaluations=200, checkpoint=path, seed=3)
+
+    assert outcome(second) == outcome(first)
+    assert f.calls == 1  # the final mean
+    assert path.read_bytes() == written
+
+
+def test_a_larger_budget_extends_the_run(tmp_path: Path):
+    path = tmp_path / "run.npz"
+    esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path, seed=3)
+    f = Counted(bumpy)
+    longer = esopt.minimize(f, X0, evaluations=500, checkpoint=path, seed=3)
+
+    assert outcome(longer) == outcome(esopt.minimize(bumpy, X0, evaluations=500, seed=3))
+    assert f.calls < 320
+
+
+@pytest.mark.parametrize("at", [3, 9, 50, 99])
+@pytest.mark.parametrize("seconds", [0, 60.0])
+def test_an_interrupted_run_goes_on_to_the_same_bits(at: int, seconds: float, tmp_path: Path):
+    path = tmp_path / "run.npz"
+    settings: dict[str, Any] = {"strategy": esopt.GradientES(n=4), "evaluations": 120, "seed": 3}
+    straight = esopt.minimize(bumpy, X0, **settings)
+    broken = Counted(bumpy, at=at, action=interrupt)
+    partly = esopt.minimize(broken, X0, checkpoint=path, checkpoint_seconds=seconds, **settings)
+    rest = Counted(bumpy)
+    resumed = esopt.minimize(rest, X0, checkpoint=path, checkpoint_seconds=seconds, **settings)
+
+    assert partly.reason == {"interrupted": float((at - 1) // 4)}
+    assert outcome(resumed) == outcome(straight)
+    assert rest.calls == straight.evaluations - (at - 1) // 4 * 4
+    assert resumed.seconds > partly.seconds
+
+
+def test_a_failed_run_goes_on_once_f_is_mended(tmp_path: Path):
+    path = tmp_path / "run.npz"
+    settings: dict[str, Any] = {"strategy": esopt.GradientES(n=4), "evaluations": 120, "seed": 3, "checkpoint": path}
+    with pytest.raises(esopt.EvaluationError, match="ZeroDivisionError"):
+        esopt.minimize(Counted(bumpy, at=50, action=lambda: 1 / 0), X0, **settings)
+    rest = Counted(bumpy)
+    resumed = esopt.minimize(rest, X0, **settings)
+
+    assert rest.calls == resumed.evaluations - 48
+    del settings["checkpoint"]
+    assert outcome(resumed) == outcome(esopt.minimize(bumpy, X0, **settings))
+
+
+def test_nothing_is_written_before_anything_was_learned(tmp_path: Path):
+    """So that a first generation that fails does not pin down the settings."""
+    path = tmp_path / "run.npz"
+    with pytest.raises(esopt.EvaluationError):
+        esopt.minimize(Counted(at=2, action=lambda: 1 / 0), X0, checkpoint=path, sigma=0.5)
+
+    assert not path.exists()
+    assert esopt.minimize(sphere, X0, checkpoint=path, sigma=0.1, evaluations=100).success
+
+
+def test_a_callback_that_stops_leaves_a_checkpoint_that_goes_on(tmp_path: Path):
+    path = tmp_path / "run.npz"
+
+    def callback(step: esopt.Step) -> None:
+        if step.generation == 5:
+            raise StopIteration
+
+    esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path, callback=callback)
+    assert outcome(esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path)) == outcome(
+        esopt.minimize(bumpy, X0, evaluations=200)
+    )
+
+
+def test_evaluators_may_change_between_parts_of_a_run(tmp_path: Path):
+    path = tmp_path / "run.npz"
+    straight = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300)
+    esopt.minimize(compiled_bumpy, X0, evaluations=100, checkpoint=path)
+    esopt.minimize(
+        lambda x: np.array([compiled_bumpy.py_func(row) for row in x]), X0, vectorized=True, evaluations=200, checkpoint=path
+    )
+    resumed = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300, checkpoint=path)
+
+    assert outcome(resumed) == outcome(straight)
+
+
+def test_saving_follows_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saves = []
+    monkeypatch.setattr(esopt.Optimizer, "save", lambda es, path: saves.append(es.generation))
+    settings: dict[str, Any] = {"strategy": esopt.GradientES(n=4), "generations": 5, "checkpoint": tmp_path / "run.npz"}
+    esopt.minimize(sphere, X0, checkpoint_seconds=0, **settings)
+    assert saves == [1, 2, 3, 4, 5, 5]
+    saves.clear()
+    esopt.minimize(sphere, X0, checkpoint_seconds=60.0, **settings)
+    assert saves == [5]
