@@ -1,7 +1,8 @@
 """What every benchmark shares: interleaved timing, one core, a fingerprint, JSON results, and the table of figures.
 
-A ratio is formed inside each round, where both sides ran one after the other, and reported as the median over the rounds with its
-quartiles. ``python benchmarks/_bench.py table`` prints the figures of results/*.json as Markdown; ``--write`` puts them into README.md.
+A ratio is formed inside each round, where both sides ran one after the other, and reported as the median over the rounds
+with its quartiles. ``python benchmarks/_bench.py table`` prints the figures of results/*.json as Markdown; ``--write``
+puts them into README.md.
 """
 
 from __future__ import annotations
@@ -25,13 +26,26 @@ from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "joblib", "jax", "jaxlib", "torch", "evosax", "evotorch", "cmaes", "cma")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "scipy",
+    "joblib",
+    "jax",
+    "jaxlib",
+    "torch",
+    "evosax",
+    "evotorch",
+    "cmaes",
+    "cma",
+)
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds per call of one case, one entry per round: wall clock, and CPU time of the whole process."""
+    """Seconds per call of one case, one entry per round: wall clock, and CPU time (see :func:`measure`)."""
 
     wall: NDArray[np.float64]
     cpu: NDArray[np.float64]
@@ -49,11 +63,19 @@ class Sample:
 
 
 def measure(
-    cases: Mapping[str, Callable[[], object]], *, rounds: int = 15, warmup: int = 3, seconds: float = 0.02
+    cases: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 15,
+    warmup: int = 3,
+    seconds: float = 0.02,
+    settle: bool = False,
+    cpu_clock: Callable[[], float] = time.process_time,
 ) -> dict[str, Sample]:
     """Time the cases in turn, ``rounds`` times.
 
     Every case is called ``warmup`` times beforehand, in order; a sample is one call, or as many as fill ``seconds``.
+    With ``settle`` every sample follows an untimed call: no case pays for the memory that the one before gave back.
+    ``cpu_clock`` is ``time.thread_time`` where threads are compared: the calling thread does its share and no more.
     """
     numbers = {}
     for _ in range(warmup):
@@ -66,11 +88,13 @@ def measure(
     for r in range(rounds):
         for name, case in cases.items():
             repeats = range(numbers[name])
-            cpu_began, began = time.process_time(), time.perf_counter()
+            if settle:
+                case()
+            cpu_began, began = cpu_clock(), time.perf_counter()
             for _ in repeats:
                 case()
             wall[name][r] = (time.perf_counter() - began) / numbers[name]
-            cpu[name][r] = (time.process_time() - cpu_began) / numbers[name]
+            cpu[name][r] = (cpu_clock() - cpu_began) / numbers[name]
     return {name: Sample(wall[name], cpu[name]) for name in cases}
 
 
@@ -97,7 +121,7 @@ class Timing:
 class Figure:
     """A measured number and what it is to reach: ``sense`` ">=" or "<=", ``goal`` None for information only.
 
-    ``cpu`` is the same number from CPU time, which other people's work on the machine disturbs less; None where that has no meaning.
+    ``cpu`` is the same number from CPU time, which other work on the machine disturbs less; None if that has no meaning.
     """
 
     what: str
@@ -133,9 +157,12 @@ class Report:
             median, low, high = quartiles(sample.wall)
             timing = Timing(row, case, median, low, high, float(np.median(sample.cpu)), len(sample.wall))
             self.timings.append(timing)
-            print(f"{row:34} {case:40} {_seconds(median):>10} [{_seconds(low)}, {_seconds(high)}], CPU {_seconds(timing.cpu)}", flush=True)
+            spread = f"[{_seconds(low)}, {_seconds(high)}], CPU {_seconds(timing.cpu)}"
+            print(f"{row:34} {case:40} {_seconds(median):>10} {spread}", flush=True)
 
-    def figure(self, what: str, sample: Sample | Sequence[float], unit: str, sense: str = ">=", goal: float | None = None) -> None:
+    def figure(
+        self, what: str, sample: Sample | Sequence[float], unit: str, sense: str = ">=", goal: float | None = None
+    ) -> None:
         """Keep and print one figure, from a ratio or a time (a Sample) or from plain numbers."""
         wall = sample.wall if isinstance(sample, Sample) else np.asarray(sample, np.float64)
         cpu = float(np.median(sample.cpu)) if isinstance(sample, Sample) else None
@@ -161,7 +188,7 @@ class Report:
 def main(name: str, run: Callable[[Report, argparse.Namespace], None], doc: str | None, *, limit: bool = False) -> None:
     """Run a benchmark from the command line; with ``limit`` on one core and one thread.
 
-    Options: ``--quick`` (small sizes, few rounds: to see that it works, not to be quoted), ``--rounds``, ``--save``, ``--core``.
+    ``--quick`` is for seeing that it works, never for quoting, and cannot be saved.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, to see that it works")
@@ -175,7 +202,7 @@ def main(name: str, run: Callable[[Report, argparse.Namespace], None], doc: str 
         parser.error("--quick figures are not to be kept: leave out --save")
     if limit:
         one_thread(args.core)
-    report = Report(name, {"quick": args.quick, "rounds": args.rounds, "only": args.only, "load before": os.getloadavg()[0]})
+    report = Report(name, {"rounds": args.rounds, "only": args.only, "load before": os.getloadavg()[0]})
     run(report, args)
     report.options["load after"] = os.getloadavg()[0]
     if args.save:
@@ -196,7 +223,7 @@ def one_thread(core: int | None = None) -> None:
 
 
 def fingerprint() -> dict[str, Any]:
-    """Return what a figure depends on: processor, cores, memory, system, versions, commit. Nothing names the machine."""
+    """Return what a figure depends on: processor, memory, system, versions, commit. Nothing names the machine."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -246,8 +273,10 @@ def _quantity(value: float, unit: str) -> str:
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str, str]:
-    goal = "" if figure.goal is None else f"{'≥' if figure.sense == '>=' else '≤'} {_quantity(figure.goal, figure.unit)}"
-    spread = f"{_quantity(figure.value, figure.unit)} [{_quantity(figure.low, figure.unit)}, {_quantity(figure.high, figure.unit)}]"
+    sign = "≥" if figure.sense == ">=" else "≤"
+    goal = "" if figure.goal is None else f"{sign} {_quantity(figure.goal, figure.unit)}"
+    value, low, high = (_quantity(v, figure.unit) for v in (figure.value, figure.low, figure.high))
+    spread = value if low == high else f"{value} [{low}, {high}]"
     cpu = "" if figure.cpu is None else f"CPU {_quantity(figure.cpu, figure.unit)}"
     return figure.what, goal, spread, cpu, {True: "yes", False: "no", None: ""}[figure.met]
 
@@ -260,7 +289,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def table() -> str:
     """Return the figures of results/*.json as a Markdown table, and what they were measured on."""
-    lines = ["| what | reach | measured [quartiles] | by CPU time | reached | from |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| what | reach | measured [quartiles] | by CPU time | reached | from |", "|" + " --- |" * 6]
     machines = []
     for path in sorted(RESULTS.glob("*.json")):
         content = load(path)
@@ -269,7 +298,8 @@ def table() -> str:
         mark = content.get("fingerprint", {})
         versions = ", ".join(f"{name} {version}" for name, version in mark.get("versions", {}).items())
         on = f"{mark.get('processor')}, {mark.get('cores')} cores, Python {mark.get('python')}, {versions}"
-        machines.append(f"- {path.stem}: {mark.get('date')}, commit {mark.get('commit')}{'+' if mark.get('changed') else ''}; {on}")
+        commit = f"{mark.get('commit')}{' with changes' if mark.get('changed') else ''}"
+        machines.append(f"- {path.stem}: {mark.get('date')}, commit {commit}; {on}")
     if not machines:
         return "No results yet: run the benchmarks with `--save`."
     return "\n".join([*lines, "", *machines])

@@ -17,9 +17,10 @@ KEYS = 64
 
 @dataclass(frozen=True)
 class Peer:
-    """A minimiser around the point (1, ..., 1): ``ask() -> (n, d)``, ``tell(values)`` of the last rows, ``mean() -> (d,)``.
+    """A minimiser that starts at (1, ..., 1).
 
-    ``fused`` is a whole generation with given values in one compiled call, where the library can do that.
+    ``ask()`` returns rows (n, d), ``tell(values)`` takes the values of the last rows, ``mean()`` returns (d,). ``fused`` is a
+    whole generation with given values in one compiled call, where the library can do that.
     """
 
     name: str
@@ -74,7 +75,8 @@ def evosax(algorithm: str, dim: int, n: int) -> Peer:
         return es.tell(key, population, values, state, params)[0]
 
     def fused(values: np.ndarray) -> None:
-        fused_states[0] = jax.block_until_ready(generation(next_key(), fused_states[0], jnp.asarray(values, jnp.float32)))
+        told = jnp.asarray(values, jnp.float32)
+        fused_states[0] = jax.block_until_ready(generation(next_key(), fused_states[0], told))
 
     return Peer(f"evosax {algorithm}", ask, tell, lambda: np.asarray(es.get_mean(states[0])), fused)
 
@@ -155,5 +157,5 @@ def check(peer: Peer, generations: int = 60) -> Peer:
         peer.tell(np.square(np.asarray(peer.ask(), np.float64)).sum(axis=1))
     after = float(np.square(peer.mean()).sum())
     if not after < 0.9 * before:
-        raise RuntimeError(f"{peer.name} went from |mean|^2 = {before:.3g} to {after:.3g} on a sphere. Look at how it is called.")
+        raise RuntimeError(f"{peer.name} took |mean|^2 from {before:.3g} to {after:.3g} on a sphere: called wrongly?")
     return peer

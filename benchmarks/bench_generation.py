@@ -2,9 +2,9 @@
 
     python benchmarks/bench_generation.py [--quick] [--only 1e6] [--save]
 
-The values that are told fall from generation to generation, so that every tell finds a new best point: the slow path. The peers get
-their values as they like them. "fused" is a peer's generation with given values in one compiled call, which no user with an
-objective in Python can have. Row d = 1e6 needs about 5 GB.
+The values that are told fall from generation to generation, so that every tell finds a new best point: the slow path.
+"fused" is a peer's generation with given values in one compiled call, which no user with an objective in Python can have.
+The row d = 1e6 needs about 5 GB.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def check_ours() -> None:
             gradient += 0.005 / 0.02
             step = -0.01 * gradient / (np.abs(gradient) + 1e-8)
         else:
-            # The first step of ClipUp is the normalised gradient; log sigma moves by at most 20 %. Ranks sum to zero, so the
-            # mean without a pair's own ranks is -(their sum) / (n - 2).
+            # The first step of ClipUp is the normalised gradient; log sigma moves by at most 20 %. Ranks sum to zero, so
+            # the mean without a pair's own ranks is -(their sum) / (n - 2).
             step = -0.075 * gradient / np.linalg.norm(gradient)
             left_out = weights + np.repeat(weights.reshape(-1, 2).sum(axis=1), 2) / (n - 2.0)
             scale_step = np.clip(-0.1 * (left_out @ (eps * eps - 1.0)) / n, -0.2, 0.2)
@@ -63,7 +63,10 @@ def check_ours() -> None:
         np.testing.assert_allclose(es.mean, 1.0 + step, rtol=1e-5)
 
 
-def peers_for(report: Report, wanted: list[tuple[tuple[str, ...], Callable[[int, int], Peer]]], dim: int, n: int) -> list[Peer]:
+Source = tuple[tuple[str, ...], Callable[[int, int], Peer]]
+
+
+def peers_for(report: Report, wanted: list[Source], dim: int, n: int) -> list[Peer]:
     """Return the peers that are installed, each checked on a small sphere first."""
     found = []
     for packages, build in wanted:
@@ -102,7 +105,7 @@ def large(report: Report, args: argparse.Namespace) -> None:
         cases[f"{peer.name} ask"] = peer.ask
         cases[f"{peer.name} tell"] = lambda: peer.tell(values())
         cases[f"{peer.name} fused"] = lambda: peer.fused(values())
-    samples = measure(cases, rounds=args.rounds or (3 if args.quick else 7), warmup=2, seconds=0.0)
+    samples = measure(cases, rounds=args.rounds or (3 if args.quick else 7), warmup=2, seconds=0.0, settle=True)
     report.add(row, samples)
     if peer is None:
         return
@@ -141,15 +144,18 @@ def medium(report: Report, args: argparse.Namespace) -> None:
     if not separate:
         return
     best = fastest(separate)
+    report.note(f"{row}: the fastest peer is {best}")
     for name in ("openai_es", "pgpe"):
+        alike = [peer for peer in theirs if ("Open_ES" in peer) == (name == "openai_es")]
         for how in ("ask(out=float32)", "ask()"):
             own = samples[f"esopt {name}, {how}"]
-            report.figure(f"{row}: {name}, {how} + tell, against the fastest peer ({best})", separate[best] / own, "x", goal=4.0)
-            for peer_name in theirs:
-                alike = ("Open_ES" in peer_name) == (name == "openai_es")
-                if alike and peer_name != best:
-                    goal = None if "fused" in peer_name else 4.0
-                    report.figure(f"{row}: {name}, {how} + tell, against {peer_name}", samples[peer_name] / own, "x", goal=goal)
+            what = f"{row}: {name}, {how} + tell, against"
+            report.figure(f"{what} the fastest peer", separate[best] / own, "x", goal=4.0)
+            for peer_name in alike:
+                if peer_name in separate:
+                    report.figure(f"{what} {peer_name}", samples[peer_name] / own, "x", goal=4.0)
+                elif how != "ask()":
+                    report.figure(f"{what} {peer_name}", samples[peer_name] / own, "x")
 
 
 def small(report: Report, args: argparse.Namespace) -> None:
@@ -172,7 +178,7 @@ def small(report: Report, args: argparse.Namespace) -> None:
     samples = measure(cases, rounds=args.rounds or (5 if args.quick else 31))
     report.add(row, samples)
     own = samples["esopt openai_es"]
-    report.figure(f"{row}: openai_es, ask + tell through Optimizer", Sample(own.wall * 1e6, own.cpu * 1e6), "µs", "<=", 60.0)
+    report.figure(f"{row}: openai_es, ask + tell through Optimizer", own, "s", "<=", 60e-6)
     for name, sample in samples.items():
         if not name.startswith("esopt"):
             report.figure(f"{row}: openai_es, against {name}", sample / own, "x")

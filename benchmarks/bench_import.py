@@ -2,9 +2,9 @@
 
     python benchmarks/bench_import.py [--quick] [--save]
 
-Each round starts one interpreter per case. Times are taken inside it, from its first statement on, so the start of Python itself is not
-in them. The caches (of Python and numba) are filled by a round before. The last lines count compilations: none may happen at import,
-and none but the user's own function in a first generation.
+Each round starts one interpreter per case. Times are taken inside it, from its first statement on: the start of Python
+itself is not in them. The caches (of Python and numba) are filled by a round before. The last lines count what numba
+compiles: nothing at import, and nothing but what belongs to the user's own function in a first generation.
 """
 
 from __future__ import annotations

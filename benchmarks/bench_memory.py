@@ -2,9 +2,9 @@
 
     python benchmarks/bench_memory.py [--quick] [--save]
 
-Every case runs in a fresh process: imports, a tiny problem that compiles or loads everything, then a reading, then x0, the optimizer
-and five generations. Growth is the peak of the resident set above that reading, so x0, the optimizer's own state, error bars and the
-buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
+Every case runs in a fresh process: imports, a tiny problem that compiles or loads everything, then a reading, then x0,
+the optimizer and five generations. Growth is the peak of the resident set above that reading, so x0, the optimizer's own
+state, error bars and the buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,6 +119,14 @@ def sphere_evosax(strategy: str, dim: int, n: int) -> Callable[[], None]:
 RUNS = {"rows": sphere_rows, "compiled": sphere_compiled, "minimize": sphere_minimize, "evosax": sphere_evosax}
 
 
+CASES = [
+    ("compiled", "openai_es", 16.0),
+    ("rows", "openai_es", 16.0),
+    ("minimize", "openai_es", 16.0),
+    ("compiled", "pgpe", None),
+]
+
+
 def child(case: str, strategy: str, dim: int, n: int) -> None:
     """Run one case in this process and print its growth in bytes as JSON."""
     import numba
@@ -128,12 +135,12 @@ def child(case: str, strategy: str, dim: int, n: int) -> None:
     build = RUNS[case]
     build(strategy, 64, 8)()
     if case != "evosax":
-        # Large enough for the parallel kernels, so that their threads have started; small against one vector of the real run.
+        # Large enough for the parallel kernels, so that their threads have started; small against a vector to come.
         build(strategy, 1 << 14, 64)()
     go = build(strategy, dim, n)
     before, was_reset = begin()
     go()
-    print(json.dumps({"growth": peak() - before, "reset": was_reset, "maxrss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"growth": peak() - before, "reset": was_reset}))
 
 
 def growth(report: Report, case: str, strategy: str, dim: int, n: int) -> float | None:
@@ -152,8 +159,7 @@ def growth(report: Report, case: str, strategy: str, dim: int, n: int) -> float 
 def run(report: Report, args: argparse.Namespace) -> None:
     dim = 200_000 if args.quick else 1_000_000
     sizes = (64, 256) if args.quick else (256, 1024)
-    cases = [("compiled", "openai_es", 16.0), ("rows", "openai_es", 16.0), ("minimize", "openai_es", 16.0), ("compiled", "pgpe", None)]
-    for case, strategy, goal in cases:
+    for case, strategy, goal in CASES:
         for n in sizes:
             if args.only in f"{case} {strategy} n={n}":
                 found = [growth(report, case, strategy, dim, n) for _ in range(args.rounds or (1 if args.quick else 3))]

@@ -31,8 +31,9 @@ def compare(before: str, after: str) -> list[str]:
     lines += [f"only after: {row} / {case}" for row, case in later]
     figures = {f["what"]: f for f in b.get("figures", [])}
     for figure in a.get("figures", []):
-        if figure["what"] in figures:
-            lines.append(f"{figure['value']:.4g} -> {figures[figure['what']]['value']:.4g} {figure['unit']}  {figure['what']}")
+        second = figures.get(figure["what"])
+        if second is not None:
+            lines.append(f"{figure['value']:.4g} -> {second['value']:.4g} {figure['unit']}  {figure['what']}")
     return lines
 
 

@@ -30,19 +30,25 @@ _HOMES = {
     "Given": "noise",
     "Gradient": "records",
     "GradientES": "strategies.gradient_es",
+    "Hadamard": "samplers.hadamard",
+    "Halton": "samplers.halton",
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
+    "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
     "LinearDecay": "schedules",
+    "LowRank": "samplers.low_rank",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
     "NoBaseline": "baselines.none",
     "Objective": "objective",
     "Optimizer": "optimizer",
+    "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
     "Philox": "noise",
     "Population": "records",
+    "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
@@ -52,6 +58,8 @@ _HOMES = {
     "SampleMean": "baselines.leave_one_out",
     "Score": "estimators.score",
     "Serial": "evaluators.serial",
+    "Sobol": "samplers.sobol",
+    "Sphere": "samplers.sphere",
     "Standardize": "shaping",
     "Step": "records",
     "TopFraction": "shaping",
@@ -86,6 +94,7 @@ if TYPE_CHECKING:
     from .loop import minimize as minimize
     from .noise import Given as Given
     from .noise import Key as Key
+    from .noise import Law as Law
     from .noise import Philox as Philox
     from .noise import child as child
     from .noise import moment as moment
@@ -107,7 +116,14 @@ if TYPE_CHECKING:
     from .rules.sgd import SGD as SGD
     from .samplers.antithetic import Antithetic as Antithetic
     from .samplers.gaussian import Gaussian as Gaussian
+    from .samplers.hadamard import Hadamard as Hadamard
+    from .samplers.halton import Halton as Halton
+    from .samplers.low_rank import LowRank as LowRank
+    from .samplers.orthogonal import Orthogonal as Orthogonal
+    from .samplers.rademacher import Rademacher as Rademacher
     from .samplers.replay import Replay as Replay
+    from .samplers.sobol import Sobol as Sobol
+    from .samplers.sphere import Sphere as Sphere
     from .schedules import CosineDecay as CosineDecay
     from .schedules import ExponentialDecay as ExponentialDecay
     from .schedules import LinearDecay as LinearDecay

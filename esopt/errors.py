@@ -7,7 +7,6 @@
     └── CheckpointError   a file that cannot be resumed from
 """
 
-
 from __future__ import annotations
 
 from typing import Any

@@ -8,7 +8,7 @@ tests, replays and designs of one's own. Both offer the members of :class:`Noise
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
@@ -31,7 +31,7 @@ _TILE_ROWS, _TILE_COLUMNS = 64, 4096
 
 
 class Key(NamedTuple):
-    """Address of a generation's noise."""
+    """Address of a generation's noise; rows and generations count to 2**32 and columns to 2**34 before they repeat."""
 
     seed: int
     generation: int = 0
@@ -228,6 +228,8 @@ class Philox:
         if not self.sampler.fused:
             _displace(self, mean, scale, start, out)
             return
+        if not mean.flags.writeable:
+            mean = mean.copy()  # another type to numba, and another compilation
         work = out.size // (2 if self.mirrored else 1)
         kernel = gaussian.population_parallel if threads.parallel(work) else gaussian.population
         kernel(mean, scale, self.mirrored, start, *self._address, out)
@@ -251,7 +253,7 @@ class Philox:
     def dot(self, rows: Array) -> Array:
         if not self.sampler.fused:
             return _dot(self, rows)
-        rows = np.ascontiguousarray(rows, np.float64)
+        rows = _check_rows(self, rows, one=True)
         base = rows[::2] if self.mirrored and len(rows) > 1 else rows
         kernel = gaussian.dot_parallel if threads.parallel(self.n * self.dim) else gaussian.dot
         if not self.mirrored:
@@ -278,7 +280,8 @@ class Philox:
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
         if not self.sampler.fused:
             return _weighted(self, rows, squares)
-        base = rows[::2] - rows[1::2] if self.mirrored else np.ascontiguousarray(rows, np.float64)
+        rows = _check_rows(self, rows)
+        base = rows[::2] - rows[1::2] if self.mirrored else rows
         out, block_squares = np.zeros(self.dim), np.zeros(self.dim if squares else 0)
         kernel = gaussian.weighted_parallel if threads.parallel(base.size) else gaussian.weighted
         kernel(base, *self._address, out, block_squares)
@@ -313,7 +316,7 @@ class Given:
     given: Array
     block: int = 1
     mirrored: bool = False
-    key: Key = Key(0)
+    key: Key = field(default=Key(0))
     law: Law = Law.GAUSSIAN
 
     def __post_init__(self) -> None:
@@ -362,6 +365,15 @@ class Given:
         return replace(self, given=self.given[:n])
 
 
+def _check_rows(noise: Noise, rows: Array, *, one: bool = False) -> Array:
+    """Return ``rows`` as the C-contiguous float64 (n, d) array that kernels read without looking."""
+    if rows.shape != (noise.n, noise.dim) and not (one and rows.shape == (1, noise.dim)):
+        raise ValueError(
+            f"got rows of shape {rows.shape} for noise of shape {(noise.n, noise.dim)}. Pass one row for each."
+        )
+    return np.ascontiguousarray(rows, np.float64)
+
+
 def _displace(noise: Noise, mean: Array, scale: Array, start: int, out: NDArray[Any]) -> None:
     out[...] = mean + scale * noise.rows(start, start + len(out)).astype(np.float64)
 
@@ -376,6 +388,7 @@ def _moments(noise: Noise, weights: Array, degrees: Sequence[int], squares: bool
 
 
 def _dot(noise: Noise, rows: Array) -> Array:
+    rows = _check_rows(noise, rows, one=True)
     out = np.zeros(noise.n)
     for at, columns, eps in noise.tiles():
         out[at] += np.einsum("ij,ij->i", rows[at if len(rows) > 1 else slice(0, 1), columns], eps)
@@ -390,6 +403,7 @@ def _norms(noise: Noise) -> Array:
 
 
 def _weighted(noise: Noise, rows: Array, squares: bool) -> tuple[Array, Array]:
+    rows = _check_rows(noise, rows)
     out, block_squares = np.zeros(noise.dim), np.zeros(noise.dim if squares else 0)
     for at, columns, eps in noise.tiles():
         terms = rows[at, columns] * eps

@@ -21,7 +21,7 @@ def _finite_or_nan(values: Array) -> Array:
 
 
 def _tame(values: Array) -> Array:
-    """Return values times a power of two, exactly, such that their squares neither overflow nor vanish; some are finite."""
+    """Return values (not all nan) times a power of two such that their squares neither overflow nor vanish."""
     largest = np.nanmax(np.abs(values))
     if 1e-140 < largest < 1e140:
         return values

@@ -12,7 +12,8 @@ from numba import njit
 from .gaussian import fill_row
 from .philox import F32
 
-LANES = 32
+LANES = 16
+UNROLLED = 4 * LANES
 
 # Below this part of its length a row is taken to lie in the span of those before it.
 _DEPENDENT = 1e-10
@@ -20,14 +21,19 @@ _DEPENDENT = 1e-10
 
 @njit
 def _dot(a, b, lanes):
-    """a . b in float64; ``lanes`` is scratch of LANES entries."""
+    """Return a . b for float64 rows; ``lanes`` is scratch of LANES entries."""
     size = a.size
+    unrolled = size - size % UNROLLED
     whole = size - size % LANES
     for j in range(LANES):
         lanes[j] = 0.0
-    for start in range(0, whole, LANES):
+    for s in range(0, unrolled, UNROLLED):
         for j in range(LANES):
-            lanes[j] += a[start + j] * b[start + j]
+            t, u, v, w = s + j, s + LANES + j, s + 2 * LANES + j, s + 3 * LANES + j
+            lanes[j] += (a[t] * b[t] + a[u] * b[u]) + (a[v] * b[v] + a[w] * b[w])
+    for s in range(unrolled, whole, LANES):
+        for j in range(LANES):
+            lanes[j] += a[s + j] * b[s + j]
     for j in range(size - whole):
         lanes[j] += a[whole + j] * b[whole + j]
     total = 0.0
@@ -38,7 +44,7 @@ def _dot(a, b, lanes):
 
 @njit
 def _project_out(x, basis, coefficients, lanes):
-    """x -= sum_j (basis[j] . x) basis[j], all products with the x from before."""
+    """Replace x by x - sum_j (basis[j] . x) basis[j], all products with the x from before."""
     count = basis.shape[0]
     for j in range(count):
         coefficients[j] = _dot(basis[j], x, lanes)
@@ -99,12 +105,12 @@ def orthogonal(out, row, generation, stream, seed):
 @njit(cache=True, nogil=True)
 def sphere(out, row, column, dim, generation, stream, seed):
     """Write the rectangle of ``out.shape`` at (row, column): Gaussian rows scaled to length sqrt(dim)."""
-    noise, lanes = np.empty(dim, np.float32), np.empty(LANES)
-    x = np.empty(dim)
+    noise, x, lanes = np.empty(dim, np.float32), np.empty(dim), np.empty(LANES)
     for i in range(out.shape[0]):
         fill_row(noise, 0, row + i, generation, stream, seed)
         for t in range(dim):
             x[t] = noise[t]
         factor = math.sqrt(dim / _dot(x, x, lanes))
-        for t in range(out.shape[1]):
-            out[i, t] = F32(factor * x[column + t])
+        part, target = x[column : column + out.shape[1]], out[i]
+        for t in range(part.size):
+            target[t] = F32(factor * part[t])

@@ -161,16 +161,21 @@ def _take(typingctx, counter, amount):
 
 
 @njit
-def _keep(returned, result, out):
+def _keep(returned, result, shape, out):
     """Copy a gradient that is whole and finite; otherwise fill the row with nan and say why."""
     note = 0
+    if shape is None:
+        fits = result.size == out.size
+    else:
+        fits = result.shape == shape
     if not returned:
         note = RAISED
-    elif result.size != out.size:
+    elif not fits:
         note = RESHAPED
     else:
+        flat = np.ascontiguousarray(result).reshape(result.size)
         for j in range(out.size):
-            out[j] = result[j]
+            out[j] = flat[j]
             if not np.isfinite(out[j]):
                 note = UNBOUNDED
     if note != 0:
@@ -192,15 +197,17 @@ def _return_type(function, args, seeded):
         raise CompileError(f"numba cannot compile it: {error}") from error
 
 
+def _reshaping(function, args, seeded, shape):
+    """Return f(x, seed) or f(x) that gives ``function`` its x in ``shape``."""
+    if seeded:
+        return njit(lambda x, seed: function(x.reshape(shape), seed, *args))
+    return njit(lambda x: function(x.reshape(shape), *args))
+
+
 def value_entry(function, args, seeded, shape):
     """Return the C function of f(x, [seed,] *args); f sees x in ``shape``, or as (d,) where that is None."""
     if shape is not None:
-        inner = function
-
-        @njit
-        def function(x, *rest):
-            return inner(x.reshape(shape), *rest)
-
+        function, args = _reshaping(function, args, seeded, shape), ()
     kind = _return_type(function, args, seeded)
     outcome = isinstance(kind, types.BaseNamedTuple) and kind.fields == ("value", "steps")
     if not all(map(_is_number, kind.types if outcome else (kind,))):
@@ -220,33 +227,28 @@ def value_entry(function, args, seeded, shape):
 
 def gradient_entry(function, args, seeded, shape):
     """Return the C function of grad(x, [seed,] *args), as :func:`value_entry`; an array of the shape of x."""
+    ndim = 1 if shape is None else len(shape)
     if shape is not None:
-        inner = function
-
-        @njit
-        def function(x, *rest):
-            result = np.ascontiguousarray(inner(x.reshape(shape), *rest))
-            return result.reshape(result.size) if result.shape == shape else result.reshape(result.size)[:0]
-
+        function, args = _reshaping(function, args, seeded, shape), ()
     kind = _return_type(function, args, seeded)
-    if not (isinstance(kind, types.Array) and kind.ndim == 1 and _is_number(kind.dtype)):
+    if not (isinstance(kind, types.Array) and kind.ndim == ndim and _is_number(kind.dtype)):
         raise CompileError(f"it returns {kind}, not an array of numbers of the shape of x")
     if seeded:
 
         def entry(x, length, seed, out):
             returned, result = _attempt(function, (carray(x, length), seed, *args))
-            return _keep(returned, result, carray(out, length))
+            return _keep(returned, result, shape, carray(out, length))
     else:
 
         def entry(x, length, seed, out):
             returned, result = _attempt(function, (carray(x, length), *args))
-            return _keep(returned, result, carray(out, length))
+            return _keep(returned, result, shape, carray(out, length))
 
     compiled = cfunc(_GRADIENT)(entry)
     return Entry(np.uintp(compiled.address), compiled, False)
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)
 def _fill_narrow(out, count, wide, row, generation, stream, seed):
     """Write the first block of ``count`` rows to ``out``, one after the other; only columns below 32 unless ``wide``.
 

@@ -84,7 +84,7 @@ def fill(out, row, column, generation, stream, seed):
 
 @njit
 def field_product(a, b, bits, polynomial):
-    """a * b in GF(2**bits)."""
+    """Return a * b in GF(2**bits)."""
     product = 0
     for _ in range(bits):
         if b & 1:
@@ -98,10 +98,10 @@ def field_product(a, b, bits, polynomial):
 
 @njit
 def multiplier(group, bits, generation, stream, seed):
-    """A random element of GF(2**bits) other than 0, from the last column group of the row."""
+    """Return a random element of GF(2**bits) other than 0, from the last column group of the row."""
     k0, k1 = U32(seed & U64(_FULL)), U32(seed >> _HALF)
     word, _, _, _ = philox(_FULL, U32(group), U32(generation), U32(stream), k0, k1)
-    return 1 + ((int(word) * ((1 << bits) - 1)) >> 32)
+    return 1 + ((np.int64(word) * ((1 << bits) - 1)) >> 32)
 
 
 @njit

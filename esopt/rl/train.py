@@ -24,7 +24,7 @@ from .rollout import CHECK, EnvSource, Episodes, evaluate, make_env, normalise
 
 Array = NDArray[np.float64]
 
-PATIENCE = 5
+PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
 
 
@@ -106,7 +106,7 @@ def train(
     steps, generations : budgets; steps of :func:`normalise` count, a generation that is begun is finished. Without
         either, as many steps as 1000 episodes of the longest length, or 1,000,000 where episodes have no limit.
     target : stop when the mean return of a check reaches it. None stops where the environment's own threshold is
-        reached and the next 5 checks bring nothing better; without a threshold the budget decides.
+        reached and the next 8 checks bring nothing better; without a threshold the budget decides.
     workers : processes that play; with 1, this one.
     episodes : of the final evaluation.
     check_every : generations from one check to the next; the first is after generation 1.

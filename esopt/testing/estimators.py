@@ -107,7 +107,9 @@ def _check_one(check: Check, estimator: Estimator, sampler: Sampler, scale: Scal
         shapes = [part.shape for part in parts]
         expected = [(_DIM,)] * 2 + [np.shape(scale)] * 2 * estimator.with_scale
         check.require(
-            shapes == expected and (estimator.with_scale or gradient.scale is None) and bool(np.isfinite(_everything(gradient)).all()),
+            shapes == expected
+            and (gradient.scale is None) == (not estimator.with_scale)
+            and bool(np.isfinite(_everything(gradient)).all()),
             "gradients and their errors have the shapes of mean and scale; scale is None unless with_scale",
             got=f"shapes {shapes}, scale {gradient.scale}",
             expected=f"shapes {expected}",

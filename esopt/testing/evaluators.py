@@ -52,21 +52,15 @@ def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
     >>> from esopt.testing import check_evaluator
     >>> check_evaluator(lambda objective, on_error: Joblib(objective, workers=2, backend="threading", on_error=on_error))
     """
-    plain = Objective(value, gradient)
-    check = Check(make(plain, "raise"))
-    _check_equal(check, make, plain, _populations())
-    several = [population.needing("grads") for population in _populations()]
-    _check_equal(check, make, plain, [replace(p, mean=p.mean + 0.25) for p in several])
-    six = [replace(p, share="none") for p in _populations() if p.dim == 6]
-    _check_equal(check, make, Objective(with_arguments, args=(1.5, np.arange(6.0)), seeded=True), six)
-    _check_equal(check, make, Objective(of_matrix, gradient_of_matrix, shape=(2, 3)), [p.needing("grads") for p in six])
-    _check_equal(check, make, Objective(scribbling), six)
-    _check_equal(check, make, Objective(with_steps), six)
-    _check_failures(check, make, six[0], rowwise)
-    for population, objective in ((six[0].needing("grads"), Objective(value)), (six[0].needing("hessians"), plain)):
-        do = "Raise ValueError where the population needs something that is not there."
-        law = f"needs {sorted(population.needs)} are refused where they cannot be met"
-        check.raises(ValueError, lambda p=population, o=objective: _evaluate(make, o, p), law, do=do)
+    check = Check(make(Objective(plain, plain_gradient), "raise"))
+    populations = _populations()
+    mixed = [population.needing("grads") if i % 2 else population for i, population in enumerate(populations)]
+    _check_equal(check, make, Objective(plain, plain_gradient), mixed, refused="hessians")
+    six = [population.needing("grads") for population in populations if population.dim == 6]
+    shaped = Objective(of_matrix, gradient_of_matrix, args=(1.5, np.arange(6.0)), seeded=True, shape=(2, 3))
+    _check_equal(check, make, shaped, [*six, *(replace(population, share="none") for population in six)])
+    _check_equal(check, make, Objective(with_steps), [*populations, *populations], refused="grads")
+    _check_failures(check, make, replace(populations[0], mean=np.zeros(6)), rowwise)
 
 
 def _populations() -> list[Population]:
@@ -96,23 +90,27 @@ def _facts(evals: Evals) -> tuple[Any, ...]:
     return evals.values, evals.grads, int(evals.steps), {kind: int(evals.failures[kind]) for kind in sorted(evals.failures)}
 
 
-def _check_equal(check: Check, make: Maker, objective: Objective, populations: list[Population]) -> None:
-    """Compare with Serial on several populations, one after the other and once more."""
+def _check_equal(check: Check, make: Maker, objective: Objective, populations: list[Population], refused: str = "") -> None:
+    """Compare with Serial on several populations, one after the other; gradients are asked for where there are any."""
     evaluator, serial = make(objective, "raise"), Serial(objective)
     state: State = evaluator.init()
     try:
-        for population in [*populations, populations[0]]:
+        for population in populations:
             expected, _ = serial.evaluate(population, serial.init())
             rows = bits(population.rows())
             evals, state = evaluator.evaluate(population, state)
             do = "Evaluate population[i] with population.seeds[i], and put the result into row i whenever it arrives."
             law = (
-                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial "
-                f"({population.n} rows of {type(population.noise).__name__} in {population.dim} dimensions, {len(population) - population.n} more)"
+                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial ({population.n} rows of "
+                f"{type(population.noise).__name__} in {population.dim} dimensions, {len(population) - population.n} more)"
             )
             check.same(law, _facts(evals), bits(_facts(expected)), do=do)
             check.same("evaluate leaves the population alone", population.rows(), rows, do="Write to copies.")
         check.reload(state, evaluator.init())
+        if refused:
+            law, do = f"needs that cannot be met ({refused}) are refused", "Raise ValueError for what is not there."
+            unmet = populations[0].needing(refused)
+            check.raises(ValueError, lambda: evaluator.evaluate(unmet, evaluator.init()), law, do=do)
     finally:
         evaluator.close()
         evaluator.close()
@@ -170,7 +168,7 @@ def _message(check: Check, call: Callable[[], object]) -> str:
 _EDGE = 0.3
 
 
-def value(x: Array) -> float:
+def plain(x: Array) -> float:
     """Return sum (i + 1) x_i^2 + x_i / 4 + sqrt |x_0|."""
     total = math.sqrt(abs(x[0]))
     for i in range(x.size):
@@ -178,46 +176,39 @@ def value(x: Array) -> float:
     return total
 
 
-def gradient(x: Array) -> Array:
-    """Return the gradient of the smooth part of :func:`value`."""
+def plain_gradient(x: Array) -> Array:
+    """Return the gradient of the smooth part of :func:`plain`."""
     out = np.empty_like(x)
     for i in range(x.size):
         out[i] = 2.0 * (i + 1.0) * x[i] + 0.25
     return out
 
 
-def with_arguments(x: Array, seed: int, factor: float, weights: Array) -> float:
-    """Return factor * weights . x plus a little that depends on the seed."""
-    total = 0.0
-    for i in range(x.size):
-        total += weights[i] * x[i]
-    return factor * total + (seed % 1024) / 1024.0
-
-
-def of_matrix(x: NDArray[np.float64]) -> float:
-    """Return x_01 x_12 + x_10 for a matrix (2, 3)."""
-    return x[0, 1] * x[1, 2] + x[1, 0]
-
-
-def gradient_of_matrix(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the gradient of :func:`of_matrix`, (2, 3)."""
-    out = np.zeros_like(x)
-    out[0, 1], out[1, 2], out[1, 0] = x[1, 2], x[0, 1], 1.0
-    return out
-
-
-def scribbling(x: Array) -> float:
-    """Return the sum of x, and leave x full of zeros."""
-    total = 0.0
-    for i in range(x.size):
-        total += x[i]
-        x[i] = 0.0
+def of_matrix(x: NDArray[np.float64], seed: int, factor: float, weights: Array) -> float:
+    """Return factor * weights . x for a matrix (2, 3), plus a little that depends on the seed."""
+    total = (seed % 1024) / 1024.0
+    for i in range(2):
+        for j in range(3):
+            total += factor * weights[3 * i + j] * x[i, j] * x[i, j]
     return total
 
 
+def gradient_of_matrix(x: NDArray[np.float64], seed: int, factor: float, weights: Array) -> NDArray[np.float64]:
+    """Return the gradient of :func:`of_matrix`, (2, 3)."""
+    out = np.zeros_like(x)
+    for i in range(2):
+        for j in range(3):
+            out[i, j] = 2.0 * factor * weights[3 * i + j] * x[i, j]
+    return out
+
+
 def with_steps(x: Array) -> Outcome:
-    """Return x_0 and a number of steps that depends on x."""
-    return Outcome(x[0], 3 if x[1] > 0.0 else 5)
+    """Return the sum of x and a number of steps that depends on x; leave x full of zeros."""
+    total, steps = 0.0, 3 if x[0] > 0.0 else 5
+    for i in range(x.size):
+        total += x[i]
+        x[i] = 0.0
+    return Outcome(total, steps)
 
 
 def fragile(x: Array, seed: int) -> float:

@@ -187,7 +187,8 @@ def _check_independence(check: Check, sampler: Sampler) -> None:
     others: dict[str, Callable[[int], Array]] = {
         "blocks": lambda g: np.roll(rows(Key(7, g, STREAM)), block, axis=0),
         "generations": lambda g: rows(Key(7, g + 1, STREAM)),
-        "seeds": lambda g: rows(Key(8, g, STREAM)),
+        "seeds": lambda g: rows(Key(6, g, STREAM)),
+        "seeds (high half)": lambda g: rows(Key(7 + 2**32, g, STREAM)),
         "streams": lambda g: rows(Key(7, g, STREAM + 1)),
     }
     for name, other in others.items():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numba
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import esopt
 from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
-from esopt.protocols import Baseline, Estimator, Rule, Sampler, Shaping, Strategy
+from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.testing import (
     check_baseline,
     check_estimator,
+    check_evaluator,
     check_rule,
     check_sampler,
     check_shaping,
@@ -108,6 +115,67 @@ STRATEGIES = cases(
 )
 
 
+def over_rows(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one candidate as one of many: seeds come as an int64 array, one per row."""
+
+    def many(rows: NDArray[np.float64], *rest: Any) -> Any:
+        seeded = bool(rest) and isinstance(rest[0], np.ndarray) and rest[0].dtype == np.int64
+        found = [f(x, int(rest[0][i]), *rest[1:]) if seeded else f(x, *rest) for i, x in enumerate(rows)]
+        if isinstance(found[0], esopt.Outcome):
+            return esopt.Outcome(*(np.array(part) for part in zip(*found, strict=True)))
+        return np.array(found)
+
+    many.__name__ = f.__name__
+    return many
+
+
+def vectorized(chunk: int | None) -> Case:
+    def make(objective: esopt.Objective, on_error: Any) -> esopt.Vectorized:
+        grad = objective.grad and over_rows(objective.grad)
+        return esopt.Vectorized(replace(objective, f=over_rows(objective.f), grad=grad), chunk, on_error)
+
+    return case(make, rowwise=chunk == 1)
+
+
+def compiled(threads: int | None) -> Case:
+    def make(objective: esopt.Objective, on_error: Any) -> esopt.Compiled:
+        grad = objective.grad and numba.njit(objective.grad)
+        return esopt.Compiled(replace(objective, f=numba.njit(objective.f), grad=grad), threads, on_error)
+
+    return case(make)
+
+
+def joblib(workers: int, backend: str, chunk: int | None = None) -> Case:
+    def make(objective: esopt.Objective, on_error: Any) -> esopt.Joblib:
+        return esopt.Joblib(objective, workers, backend, chunk=chunk, on_error=on_error)
+
+    return case(make)
+
+
+MAKERS = {
+    esopt.Serial: {"": case(esopt.Serial)},
+    esopt.Vectorized: {f"chunk {chunk}": vectorized(chunk) for chunk in (None, 1, 5)},
+    esopt.Compiled: {f"threads {threads}": compiled(threads) for threads in (None, 1)},
+    esopt.Joblib: {
+        "1 worker": joblib(1, "loky"),
+        "2 threads": joblib(2, "threading"),
+        "3 threads by one": joblib(3, "threading", 1),
+        "2 processes": joblib(2, "loky"),
+        "3 processes": joblib(3, "loky"),
+    },
+}
+EVALUATORS = [
+    pytest.param(
+        home,
+        maker,
+        id=f"{home.__name__} {how}".strip(),
+        marks=[pytest.mark.slow] if "processes" in how else [],
+    )
+    for home, makers_of in MAKERS.items()
+    for how, maker in makers_of.items()
+]
+
+
 @pytest.mark.parametrize("part", SAMPLERS, ids=name)
 def test_sampler(part: Case) -> None:
     check_sampler(part.part, **part.claims)
@@ -136,6 +204,16 @@ def test_rule(part: Case) -> None:
 @pytest.mark.parametrize("part", STRATEGIES, ids=name)
 def test_strategy(part: Case) -> None:
     check_strategy(part.part, **part.claims)
+
+
+@pytest.mark.parametrize(("home", "maker"), EVALUATORS)
+def test_evaluator(home: type, maker: Case) -> None:
+    check_evaluator(maker.part, **maker.claims)
+
+
+def test_every_evaluator_is_listed() -> None:
+    """Each needs functions in a form of its own, so that none can be built by itself."""
+    assert set(parts("evaluators", Evaluator)) == set(MAKERS)
 
 
 def test_every_part_of_the_public_face_is_found() -> None:

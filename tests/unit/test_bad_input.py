@@ -92,7 +92,9 @@ def test_sigma_schedules_start_with_a_sigma(start: float):
 @pytest.mark.parametrize("n", [0, -2, 3, 4.0, 4.5, math.nan, "4", True, [4]])
 @pytest.mark.parametrize("make", [ES, esopt.openai_es, esopt.pgpe, esopt.ars], ids=lambda make: make.__name__)
 def test_n_of_antithetic_pairs(n: Any, make: Any):
-    with pytest.raises(ValueError, match=r"n must be a positive (multiple of 2|even number).*, got n=.*Pass for example n="):
+    with pytest.raises(
+        ValueError, match=r"n must be a positive (multiple of 2|even number).*, got n=.*Pass for example n="
+    ):
         make(n=n)
 
 
@@ -108,7 +110,11 @@ def test_n_may_be_any_integer_type():
 
 
 PARTS = [
-    (lambda: ES(sampler=esopt.Antithetic), TypeError, r"sampler must be an instance, got the class Antithetic\. Write sa"),
+    (
+        lambda: ES(sampler=esopt.Antithetic),
+        TypeError,
+        r"sampler must be an instance, got the class Antithetic\. Write sa",
+    ),
     (lambda: ES(shaping=esopt.CenteredRanks), TypeError, "shaping must be an instance, got the class CenteredRanks"),
     (lambda: ES(estimator=esopt.Bonnet), TypeError, "estimator must be an instance, got the class Bonnet"),
     (lambda: ES(rule=esopt.Adam), TypeError, "rule must be an instance, got the class Adam"),
@@ -117,7 +123,11 @@ PARTS = [
     (lambda: ES(scale_rule="sgd"), TypeError, "scale_rule must follow esopt.protocols.Rule, got 'sgd'"),
     (lambda: ES(shaping="ranks"), TypeError, "shaping must follow esopt.protocols.Shaping, got 'ranks'"),
     (lambda: ES(sampler=None), TypeError, "sampler must follow esopt.protocols.Sampler, got None"),
-    (lambda: ES(estimator=esopt.LeaveOneOut()), TypeError, "estimator must follow esopt.protocols.Estimator, got Leave"),
+    (
+        lambda: ES(estimator=esopt.LeaveOneOut()),
+        TypeError,
+        "estimator must follow esopt.protocols.Estimator, got Leave",
+    ),
     (lambda: ES(share="pairs"), ValueError, r"share must be one of \('pair', 'generation', 'none'\), got 'pairs'"),
     (lambda: ES(weight_decay=-0.1), ValueError, "weight_decay must be 0 or a positive number, got -0.1"),
     (lambda: ES(weight_decay=math.nan), ValueError, "weight_decay must be 0 or a positive number, got nan"),
@@ -131,7 +141,11 @@ PARTS = [
         ValueError,
         r"the estimator Score.*AtMean.* needs the values as they are",
     ),
-    (lambda: ES(scale_rule=esopt.SGD(0.1)), ValueError, r"scale_rule needs the gradient of the scale\. Pass Score\(with_s"),
+    (
+        lambda: ES(scale_rule=esopt.SGD(0.1)),
+        ValueError,
+        r"scale_rule needs the gradient of the scale\. Pass Score\(with_s",
+    ),
     (
         lambda: ES(sigma=lambda g: 0.1, estimator=esopt.Score(with_scale=True), scale_rule=esopt.SGD(0.1)),
         ValueError,
@@ -160,7 +174,9 @@ def test_parts_that_do_not_fit(make: Any, kind: type[Exception], message: str):
 
 @pytest.mark.parametrize("strategy", ["cma", ES, None, esopt.Adam(), 3])
 def test_strategies(strategy: Any):
-    with pytest.raises(TypeError, match=r"strategy must have init, ask, tell and stop, got .*Pass for example GradientES"):
+    with pytest.raises(
+        TypeError, match=r"strategy must have init, ask, tell and stop, got .*Pass for example GradientES"
+    ):
         esopt.Optimizer(strategy, X0)
 
 
@@ -192,7 +208,9 @@ BUDGETS = ["evaluations", "generations", "steps", "seconds", "final_evaluations"
 @pytest.mark.parametrize("name", BUDGETS)
 @pytest.mark.parametrize("limit", [0, -5, math.nan])
 def test_budgets_are_positive(name: str, limit: float):
-    with pytest.raises(ValueError, match=f"{name} must be positive|{name} must be a positive whole number, got {limit}"):
+    with pytest.raises(
+        ValueError, match=f"{name} must be positive|{name} must be a positive whole number, got {limit}"
+    ):
         esopt.minimize(Untouched(), X0, noisy=True, **{name: limit})
 
 
@@ -285,7 +303,7 @@ def test_evaluators_of_ones_own(settings: dict[str, Any], message: str):
 
 
 def test_a_checkpoint_in_a_missing_folder_is_refused_at_once(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no such folder for checkpoint=; make it first: .*/none'"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder for checkpoint=; make it first: .*none'"):
         esopt.minimize(Untouched(), X0, checkpoint=tmp_path / "none" / "run.npz")
 
 

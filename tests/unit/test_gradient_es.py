@@ -163,7 +163,9 @@ def test_sigma_may_be_a_schedule():
     assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2], rel=1e-15)
 
 
-@pytest.mark.parametrize("sigma", [1, np.float32(0.5), np.int64(2), np.array(0.25), [0.1, 0.2, 0.3, 0.4, 0.5], range(1, 6)])
+@pytest.mark.parametrize(
+    "sigma", [1, np.float32(0.5), np.int64(2), np.array(0.25), [0.1, 0.2, 0.3, 0.4, 0.5], range(1, 6)]
+)
 def test_sigma_of_any_type_becomes_float64(sigma: Any):
     state = esopt.GradientES(sigma=sigma, n=4).init(X0, 0)
 

@@ -191,9 +191,7 @@ def noisy_sphere(deviation: float, seed: int) -> Callable[[Array], float]:
 
 
 def test_noisy_x_is_the_mean_evaluated_again():
-    result = esopt.minimize(
-        noisy_sphere(2.0, 1), X0, noisy=True, evaluations=1_000, final_evaluations=400, seed=1
-    )
+    result = esopt.minimize(noisy_sphere(2.0, 1), X0, noisy=True, evaluations=1_000, final_evaluations=400, seed=1)
 
     np.testing.assert_array_equal(result.x, result.mean)
     assert result.value_stderr == pytest.approx(2.0 / math.sqrt(400), rel=0.1)
@@ -206,7 +204,9 @@ def test_the_standard_error_of_a_noisy_value_is_right():
     """Over many runs the error of the value has mean zero and, in standard errors, variance one."""
     scores = []
     for seed in range(80):
-        result = esopt.minimize(noisy_sphere(1.5, seed), X0, noisy=True, evaluations=100, final_evaluations=40, seed=seed)
+        result = esopt.minimize(
+            noisy_sphere(1.5, seed), X0, noisy=True, evaluations=100, final_evaluations=40, seed=seed
+        )
         scores.append((result.value - sphere(result.x)) / result.value_stderr)
 
     assert abs(np.mean(scores)) < 3.5 / math.sqrt(80)
@@ -312,7 +312,9 @@ def test_f_may_spoil_its_argument():
     assert outcome(esopt.minimize(spoil, X0, evaluations=200)) == outcome(esopt.minimize(sphere, X0, evaluations=200))
 
 
-@pytest.mark.parametrize("wrap", [np.float32, lambda v: np.array(v), lambda v: np.array([v]), lambda v: esopt.Outcome(v)])
+@pytest.mark.parametrize(
+    "wrap", [np.float32, lambda v: np.array(v), lambda v: np.array([v]), lambda v: esopt.Outcome(v)]
+)
 def test_what_counts_as_a_number(wrap: Callable[[float], Any]):
     result = esopt.minimize(lambda x: wrap(sphere(x)), X0, evaluations=100)
 
@@ -366,14 +368,21 @@ def test_f_is_not_probed():
 
     seen.clear()
     esopt.minimize(
-        lambda x: seen.append(x.copy()) or np.zeros(len(x)), X0, strategy=strategy, seed=6, generations=1, vectorized=True
+        lambda x: seen.append(x.copy()) or np.zeros(len(x)),
+        X0,
+        strategy=strategy,
+        seed=6,
+        generations=1,
+        vectorized=True,
     )
     np.testing.assert_array_equal(seen[0], first)
     assert [len(rows) for rows in seen] == [4, 1]
 
 
 def test_an_evaluator_of_ones_own_brings_its_objective():
-    result = esopt.minimize(None, X0, evaluator=esopt.Serial(esopt.Objective(seeded_sphere, seeded=True)), evaluations=90)
+    result = esopt.minimize(
+        None, X0, evaluator=esopt.Serial(esopt.Objective(seeded_sphere, seeded=True)), evaluations=90
+    )
     np.testing.assert_array_equal(result.x, result.mean)
     assert result.value_stderr > 0.0
 
@@ -494,7 +503,7 @@ def test_a_callbacks_own_error_is_its_own():
 
 
 def test_stop_iteration_from_f_does_not_stop_the_run_quietly():
-    with pytest.raises(esopt.EvaluationError, match="candidate 2 of generation 1 .*raised StopIteration|raised StopIterat"):
+    with pytest.raises(esopt.EvaluationError, match="candidate 2 of generation 1 raised StopIteration"):
         esopt.minimize(Counted(at=7, action=lambda: next(iter(()))), X0, strategy=esopt.GradientES(n=4))
 
 
@@ -721,7 +730,11 @@ def test_evaluators_may_change_between_parts_of_a_run(tmp_path: Path):
     straight = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300)
     esopt.minimize(compiled_bumpy, X0, evaluations=100, checkpoint=path)
     esopt.minimize(
-        lambda x: np.array([compiled_bumpy.py_func(row) for row in x]), X0, vectorized=True, evaluations=200, checkpoint=path
+        lambda x: np.array([compiled_bumpy.py_func(row) for row in x]),
+        X0,
+        vectorized=True,
+        evaluations=200,
+        checkpoint=path,
     )
     resumed = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300, checkpoint=path)
 

@@ -69,7 +69,9 @@ def test_shapes(shape: tuple[int, ...]):
     assert rows.shape == (4, *shape)
     es.tell([(x**2).sum() for x in rows])
     assert es.mean.shape == es.result.x.shape == es.result.mean.shape == es.result.best.x.shape == shape
-    np.testing.assert_array_equal(rows.reshape(4, -1), es.strategy.ask(es.strategy.init(np.ones(rows[0].size), 0)).rows())
+    np.testing.assert_array_equal(
+        rows.reshape(4, -1), es.strategy.ask(es.strategy.init(np.ones(rows[0].size), 0)).rows()
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -107,7 +109,10 @@ def test_ask_refuses_a_list():
 
 def test_the_optimizer_keeps_no_reference_to_its_arguments():
     x0, sigma = np.ones(3), np.full(3, 0.1)
-    es, twin = [esopt.Optimizer(esopt.GradientES(sigma=s, n=4), x, seed=1) for s, x in ((sigma, x0), (0.1 * np.ones(3), np.ones(3)))]
+    es, twin = [
+        esopt.Optimizer(esopt.GradientES(sigma=s, n=4), x, seed=1)
+        for s, x in ((sigma, x0), (0.1 * np.ones(3), np.ones(3)))
+    ]
     x0[:], sigma[:] = 7.0, 9.0
     for each in (es, twin):
         values = np.array([sphere(x) for x in each.ask()])
@@ -134,7 +139,12 @@ BAD_VALUES = [
     ("generator", (1.0 for _ in range(8)), TypeError, "dtype object"),
     ("huge integers", [10**400] * 8, TypeError, "dtype object"),
     ("dates", np.zeros(8, "M8[s]"), TypeError, r"dtype datetime64\[s\]"),
-    ("all nan", [math.nan] * 8, esopt.EvaluationError, r"all 8 values of generation 2 are nan.*\n.*tell\(\) can be called"),
+    (
+        "all nan",
+        [math.nan] * 8,
+        esopt.EvaluationError,
+        r"all 8 values of generation 2 are nan.*\n.*tell\(\) can be called",
+    ),
 ]
 
 
@@ -446,7 +456,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(strategy, x0, seed: in
     es = run(esopt.Optimizer(strategy, x0, seed=seed), bumpy, 1)
     before = untimed(es)
 
-    with pytest.raises(esopt.CheckpointError, match=rf"run\.npz was written by a different configuration:\n(.*\n)*.*{message}"):
+    with pytest.raises(
+        esopt.CheckpointError, match=rf"run\.npz was written by a different configuration:\n(.*\n)*.*{message}"
+    ):
         es.load(tmp_path / "run.npz")
     assert untimed(es) == before
 
@@ -535,14 +547,19 @@ def test_saving_into_a_missing_folder_names_it(tmp_path: Path):
 def test_strategies_of_normalised_values_do_not_see_their_scale(name: str, power: int):
     means = []
     for exponent in (0, power):
-        es = run(esopt.Optimizer(STRATEGIES[name], X0, seed=1, generations=4), lambda x: math.ldexp(sphere(x), exponent))
+        es = run(
+            esopt.Optimizer(STRATEGIES[name], X0, seed=1, generations=4),
+            lambda x, exponent=exponent: math.ldexp(sphere(x), exponent),
+        )
         means.append(es.mean)
 
     np.testing.assert_allclose(means[1], means[0], rtol=1e-12)
 
 
 patterns = st.lists(
-    st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf, 1e-300])), min_size=8, max_size=8
+    st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf, 1e-300])),
+    min_size=8,
+    max_size=8,
 )
 
 
@@ -558,5 +575,5 @@ def test_any_pattern_of_values_is_learned_from_or_refused(values: list[float], n
     else:
         es.tell(values)
         assert np.isfinite(es.mean).all()
-        assert es.result.value == np.nanmin(values + [math.inf])
+        assert es.result.value == np.nanmin([*values, math.inf])
         assert es.failures.get("nan", 0) == sum(map(math.isnan, values))

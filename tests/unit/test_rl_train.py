@@ -12,7 +12,7 @@ from scipy import stats
 import esopt
 from esopt.rl import Policy, Progress, draw_curve
 from esopt.rl.rollout import CHECK, FINAL, TRAIN
-from esopt.rl.train import t_interval, train
+from esopt.rl.train import PATIENCE, t_interval, train
 
 
 class Aim(gym.Env):
@@ -107,7 +107,7 @@ def test_threshold_lets_it_settle():
     assert run.reason == {"settled": centres.max()}
     assert run.target == -0.1
     assert centres.max() >= -0.1
-    assert len(centres) == best + 1 + 5
+    assert len(centres) == best + 1 + PATIENCE
 
 
 def test_target_stops_at_the_first_check_that_reaches_it():

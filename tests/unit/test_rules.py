@@ -36,9 +36,7 @@ def test_sgd(lr: Any):
 @pytest.mark.parametrize("lr", [0.1, DECAY])
 def test_momentum_is_the_weighted_sum_of_all_gradients(lr: Any):
     rates = [0.1 * 0.9**t if callable(lr) else 0.1 for t in range(STEPS)]
-    expected = [
-        -sum(0.8 ** (t - s) * rates[s] * GRADIENTS[s] for s in range(t + 1)) for t in range(STEPS)
-    ]
+    expected = [-sum(0.8 ** (t - s) * rates[s] * GRADIENTS[s] for s in range(t + 1)) for t in range(STEPS)]
 
     np.testing.assert_allclose(steps_of(esopt.Momentum(lr, beta=0.8)), expected, rtol=1e-12)
 
