@@ -1,8 +1,8 @@
 """What every benchmark shares: interleaved timing, one core, a fingerprint, JSON results, and the table of figures.
 
-A ratio is formed inside each round, where both sides ran one after the other, and reported as the median over the rounds
-with its quartiles. ``python benchmarks/_bench.py table`` prints the figures of results/*.json as Markdown; ``--write``
-puts them into README.md.
+A ratio is formed inside each round, where both sides ran one after the other, and reported as the median over the
+rounds with its quartiles. ``python benchmarks/_bench.py table`` prints the figures of results/*.json as Markdown;
+``--write`` puts them into README.md.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Timing:
 class Figure:
     """A measured number and what it is to reach: ``sense`` ">=" or "<=", ``goal`` None for information only.
 
-    ``cpu`` is the same number from CPU time, which other work on the machine disturbs less; None if that has no meaning.
+    ``cpu`` is the same number from CPU time, which other work on the machine disturbs less, or None.
     """
 
     what: str

@@ -3,8 +3,8 @@
     python benchmarks/bench_generation.py [--quick] [--only 1e6] [--save]
 
 The values that are told fall from generation to generation, so that every tell finds a new best point: the slow path.
-"fused" is a peer's generation with given values in one compiled call, which no user with an objective in Python can have.
-The row d = 1e6 needs about 5 GB.
+"fused" is a peer's generation with given values in one compiled call, which no user with an objective in Python can
+have. The row d = 1e6 needs about 5 GB.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def check_ours() -> None:
             gradient += 0.005 / 0.02
             step = -0.01 * gradient / (np.abs(gradient) + 1e-8)
         else:
-            # The first step of ClipUp is the normalised gradient; log sigma moves by at most 20 %. Ranks sum to zero, so
-            # the mean without a pair's own ranks is -(their sum) / (n - 2).
+            # The first step of ClipUp is the normalised gradient; log sigma moves by at most 20 %. Ranks sum to zero,
+            # so the mean without a pair's own ranks is -(their sum) / (n - 2).
             step = -0.075 * gradient / np.linalg.norm(gradient)
             left_out = weights + np.repeat(weights.reshape(-1, 2).sum(axis=1), 2) / (n - 2.0)
             scale_step = np.clip(-0.1 * (left_out @ (eps * eps - 1.0)) / n, -0.2, 0.2)

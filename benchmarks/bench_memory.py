@@ -3,8 +3,8 @@
     python benchmarks/bench_memory.py [--quick] [--save]
 
 Every case runs in a fresh process: imports, a tiny problem that compiles or loads everything, then a reading, then x0,
-the optimizer and five generations. Growth is the peak of the resident set above that reading, so x0, the optimizer's own
-state, error bars and the buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
+the optimizer and five generations. Growth is the peak of the resident set above that reading: x0, the optimizer's state,
+error bars and the buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
 """
 
 from __future__ import annotations
@@ -45,11 +45,15 @@ def peak() -> int:
     return max(status("VmHWM"), status("VmRSS"))
 
 
-def sphere_rows(strategy: str, dim: int, n: int) -> Callable[[], None]:
+Run = Callable[[str, int, int], None]
+"""Five generations of a strategy (by name) on the sphere: (strategy, dim, n)."""
+
+
+def rows() -> Run:
     """Return a run of esopt that evaluates candidates one by one in Python."""
     import esopt
 
-    def go() -> None:
+    def go(strategy: str, dim: int, n: int) -> None:
         es = esopt.Optimizer(getattr(esopt, strategy)(n=n), np.ones(dim), seed=1)
         for _ in range(GENERATIONS):
             population = es.population()
@@ -58,11 +62,9 @@ def sphere_rows(strategy: str, dim: int, n: int) -> Callable[[], None]:
     return go
 
 
-def sphere_compiled(strategy: str, dim: int, n: int) -> Callable[[], None]:
-    """Return a run of esopt whose candidates exist in compiled code only."""
+def jitted_sphere() -> Callable[[Any], float]:
+    """Return the sphere as a numba function."""
     import numba
-
-    import esopt
 
     @numba.njit
     def sphere(x: Any) -> float:
@@ -71,54 +73,50 @@ def sphere_compiled(strategy: str, dim: int, n: int) -> Callable[[], None]:
             total += value * value
         return total
 
-    def go() -> None:
+    return sphere
+
+
+def compiled() -> Run:
+    """Return a run of esopt whose candidates exist in compiled code only."""
+    import esopt
+
+    evaluator = esopt.Compiled(esopt.Objective(jitted_sphere()))
+
+    def go(strategy: str, dim: int, n: int) -> None:
         es = esopt.Optimizer(getattr(esopt, strategy)(n=n), np.ones(dim), seed=1)
-        evaluator = esopt.Compiled(esopt.Objective(sphere))
         state = evaluator.init()
         for _ in range(GENERATIONS):
             evals, state = evaluator.evaluate(es.population(), state)
             es.learn(evals, state)
-        evaluator.close()
 
     return go
 
 
-def sphere_minimize(strategy: str, dim: int, n: int) -> Callable[[], None]:
-    """Return a run of esopt.minimize with a compiled function, the result included."""
-    import numba
-
+def minimize() -> Run:
+    """Return a run of esopt.minimize with a numba function: its loop and its result count too."""
     import esopt
 
-    @numba.njit
-    def sphere(x: Any) -> float:
-        total = 0.0
-        for value in x:
-            total += value * value
-        return total
+    sphere = jitted_sphere()
 
-    def go() -> None:
+    def go(strategy: str, dim: int, n: int) -> None:
         esopt.minimize(sphere, np.ones(dim), strategy=getattr(esopt, strategy)(n=n), generations=GENERATIONS)
 
     return go
 
 
-def sphere_evosax(strategy: str, dim: int, n: int) -> Callable[[], None]:
+def evosax() -> Run:
     """Return a run of evosax, ask and tell compiled one by one, the objective in numpy."""
-    from _peers import evosax
+    from _peers import evosax as build
 
-    def go() -> None:
-        peer = evosax(strategy, dim, n)
+    def go(strategy: str, dim: int, n: int) -> None:
+        peer = build(strategy, dim, n)
         for _ in range(GENERATIONS):
-            rows = peer.ask()
-            peer.tell(np.array([float(x @ x) for x in np.asarray(rows)]))
-            del rows
+            peer.tell(np.array([float(x @ x) for x in np.asarray(peer.ask())]))
 
     return go
 
 
-RUNS = {"rows": sphere_rows, "compiled": sphere_compiled, "minimize": sphere_minimize, "evosax": sphere_evosax}
-
-
+RUNS = {"rows": rows, "compiled": compiled, "minimize": minimize, "evosax": evosax}
 CASES = [
     ("compiled", "openai_es", 16.0),
     ("rows", "openai_es", 16.0),
@@ -132,14 +130,13 @@ def child(case: str, strategy: str, dim: int, n: int) -> None:
     import numba
 
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    build = RUNS[case]
-    build(strategy, 64, 8)()
+    go = RUNS[case]()
+    go(strategy, 64, 8)
     if case != "evosax":
         # Large enough for the parallel kernels, so that their threads have started; small against a vector to come.
-        build(strategy, 1 << 14, 64)()
-    go = build(strategy, dim, n)
+        go(strategy, 1 << 14, 64)
     before, was_reset = begin()
-    go()
+    go(strategy, dim, n)
     print(json.dumps({"growth": peak() - before, "reset": was_reset}))
 
 

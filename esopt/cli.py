@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .protocols import Strategy
-    from .rl.train import Progress, TrainResult
+    from .rl.training import Progress, TrainResult
 
 _EXTRA = ("typer", "rich", "matplotlib")
 _REASONS = {
@@ -140,7 +140,7 @@ def _train(env: str, folder: Path, strategy: Strategy, settings: dict[str, Any])
     from rich.console import Console
 
     from .rl.curve import draw_curve
-    from .rl.train import train
+    from .rl.training import train
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Training a linear policy on {env}, seed {settings['seed']}.")
@@ -183,6 +183,7 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.centre = np.nan
+        self._mark = (0, 0.0)  # steps and seconds at the last check
         self._live: Any = nullcontext()
         if console.is_terminal:
             from rich.live import Live
@@ -197,10 +198,12 @@ class Display(AbstractContextManager["Display"]):
         self._live.__exit__(*error)
 
     def show(self, progress: Progress) -> None:
-        """Show the generation; the callback of :func:`esopt.rl.train.train`."""
+        """Show the generation; the callback of :func:`esopt.rl.train`."""
         checked = not np.isnan(progress.centre_return)
         self.centre = progress.centre_return if checked else self.centre
         cells = self.cells(progress)
+        if checked:
+            self._mark = (progress.steps + progress.check_steps, progress.seconds)
         if self.console.is_terminal:
             from rich.table import Table
 
@@ -211,8 +214,8 @@ class Display(AbstractContextManager["Display"]):
             self.console.print("  ".join(f"{name} {text}" for name, text in cells.items()))
 
     def cells(self, progress: Progress) -> dict[str, str]:
-        """Return the names and the texts of what is shown."""
-        played = progress.steps + progress.check_steps
+        """Return the names and the texts of what is shown; the rate is the one since the last check."""
+        played, seconds = progress.steps + progress.check_steps - self._mark[0], progress.seconds - self._mark[1]
         return {
             "generation": f"{progress.generation:4d}",
             "best": f"{progress.best_return:8.1f}",
@@ -220,7 +223,7 @@ class Display(AbstractContextManager["Display"]):
             "centre": f"{self.centre:8.1f}" if np.isfinite(self.centre) else "       -",
             "evaluations": f"{progress.evaluations:6,}",
             "steps": f"{progress.steps:9,}",
-            "steps/s": f"{played / max(progress.seconds, 1e-9):8,.0f}",
+            "steps/s": f"{played / max(seconds, 1e-9):8,.0f}",
             "snr": f"{progress.snr:5.2f}" if np.isfinite(progress.snr) else "    -",
         }
 

@@ -148,11 +148,11 @@ class Gradient:
 
     @property
     def snr(self) -> float:
-        """Squared signal over total variance of ``mean``; nan without a standard error."""
-        variance = float(self.mean_stderr @ self.mean_stderr)
-        if not variance > 0.0:
-            return np.inf if variance == 0.0 else np.nan
-        return max(0.0, float(self.mean @ self.mean) / variance - 1.0)
+        """Squared signal over total variance of ``mean``; nan without a standard error, or if both are zero."""
+        variance, length = float(self.mean_stderr @ self.mean_stderr), float(self.mean @ self.mean)
+        if variance > 0.0:
+            return max(0.0, length / variance - 1.0)
+        return np.inf if variance == 0.0 < length else np.nan
 
 
 @dataclass(frozen=True, eq=False)

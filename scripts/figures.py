@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import esopt
 from esopt.rl.curve import draw_curve
-from esopt.rl.train import train
+from esopt.rl import train
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
 

@@ -1,7 +1,8 @@
 """Rows of random signs, 32 to a Philox word: independent ones, and rows of a Hadamard matrix with random signs.
 
-Layout: column j of row i is bit j % 32 of output word (j % 128) // 32 of the counter (j // 128, i, generation, stream);
-a set bit is -1.
+Layout: 2048 columns are 16 counters x 4 output words x 32 bits. Column j is bit (j % 2048) // 64 of output word
+(j % 64) // 16 of the counter (16 (j // 2048) + j % 16, row, generation, stream); a set bit is -1. So a run of 64 columns
+is one bit of 64 words, and both Philox and the unpacking of bits run along vectors.
 
 A Hadamard group of P = 2**bits rows has random column signs D, the signs of row number ``group``, and a random nonzero
 element a of the field GF(P). Row r of the group is D_j (-1)**popcount(i & j) with i = a r, the product in the field: a
@@ -16,13 +17,13 @@ Yu et al. (2016), Orthogonal random features, section 4 (rows of H D).
 import numpy as np
 from numba import njit
 
-from .philox import F32, U32, U64, philox
+from .philox import F32, LANES, U32, U64, philox
 
-GROUP = 128
-TILE = 4096
+RUN = 4 * LANES
+GROUP = 32 * RUN
 
 _ONE = U32(0x3F800000)
-_TOP = U32(31)
+_TOP = U32(0x80000000)
 _FULL = U32(0xFFFFFFFF)
 _HALF = U64(32)
 
@@ -33,53 +34,41 @@ POLYNOMIALS = (
 
 
 @njit
-def _words(out, first, count, row, generation, stream, seed):
-    """Write the words of ``count`` counters of a row, starting with column group ``first``: out uint32."""
+def _group_words(words, group, row, generation, stream, seed):
+    """Write the 64 words of one group of columns."""
     k0, k1 = U32(seed & U64(_FULL)), U32(seed >> _HALF)
     c1, c2, c3 = U32(row), U32(generation), U32(stream)
-    for g in range(count):
-        a0, a1, a2, a3 = philox(U32((first + g) & 0xFFFFFFFF), c1, c2, c3, k0, k1)
-        out[4 * g] = a0
-        out[4 * g + 1] = a1
-        out[4 * g + 2] = a2
-        out[4 * g + 3] = a3
-
-
-@njit(inline="always")
-def _sign(word, bit):
-    """1.0, or -1.0 where the bit is set: the bit becomes the sign bit of a float."""
-    return U32(_ONE | U32(U32(U32(word) >> U32(bit)) << _TOP)).view(F32)
+    first = U32((U64(group) * U64(LANES)) & U64(_FULL))
+    for i in range(LANES):
+        a0, a1, a2, a3 = philox(U32(first + U32(i)), c1, c2, c3, k0, k1)
+        words[i] = a0
+        words[i + LANES] = a1
+        words[i + 2 * LANES] = a2
+        words[i + 3 * LANES] = a3
 
 
 @njit
-def _expand(out, words, first):
-    """out[j] = sign of bit ``first + j`` of the words."""
-    size = out.size
-    head = min(size, (32 - first % 32) % 32)
-    for j in range(head):
-        out[j] = _sign(words[first // 32], first % 32 + j)
-    at = (first + head) // 32
-    whole = (size - head) // 32
-    for w in range(whole):
-        word = words[at + w]
-        base = head + 32 * w
-        for b in range(32):
-            out[base + b] = _sign(word, b)
-    for j in range(head + 32 * whole, size):
-        out[j] = _sign(words[at + whole], j - head - 32 * whole)
+def _unpack(out, words, start, column):
+    """Write the columns of the group that begins at ``start`` to ``out``, a row that begins at ``column``."""
+    first, stop = max(start, column), min(start + GROUP, column + out.size)
+    for run in range((first - start) // RUN, (stop - start + RUN - 1) // RUN):
+        low, high = max(start + run * RUN, first), min(start + (run + 1) * RUN, stop)
+        target = out[low - column : high - column]
+        source = words[low % RUN :]
+        shift = U32(31 - run)
+        # The bit becomes the sign bit of 1.0.
+        for j in range(high - low):
+            target[j] = U32(_ONE | U32(U32(source[j] << shift) & _TOP)).view(F32)
 
 
 @njit(cache=True, nogil=True)
 def fill(out, row, column, generation, stream, seed):
     """Write the rectangle of ``out.shape`` whose corner is (row, column): independent signs."""
-    words = np.empty(TILE // 32, np.uint32)
-    stop = column + out.shape[1]
+    words = np.empty(RUN, U32)
     for i in range(out.shape[0]):
-        for start in range(column // GROUP * GROUP, stop, TILE):
-            end = min(start + TILE, stop)
-            low = max(start, column)
-            _words(words, start // GROUP, (end - start + GROUP - 1) // GROUP, row + i, generation, stream, seed)
-            _expand(out[i, low - column : end - column], words, low - start)
+        for group in range(column // GROUP, (column + out.shape[1] + GROUP - 1) // GROUP):
+            _group_words(words, group, row + i, generation, stream, seed)
+            _unpack(out[i], words, group * GROUP, column)
 
 
 @njit
@@ -112,44 +101,36 @@ def _parity(x):
 
 
 @njit
-def _pattern(i):
-    """Bit b of the result is the parity of popcount(i & b), for b < 32."""
-    word = U32(0)
-    if i & 1:
-        word ^= U32(0xAAAAAAAA)
-    if i & 2:
-        word ^= U32(0xCCCCCCCC)
-    if i & 4:
-        word ^= U32(0xF0F0F0F0)
-    if i & 8:
-        word ^= U32(0xFF00FF00)
-    if i & 16:
-        word ^= U32(0xFFFF0000)
-    return U32(word)
+def _walsh(words, signs, number, start):
+    """Write ``signs`` with bit b of word w flipped where popcount(number & (start + 64 b + w)) is odd."""
+    pattern = U32(0)
+    high = number // RUN
+    for b in range(32):
+        if _parity(high & b):
+            pattern |= U32(U32(1) << U32(b))
+    if _parity(number & start):
+        pattern ^= _FULL
+    for w in range(RUN):
+        odd = (U32(0x6996) >> U32((number & w) & 15)) & U32(1)
+        odd ^= (U32(0x6996) >> U32((number & w) >> 4)) & U32(1)
+        words[w] = U32(signs[w] ^ pattern ^ (_FULL if odd else U32(0)))
 
 
 @njit(cache=True, nogil=True)
 def fill_hadamard(out, row, column, block, bits, polynomial, generation, stream, seed):
     """Write a rectangle of rows in blocks of ``block``; a block is cut into groups of at most 2**bits rows."""
     order = 1 << bits
-    groups = (block + order - 1) // order
-    stop = column + out.shape[1]
-    signs, words = np.empty(TILE // 32, np.uint32), np.empty(TILE // 32, np.uint32)
-    for start in range(column // GROUP * GROUP, stop, TILE):
-        end = min(start + TILE, stop)
-        low = max(start, column)
-        count = (end - start + GROUP - 1) // GROUP
+    per_block = (block + order - 1) // order
+    signs, words = np.empty(RUN, U32), np.empty(RUN, U32)
+    for group in range(column // GROUP, (column + out.shape[1] + GROUP - 1) // GROUP):
         last, factor = -1, 1
         for i in range(out.shape[0]):
             inside = (row + i) % block
-            group = (row + i) // block * groups + inside // order
-            if group != last:
-                _words(signs, start // GROUP, count, group, generation, stream, seed)
-                factor = multiplier(group, bits, generation, stream, seed)
-                last = group
+            address = (row + i) // block * per_block + inside // order
+            if address != last:
+                _group_words(signs, group, address, generation, stream, seed)
+                factor = multiplier(address, bits, generation, stream, seed)
+                last = address
             number = field_product(factor, inside % order, bits, polynomial)
-            pattern = _pattern(number)
-            for w in range(4 * count):
-                flip = _FULL if _parity(number & (start + 32 * w)) else U32(0)
-                words[w] = U32(signs[w] ^ pattern ^ flip)
-            _expand(out[i, low - column : end - column], words, low - start)
+            _walsh(words, signs, number, group * GROUP)
+            _unpack(out[i], words, group * GROUP, column)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..baselines.leave_one_out import LeaveOneOut
-from ..noise import Array, moment
+from ..noise import Array, Law, moment
 from ..protocols import Baseline, State
 from ..records import Evals, Gradient, Population, Scale
 from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
@@ -34,7 +34,13 @@ class Score:
     Parameters
     ----------
     baseline : control variate for the values.
-    with_scale : also estimate the gradient of the scale.
+    with_scale : also estimate the gradient of the scale. For Gaussian rows only.
+
+    Notes
+    -----
+    For another law of the rows (sphere, signs, low rank) the mean's gradient is E[f(x) eps / sigma] under that law: a
+    finite-difference gradient smoothed by a kernel of its own, which is grad J for polynomials of degree 2 and differs
+    from it beyond. The scale's gradient rests on Stein's identity for |eps|^2, which holds for Gaussian rows alone.
 
     References
     ----------
@@ -53,6 +59,18 @@ class Score:
         return ScoreState(self.baseline.init(dim))
 
     def prepare(self, population: Population, state: ScoreState) -> Population:
+        """Add what the baseline needs.
+
+        Raises
+        ------
+        ValueError  with ``with_scale`` for rows that are not Gaussian.
+        """
+        law = population.noise.law
+        if self.with_scale and law is not Law.GAUSSIAN:
+            raise ValueError(
+                f"Score(with_scale=True) got noise that is {law.value}; the gradient of the scale from values needs "
+                "rows that are N(0, I). Use a sampler with Law.GAUSSIAN, Bonnet(with_scale=True), or keep the scale."
+            )
         return self.baseline.prepare(population, state.baseline)
 
     def estimate(self, population: Population, evals: Evals, state: ScoreState) -> tuple[Gradient, ScoreState]:

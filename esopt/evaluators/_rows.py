@@ -209,7 +209,10 @@ def stop_at(fault: Fault, objective: Objective, population: Population) -> Excep
         return TypeError(f"{part} returned {fault.error} for {who}. Expected {wanted}. {advice}")
     x = f"population[{row}]" + ("" if objective.shape is None else f".reshape({objective.shape})")
     arguments = ", ".join([x, *([seed] if seed else []), *(["*args"] if objective.args else [])])
-    return EvaluationError(
+    error = EvaluationError(
         f"{who} raised {type(fault.error).__name__}: {fault.error}{'' if part == 'f' else ' (in grad)'}.\n"
         f"Reproduce it with: {part}({arguments}), where {POPULATION}. {GO_ON}"
     )
+    error.x = population[row] if objective.shape is None else population[row].reshape(objective.shape)
+    error.seed = int(population.seeds[row]) if objective.seeded else None
+    return error

@@ -251,7 +251,7 @@ class _Found(NamedTuple):
 
 def _plain(array: Array) -> Array:
     """Return ``array`` contiguous, writable and float64: kernels are compiled for that alone."""
-    return array if array.flags.carray and array.dtype == np.float64 else np.array(array, np.float64)
+    return array if array.flags.carray and array.dtype == np.float64 else np.array(array, np.float64, order="C")
 
 
 def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population, raised: bool) -> Fault:

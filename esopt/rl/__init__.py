@@ -1,4 +1,4 @@
-"""Policies, rollouts and training on gymnasium environments: ``from esopt.rl.train import train``.
+"""Policies, rollouts and training on gymnasium environments: ``from esopt.rl import train``.
 
 Names are imported from their modules when they are first used, so that a saved policy needs numpy alone.
 """
@@ -11,11 +11,12 @@ _HOMES = {
     "DiscreteActions": "policy",
     "Episodes": "rollout",
     "Policy": "policy",
-    "Progress": "train",
-    "TrainResult": "train",
+    "Progress": "training",
+    "TrainResult": "training",
     "draw_curve": "curve",
     "evaluate": "rollout",
     "normalise": "rollout",
+    "train": "training",
 }
 
 __all__ = sorted(_HOMES)
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from .rollout import Episodes as Episodes
     from .rollout import evaluate as evaluate
     from .rollout import normalise as normalise
-    from .train import Progress as Progress
-    from .train import TrainResult as TrainResult
+    from .training import Progress as Progress
+    from .training import TrainResult as TrainResult
+    from .training import train as train
 else:
 
     def __getattr__(name: str) -> object:

@@ -15,15 +15,17 @@ from ..noise import Key, Law, Philox
 class Rademacher:
     """Independent entries +1 and -1, one bit each (simultaneous perturbation).
 
-    Column j of row i is bit j % 32 of word (j % 128) // 32 of the counter (j // 128, i, generation, stream); a set bit
-    is -1. Mean 0 and covariance I as for Gaussian rows, but the function is smoothed over the corners of a cube; the
-    two agree for polynomials of degree 2.
+    Mean 0 and covariance I as for Gaussian rows, but the function is smoothed over the corners of a cube; the two agree
+    for polynomials of degree 2.
 
     Notes
     -----
     On a quadratic with gradient a, Hessian H and the mean baseline the score has the variance
     (d - 1) |a|^2 + d sigma^2 (|H|^2 - sum_i H_ii^2) / 2 per row: a separable f costs nothing for its curvature. An
     antithetic pair has (d - 1) |a|^2, where Gaussian rows have (d + 1) |a|^2.
+
+    Column j of row i is bit (j % 2048) // 64 of output word (j % 64) // 16 of the Philox counter
+    (16 (j // 2048) + j % 16, i, generation, stream); a set bit is -1.
 
     References
     ----------

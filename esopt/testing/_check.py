@@ -55,7 +55,9 @@ class Check:
         self.require(a.shape == b.shape, law, got=f"shape {a.shape}", expected=f"shape {b.shape}", do=do)
         finite = np.isfinite(b)
         least = float(np.abs(b[finite]).max(initial=1e-300)) if size is None else size
-        apart = np.where(finite, np.abs(a - np.where(finite, b, 0.0)) > tolerance * least, a != b) & ~(np.isnan(a) & np.isnan(b))
+        apart = np.where(finite, np.abs(a - np.where(finite, b, 0.0)) > tolerance * least, a != b) & ~(
+            np.isnan(a) & np.isnan(b)
+        )
         worst = tuple(int(i) for i in np.argwhere(apart)[0]) if apart.any() else ()
         self.require(not apart.any(), law, got=f"{a[worst]} at {worst}", expected=f"{b[worst]}", do=do)
 
@@ -81,7 +83,9 @@ class Check:
                 checkpoint.save(path, state, configuration=None)
                 loaded = checkpoint.load(path, template, configuration=None)
             except (TypeError, CheckpointError) as error:
-                raise ConformanceError(f"{self.part!r} breaks a law: {law}.\n  got {error}\n  expected no error\n{do}") from error
+                raise ConformanceError(
+                    f"{self.part!r} breaks a law: {law}.\n  got {error}\n  expected no error\n{do}"
+                ) from error
         self.same(law, loaded, bits(state), do=do)
         return loaded
 

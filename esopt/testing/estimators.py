@@ -69,7 +69,9 @@ def check_estimator(
         _check_blocks(check, estimator, sampler)
 
 
-def _population(estimator: Estimator, state: State, sampler: Sampler, scale: Scale, n: int, generation: int = 0) -> Population:
+def _population(
+    estimator: Estimator, state: State, sampler: Sampler, scale: Scale, n: int, generation: int = 0
+) -> Population:
     noise = sampler.noise(Key(11, generation, STREAM), n, _DIM)
     return estimator.prepare(Population(_MEAN, scale, noise), state)
 
@@ -199,7 +201,9 @@ def _check_law(
     check: Check, estimator: Estimator, sampler: Sampler, scale: Scale, problem: Problem, n: int, generations: int
 ) -> None:
     """Compare the average over generations with the truth, and the scatter with the standard errors."""
-    found, errors = (np.array(x) for x in zip(*_estimates(estimator, sampler, scale, problem, n, generations), strict=True))
+    found, errors = (
+        np.array(x) for x in zip(*_estimates(estimator, sampler, scale, problem, n, generations), strict=True)
+    )
     sigma = np.broadcast_to(np.asarray(scale, np.float64), _DIM)
     expected = problem.mean_gradient(_MEAN, sigma)
     if estimator.with_scale:

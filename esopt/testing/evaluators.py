@@ -68,7 +68,9 @@ def _populations() -> list[Population]:
     gaussian, pairs, key = Gaussian(), Antithetic(), Key(13, 4, STREAM)
     mean = normals(70, 1, 4200)[0]
     return [
-        Population(mean[:6], 0.7, pairs.noise(key, 38, 6)).with_extra("mean", np.stack([mean[:6], 2.0 * mean[:6], mean[6:12]])),
+        Population(mean[:6], 0.7, pairs.noise(key, 38, 6)).with_extra(
+            "mean", np.stack([mean[:6], 2.0 * mean[:6], mean[6:12]])
+        ),
         Population(mean[:6], 0.7, gaussian.noise(key, 7, 6)),
         Population(mean[:1], 0.7, gaussian.noise(key, 1, 1)),
         Population(mean[:70], np.exp(normals(71, 1, 70)[0]), gaussian.noise(key, 33, 70)),
@@ -87,10 +89,17 @@ def _evaluate(make: Maker, objective: Objective, population: Population, on_erro
 
 
 def _facts(evals: Evals) -> tuple[Any, ...]:
-    return evals.values, evals.grads, int(evals.steps), {kind: int(evals.failures[kind]) for kind in sorted(evals.failures)}
+    return (
+        evals.values,
+        evals.grads,
+        int(evals.steps),
+        {kind: int(evals.failures[kind]) for kind in sorted(evals.failures)},
+    )
 
 
-def _check_equal(check: Check, make: Maker, objective: Objective, populations: list[Population], refused: str = "") -> None:
+def _check_equal(
+    check: Check, make: Maker, objective: Objective, populations: list[Population], refused: str = ""
+) -> None:
     """Compare with Serial on several populations, one after the other; gradients are asked for where there are any."""
     evaluator, serial = make(objective, "raise"), Serial(objective)
     state: State = evaluator.init()
@@ -120,7 +129,9 @@ def _check_failures(check: Check, make: Maker, population: Population, rowwise: 
     objective = Objective(fragile, seeded=True)
     first = population.rows()[:, 0]
     raises, nan = first > _EDGE, first < -_EDGE
-    check.require(raises.sum() > 2 and nan.sum() > 2, "the check is of use", got=first, expected="some of each", do="Report this.")
+    check.require(
+        raises.sum() > 2 and nan.sum() > 2, "the check is of use", got=first, expected="some of each", do="Report this."
+    )
     row = int(np.flatnonzero(raises)[0])
     words = [f"generation {population.noise.key.generation}", "ArithmeticError"]
     words += [f"candidate {row} ", str(int(population.seeds[row]))] if rowwise else []

@@ -39,7 +39,10 @@ def _check_steps(check: Check, rule: Rule, dim: int) -> None:
     state = fresh = rule.init(dim)
     step, _ = rule.step(np.zeros(dim), fresh)
     check.require(
-        not step.any(), "a zero gradient from a fresh state gives a zero step", got=step, expected="zeros",
+        not step.any(),
+        "a zero gradient from a fresh state gives a zero step",
+        got=step,
+        expected="zeros",
         do="Start averages at zero, and do not divide by the length of a zero gradient.",
     )
     for generation, gradient in enumerate(normals(1, 6, dim)):
@@ -55,10 +58,14 @@ def _check_step(check: Check, rule: Rule, gradient: Array, state: State) -> Stat
     again, _ = rule.step(gradient, state)
     check.require(
         isinstance(step, np.ndarray) and step.shape == gradient.shape and step.dtype == np.float64,
-        "the step has the shape of the gradient", got=f"{type(step).__name__} of shape {np.shape(step)}",
-        expected=f"float64 array of shape {gradient.shape}", do="Return one float64 number per parameter.",
+        "the step has the shape of the gradient",
+        got=f"{type(step).__name__} of shape {np.shape(step)}",
+        expected=f"float64 array of shape {gradient.shape}",
+        do="Return one float64 number per parameter.",
     )
-    check.require(np.isfinite(step).all(), "steps are finite", got=step, expected="finite numbers", do="Guard divisions.")
+    check.require(
+        np.isfinite(step).all(), "steps are finite", got=step, expected="finite numbers", do="Guard divisions."
+    )
     check.same("step does not change its state", state, before, do=_COPY)
     check.same("step does not change its gradient", gradient, bits(kept), do=_COPY)
     check.same("step is pure", again, bits(step), do="Keep what the next step needs in the state, nowhere else.")
@@ -81,13 +88,19 @@ def _check_descent(check: Check, rule: Rule, steps: int) -> None:
             step, state = rule.step(x, state)
             if count == 0:
                 check.require(
-                    step @ x < 0.0, "the first step goes downhill", got=f"step . gradient = {step @ x}", expected="< 0",
+                    step @ x < 0.0,
+                    "the first step goes downhill",
+                    got=f"step . gradient = {step @ x}",
+                    expected="< 0",
                     do="Return the step that is added to the parameters: minus the gradient, not plus.",
                 )
             x = x + step
             late.append(0.5 * float(x @ x))
         level = float(np.mean(late[-steps // 5 :]))
         check.require(
-            level < 0.5 * start, "steps descend a parabola", got=f"{level} after {steps} steps in {dim} dimensions",
-            expected=f"less than half of {start}", do="Check the sign and the size of the step, or pass more steps for a small rate.",
+            level < 0.5 * start,
+            "steps descend a parabola",
+            got=f"{level} after {steps} steps in {dim} dimensions",
+            expected=f"less than half of {start}",
+            do="Check the sign and the size of the step, or pass more steps for a small rate.",
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .._kernels import threads
-from ..noise import Array, Key, Noise, moment
+from ..noise import Array, Key, Law, Noise, moment
 from ..protocols import Sampler
 from ._check import STREAM, Check, bits, normals
 
@@ -16,17 +16,20 @@ _Z = 5.5
 """Standard errors that a statistic may be off; the seeds are fixed, so a sampler passes always or never."""
 
 
-def check_sampler(sampler: Sampler, *, shape: tuple[int, int] | None = None, gaussian: bool = True) -> None:
+def check_sampler(
+    sampler: Sampler, *, n: int | None = None, dim: int | None = None, max_dim: int = 4173, random: bool = True
+) -> None:
     """Check that ``sampler`` keeps the laws of :class:`esopt.protocols.Sampler`.
 
-    Bits depend on the address alone: on neither n, the cut of a rectangle, nor the number of threads. Mirrored rows are exact. Moments,
-    products and lengths are those of the rows. A population that is no multiple of the block is refused.
+    Bits depend on the address alone: not on the cut of a rectangle, nor on the number of threads. Mirrored rows are exact. Moments,
+    products and lengths are those of the rows. A population that is no multiple of the block is refused. Every row has the declared law: moments
+    to order 4, and correlations between columns, blocks, generations, seeds and streams.
 
     Parameters
     ----------
-    shape : (n, dim), the only one that the sampler has, for designs of fixed rows; None for any.
-    gaussian : whether every row is standard normal, and new in each block and generation: moments to order 4 per column, and correlations
-        between columns, blocks, generations, seeds and streams.
+    n, dim : the only sizes that the sampler has; None for any.
+    max_dim : the widest noise to ask for; less for samplers that are slow there.
+    random : False for designs of fixed rows, whose law is not looked at.
 
     Raises
     ------
@@ -38,37 +41,50 @@ def check_sampler(sampler: Sampler, *, shape: tuple[int, int] | None = None, gau
     >>> from esopt.testing import check_sampler
     >>> check_sampler(Antithetic())
     """
-    check = Check(sampler)
-    _check_block(check, sampler, shape)
-    for n, dim in [shape] if shape else [(6 * sampler.block, 70), (3 * sampler.block, 1), (sampler.block, 4100)]:
-        _check_addresses(check, sampler, n, dim, one_size=shape is not None)
-        _check_sums(check, sampler.noise(_KEY, n, dim))
-    _check_threads(check, sampler, shape)
-    if gaussian and shape is None:
-        _check_marginals(check, sampler)
-        _check_independence(check, sampler)
+    check, block = Check(sampler), sampler.block
+    sizes = [(6 * block, min(70, max_dim)), (3 * block, 1), (block, min(4100, max_dim))]
+    for rows, columns in dict.fromkeys((n or rows, dim or columns) for rows, columns in sizes):
+        noise = sampler.noise(_KEY, rows, columns)
+        _check_facts(check, sampler, noise, rows, columns)
+        _check_addresses(check, sampler, noise)
+        _check_sums(check, noise)
+    if block > 1:
+        law, do = "n that is no multiple of the block is refused", "Raise ValueError in noise()."
+        check.raises(ValueError, lambda: sampler.noise(_KEY, (n or block) + 1, dim or 3), law, do=do)
+    _check_threads(check, sampler.noise(_KEY, n or 64 * block, dim or max_dim))
+    if random:
+        _check_marginals(check, sampler, n or 8 * block, dim or 16)
+        _check_independence(check, sampler, n or 16 * block, dim or 64)
 
 
-def _check_block(check: Check, sampler: Sampler, shape: tuple[int, int] | None) -> None:
-    n, dim = shape or (2 * sampler.block, 3)
-    noise = sampler.noise(_KEY, n, dim)
-    facts = (noise.n, noise.dim, noise.block, noise.mirrored, noise.key)
-    expected = (n, dim, sampler.block, sampler.mirrored, _KEY)
+def _check_facts(check: Check, sampler: Sampler, noise: Noise, n: int, dim: int) -> None:
+    facts = (noise.n, noise.dim, noise.mirrored, noise.law, noise.key)
+    expected = (n, dim, sampler.mirrored, sampler.law, _KEY)
     check.require(
-        facts == expected and sampler.block >= 1 and not (sampler.mirrored and sampler.block % 2),
-        "noise has the n, dim, block and mirrored of its sampler, and its key; mirrored blocks are even",
+        facts == expected,
+        "noise has the n, dim, mirrored, law and key that were asked for",
         got=facts,
         expected=expected,
-        do="Pass block, mirrored and key on to the noise.",
+        do="Pass them on to the noise.",
     )
-    if sampler.block > 1:
-        do = "Raise ValueError in noise() where n is not a multiple of the block."
-        check.raises(ValueError, lambda: sampler.noise(_KEY, n + 1, dim), "n that is no multiple of the block is refused", do=do)
+    check.require(
+        noise.block >= 1 and n % noise.block == 0,
+        "n is a multiple of the noise's block",
+        got=f"block {noise.block} of {n} rows",
+        expected="a divisor",
+        do="Where the block depends on n or dim, let noise() return the noise of a copy of the sampler that knows it.",
+    )
+    check.require(
+        not (noise.mirrored and noise.block % 2),
+        "mirrored blocks are even",
+        got=noise.block,
+        expected="an even number",
+        do="Count both rows of a pair.",
+    )
 
 
-def _check_addresses(check: Check, sampler: Sampler, n: int, dim: int, *, one_size: bool) -> None:
-    noise = sampler.noise(_KEY, n, dim)
-    rows = noise.rows()
+def _check_addresses(check: Check, sampler: Sampler, noise: Noise) -> None:
+    n, dim, rows = noise.n, noise.dim, noise.rows()
     check.require(
         rows.shape == (n, dim) and bool(np.isfinite(rows).all()),
         "rows are finite numbers, (n, dim)",
@@ -77,27 +93,26 @@ def _check_addresses(check: Check, sampler: Sampler, n: int, dim: int, *, one_si
         do="Fill every entry.",
     )
     address = "Compute every entry from its address (key, row, column) alone."
-    whole = bits(rows)
+    whole, knowing = bits(rows), getattr(noise, "sampler", sampler)
     check.same("the same address has the same bits", sampler.noise(_KEY, n, dim).rows(), whole, do=address)
-    if not one_size and n > sampler.block:
-        fewer = n - sampler.block
-        check.same("rows do not depend on n", sampler.noise(_KEY, fewer, dim).rows(), bits(rows[:fewer]), do=address)
+    if n > noise.block:
+        fewer = n - noise.block
         check.same("a resized noise keeps its rows", noise.resize(fewer).rows(), bits(rows[:fewer]), do=address)
     for at, columns in _rectangles(n, dim, sampler.separable):
         out = np.empty((at.stop - at.start, columns.stop - columns.start), np.float32)
-        sampler.fill(_KEY, at.start, columns.start, dim, out)
+        knowing.fill(_KEY, at.start, columns.start, dim, out)
         part = rows[at, columns].astype(np.float32)
         check.same(f"fill of rows {at} and columns {columns} is that part of the whole", out, bits(part), do=address)
         check.same(f"rows {at} are that part of the whole", noise.rows(at.start, at.stop), bits(rows[at]), do=address)
-    if sampler.mirrored:
+    if noise.mirrored:
         check.same("row 2k + 1 is minus row 2k", rows[1::2], bits(-rows[::2]), do="Negate the row, bit for bit.")
     tiled = np.full((n, dim), np.nan, rows.dtype)
     for at, columns, eps in noise.tiles():
         check.require(
-            at.start % sampler.block == 0 and at.stop % sampler.block == 0 and bool(np.isnan(tiled[at, columns]).all()),
+            at.start % noise.block == 0 and at.stop % noise.block == 0 and bool(np.isnan(tiled[at, columns]).all()),
             "tiles are whole blocks and do not overlap",
             got=f"rows {at}, columns {columns}",
-            expected=f"multiples of {sampler.block}",
+            expected=f"multiples of {noise.block}",
             do="Cut between blocks.",
         )
         tiled[at, columns] = eps
@@ -131,8 +146,12 @@ def _check_sums(check: Check, noise: Noise) -> None:
     for k, powers in enumerate((eps, eps * eps - 1.0)):
         expected, expected_squares = naive(weights[k][:, None] * powers)
         size = float(np.sqrt(np.square(weights[k][:, None] * (1.0 + eps * eps)).sum(axis=0)).max())
-        check.close(f"moment of degree {k + 1} is the sum over the rows", sums[k], expected, do=do, tolerance=1e-5, size=size)
-        check.close(f"block squares of degree {k + 1}", squares[k], expected_squares, do=do, tolerance=1e-5, size=size**2)
+        check.close(
+            f"moment of degree {k + 1} is the sum over the rows", sums[k], expected, do=do, tolerance=1e-5, size=size
+        )
+        check.close(
+            f"block squares of degree {k + 1}", squares[k], expected_squares, do=do, tolerance=1e-5, size=size**2
+        )
     expected, expected_squares = naive(table * eps)
     total, squares_of = noise.weighted(table, squares=True)
     size = float(np.sqrt(expected_squares.max()))
@@ -140,18 +159,26 @@ def _check_sums(check: Check, noise: Noise) -> None:
     check.close("weighted's block squares", squares_of, expected_squares, do=do, tolerance=1e-5, size=size**2)
     size = float(np.sqrt(np.square(eps).sum(axis=1).max() * dim))
     check.close("dot with one row for all", noise.dot(direction), eps @ direction[0], do=do, tolerance=1e-5, size=size)
-    check.close("dot with a row for each", noise.dot(table), (table * eps).sum(axis=1), do=do, tolerance=1e-5, size=size)
+    check.close(
+        "dot with a row for each", noise.dot(table), (table * eps).sum(axis=1), do=do, tolerance=1e-5, size=size
+    )
     check.close("norms are squared lengths of rows", noise.norms(), np.square(eps).sum(axis=1), do=do, tolerance=1e-5)
 
 
-def _check_threads(check: Check, sampler: Sampler, shape: tuple[int, int] | None) -> None:
-    n, dim = shape or (2 * sampler.block, -(-threads.SMALL // sampler.block) + 77)
-    noise, weights, table = sampler.noise(_KEY, n, dim), normals(2, 2, n), normals(3, n, dim)
-    out = np.empty((n, dim))
+def _check_threads(check: Check, noise: Noise) -> None:
+    n, dim = noise.n, noise.dim
+    weights, table, out = normals(2, 2, n), normals(3, n, dim), np.empty((n, dim))
 
     def everything() -> tuple[object, ...]:
         noise.displace(table[0], np.array([0.3]), 0, out)
-        return noise.rows(), out, moment(noise, weights, (1, 2), squares=True), noise.dot(table), noise.norms(), noise.weighted(table)
+        return (
+            noise.rows(),
+            out,
+            moment(noise, weights, (1, 2), squares=True),
+            noise.dot(table),
+            noise.norms(),
+            noise.weighted(table),
+        )
 
     with threads.limited(1):
         serial = bits(everything())
@@ -161,29 +188,45 @@ def _check_threads(check: Check, sampler: Sampler, shape: tuple[int, int] | None
             check.same("the number of threads changes no bit", everything(), serial, do=do)
 
 
-def _check_marginals(check: Check, sampler: Sampler) -> None:
-    blocks, dim = max(256, min(8192, 2**19 // (16 * sampler.block))), 16
-    eps = sampler.noise(_KEY, blocks * sampler.block, dim).rows().astype(np.float64)
-    by_block = eps.reshape(blocks, sampler.block, dim)
-    # Variances of eps, eps^2 and eps^4 under the normal law.
-    for power, mean, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (4, 3.0, 96.0)):
-        z = (np.mean(by_block**power, axis=0) - mean) * np.sqrt(blocks / variance)
-        _require_small(check, f"E eps^{power} = {mean} in every row of a block and every column", z)
-    for row in range(min(sampler.block, 8)):
-        z = by_block[:, row].T @ by_block[:, row] / np.sqrt(blocks)
-        _require_small(check, "columns are uncorrelated", z[~np.eye(dim, dtype=bool)])
-        powers = np.square(by_block[:, row]) - 1.0
-        z = powers.T @ powers / (2.0 * np.sqrt(blocks))
-        _require_small(check, "squares of columns are uncorrelated", z[~np.eye(dim, dtype=bool)])
+def _fourth(sampler: Sampler, dim: int) -> float | None:
+    """Return E eps^4 of an entry, where the law alone says it."""
+    return {Law.GAUSSIAN: 3.0, Law.SPHERE: 3.0 * dim / (dim + 2.0), Law.RADEMACHER: 1.0}.get(sampler.law)
 
 
-def _check_independence(check: Check, sampler: Sampler) -> None:
-    block, dim = sampler.block, 64
-    n = 16 * block
+def _units(sampler: Sampler, n: int, dim: int) -> Array:
+    """Return independent blocks of many generations, (units, block, dim)."""
+    generations = max(64, 4096 // n)
+    noises = [sampler.noise(Key(7, generation, STREAM), n, dim) for generation in range(generations)]
+    eps = np.concatenate([noise.rows() for noise in noises]).astype(np.float64)
+    return eps.reshape(-1, noises[0].block, dim)
 
+
+def _check_marginals(check: Check, sampler: Sampler, n: int, dim: int) -> None:
+    by_block = _units(sampler, n, dim)
+    for power, mean in ((1, 0.0), (2, 1.0)):
+        _require_mean(check, f"E eps^{power} = {mean} in every row of a block and every column", by_block**power, mean)
+    fourth = _fourth(sampler, dim)
+    if fourth is not None:
+        law = f"E eps^4 = {fourth:g}, as the law {sampler.law.value} has it"
+        _require_mean(check, law, (by_block**4).mean(axis=(1, 2)), fourth)
+    if sampler.law is Law.SPHERE:
+        lengths, do = np.square(by_block).sum(axis=2), "Divide by the length."
+        check.close("every row has length sqrt(d)", lengths, np.full_like(lengths, dim), do=do, tolerance=1e-5)
+    for row in range(min(by_block.shape[1], 8)):
+        one = by_block[:, row]
+        for lag in range(1, dim):
+            _require_mean(check, "columns are uncorrelated", (one[:, lag:] * one[:, :-lag]).mean(axis=1), 0.0)
+            if sampler.law is Law.GAUSSIAN:
+                squares = np.square(one) - 1.0
+                law = "squares of columns are uncorrelated"
+                _require_mean(check, law, (squares[:, lag:] * squares[:, :-lag]).mean(axis=1), 0.0)
+
+
+def _check_independence(check: Check, sampler: Sampler, n: int, dim: int) -> None:
     def rows(key: Key) -> Array:
         return sampler.noise(key, n, dim).rows().astype(np.float64)
 
+    block = sampler.noise(_KEY, n, dim).block
     others: dict[str, Callable[[int], Array]] = {
         "blocks": lambda g: np.roll(rows(Key(7, g, STREAM)), block, axis=0),
         "generations": lambda g: rows(Key(7, g + 1, STREAM)),
@@ -191,27 +234,30 @@ def _check_independence(check: Check, sampler: Sampler) -> None:
         "seeds (high half)": lambda g: rows(Key(7 + 2**32, g, STREAM)),
         "streams": lambda g: rows(Key(7, g, STREAM + 1)),
     }
+    if block == n:
+        del others["blocks"]
     for name, other in others.items():
-        products, squares = [], []
-        for generation in range(32):
-            a, b = rows(Key(7, generation, STREAM)), other(generation)
-            products.append((a * b).reshape(-1, block, dim).sum(axis=(1, 2)))
-            squares.append(((a * a - 1.0) * (b * b - 1.0)).reshape(-1, block, dim).sum(axis=(1, 2)))
-        for what, terms in (("rows", np.concatenate(products)), ("squares", np.concatenate(squares))):
-            error = float(np.sqrt(np.square(terms).mean() / terms.size))
-            _require_small(check, f"{what} of different {name} are uncorrelated", np.array([terms.mean() / max(error, 1e-300)]))
-            # Equal rows would make every term about block * dim.
-            typical = float(np.abs(terms).mean()) / (block * dim)
-            check.require(
-                typical < 0.5,
-                f"{what} of different {name} are independent",
-                got=f"mean |product| {typical:.2f}",
-                expected="< 0.5",
-                do="Put seed, generation, stream and row into the address of every number.",
-            )
+        several = [(rows(Key(7, generation, STREAM)), other(generation)) for generation in range(32)]
+        products = np.concatenate([(a * b).reshape(-1, block, dim).mean(axis=(1, 2)) for a, b in several])
+        squares = np.concatenate(
+            [((a * a - 1) * (b * b - 1)).reshape(-1, block, dim).mean(axis=(1, 2)) for a, b in several]
+        )
+        # Equal rows would make every product about 1.
+        typical = float(np.abs(products).mean())
+        check.require(
+            typical < 0.5,
+            f"rows of different {name} are independent",
+            got=f"mean |product| {typical:.2f}",
+            expected="< 0.5",
+            do="Put seed, generation, stream and row into the address of every number.",
+        )
+        _require_mean(check, f"rows of different {name} are uncorrelated", products, 0.0)
+        _require_mean(check, f"squares of rows of different {name} are uncorrelated", squares, 0.0)
 
 
-def _require_small(check: Check, law: str, z: Array) -> None:
-    worst = float(np.abs(z).max())
-    do = "Compare the law of the rows with the one that is declared; pass gaussian=False if it is another one."
+def _require_mean(check: Check, law: str, terms: Array, mean: float) -> None:
+    """Require that the mean over the first axis, of independent units, is ``mean`` within the errors of sampling."""
+    error = terms.std(axis=0) / np.sqrt(len(terms))
+    worst = float((np.abs(terms.mean(axis=0) - mean) / (error + 1e-7)).max())
+    do = "Compare the rows with the law that the sampler declares, or pass random=False for a design of fixed rows."
     check.require(worst < _Z, law, got=f"{worst:.1f} standard errors", expected=f"less than {_Z}", do=do)

@@ -68,7 +68,9 @@ def _shape(check: Check, shaping: Shaping, values: Array, population: Population
     check.same("shape does not change its arguments", values, kept, do=do)
     check.same("shape is pure", shaping.shape(values, population), bits(utilities), do=do)
     check.require(
-        utilities.shape == values.shape and utilities.dtype == np.float64 and (not finite or bool(np.isfinite(utilities).all())),
+        utilities.shape == values.shape
+        and utilities.dtype == np.float64
+        and (not finite or bool(np.isfinite(utilities).all())),
         "utilities are one finite number per row",
         got=utilities,
         expected=f"shape {values.shape}",
@@ -105,14 +107,23 @@ def _check_invariance(check: Check, shaping: Shaping, values: Array, population:
     order = np.argsort(normals(4, 1, population.n // block)[0])
     shuffled = _shape(check, shaping, values.reshape(-1, block)[order].reshape(-1), population)
     do = "Treat all rows alike, whatever their number."
-    check.close("blocks in another order have the same utilities", shuffled.reshape(-1, block), utilities.reshape(-1, block)[order], do=do)
+    check.close(
+        "blocks in another order have the same utilities",
+        shuffled.reshape(-1, block),
+        utilities.reshape(-1, block)[order],
+        do=do,
+    )
     if affine:
         do = "Divide by a spread of the values, or pass affine_invariant=False."
-        check.close("3 v + 7 has the utilities of v", _shape(check, shaping, 3.0 * values + 7.0, population), utilities, do=do)
+        check.close(
+            "3 v + 7 has the utilities of v", _shape(check, shaping, 3.0 * values + 7.0, population), utilities, do=do
+        )
     if shaping.ranks:
         do = "Use the order of the values and nothing else, or set ranks to False."
         for name, other in (("exp(v)", np.exp(values)), ("v^3", values**3), ("1e300 v", 1e300 * values)):
-            check.same(f"{name} has the utilities of v", _shape(check, shaping, other, population), bits(utilities), do=do)
+            check.same(
+                f"{name} has the utilities of v", _shape(check, shaping, other, population), bits(utilities), do=do
+            )
 
 
 def _check_failures(check: Check, shaping: Shaping, values: Array, population: Population) -> None:

@@ -110,7 +110,9 @@ def _check_start(check: Check, strategy: Strategy, dim: int, seeded: bool) -> No
     if seeded:
         other = strategy.ask(strategy.init(np.linspace(1.0, 2.0, dim), 4)).rows()
         do = "Put the seed into the key of the noise, or pass seeded=False."
-        check.require(not np.array_equal(rows, other), "other seeds give other candidates", got=other, expected="others", do=do)
+        check.require(
+            not np.array_equal(rows, other), "other seeds give other candidates", got=other, expected="others", do=do
+        )
 
 
 def _check_run(check: Check, strategy: Strategy, dim: int) -> None:
@@ -128,7 +130,9 @@ def _check_run(check: Check, strategy: Strategy, dim: int) -> None:
         check.same("ask is pure", strategy.ask(state).rows(), bits(rows), do=do)
         check.same("seeds are pure", strategy.ask(state).seeds, bits(seeds), do=do)
         check.same("tell is pure", strategy.tell(state, evals)[0], bits(after), do=do)
-        check.require(strategy.stop(state) == strategy.stop(state), "stop is pure", got="two answers", expected="one", do=do)
+        check.require(
+            strategy.stop(state) == strategy.stop(state), "stop is pure", got="two answers", expected="one", do=do
+        )
         check.same("ask, tell and stop do not change the state", state, before, do=do)
         check.same("tell does not change the values", evals.values, told, do=do)
         check.require(
@@ -165,7 +169,9 @@ def _check_failures(check: Check, strategy: Strategy, dim: int) -> None:
         before = bits(state)
         nothing = replace(evals, values=np.full(len(population), np.nan))
         do = "Raise esopt.EvaluationError before anything is changed."
-        check.raises(EvaluationError, lambda s=state, e=nothing: strategy.tell(s, e), "values all nan are an error", do=do)
+        check.raises(
+            EvaluationError, lambda s=state, e=nothing: strategy.tell(s, e), "values all nan are an error", do=do
+        )
         check.same("values all nan leave the state as it was", state, before, do=do)
         values = evals.values.copy()
         values[0] = np.nan
@@ -181,7 +187,11 @@ def _check_failures(check: Check, strategy: Strategy, dim: int) -> None:
             )
             return
         check.require(
-            np.isfinite(state.mean).all(), "one failure leaves the mean finite", got=state.mean, expected="numbers", do=do
+            np.isfinite(state.mean).all(),
+            "one failure leaves the mean finite",
+            got=state.mean,
+            expected="numbers",
+            do=do,
         )
 
 
@@ -199,7 +209,9 @@ def _check_ranks(check: Check, strategy: Strategy, dim: int) -> None:
     values[[0, -1]] = np.inf, -np.inf
     after, _ = strategy.tell(states[-1], replace(evals, values=values))
     do = "Rank infinite values like others."
-    check.require(np.isfinite(after.mean).all(), "infinite values are ranked", got=after.mean, expected="numbers", do=do)
+    check.require(
+        np.isfinite(after.mean).all(), "infinite values are ranked", got=after.mean, expected="numbers", do=do
+    )
 
 
 def _check_translation(check: Check, strategy: Strategy, dim: int) -> None:

@@ -16,10 +16,20 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An instance and the claims made for it."""
+    """An instance and the claims made for it; ``by_itself``, ``part`` is what makes one, without arguments."""
 
     part: Any
     claims: dict[str, Any] = field(default_factory=dict)
+    by_itself: bool = False
+
+    def build(self) -> Any:
+        """Return the instance."""
+        if not self.by_itself:
+            return self.part
+        try:
+            return self.part()
+        except (TypeError, ValueError) as error:
+            raise LookupError(f"{self.part.__name__} needs arguments: list it with an example.") from error
 
 
 def case(part: Any, **claims: Any) -> Case:
@@ -63,17 +73,10 @@ def makers(place: str, kind: type) -> list[Any]:
 
 def cases(found: Iterable[Any], listed: dict[Any, list[Case]]) -> list[Case]:
     """The listed settings of what was found, and what is not listed with its defaults."""
-    return [case for part in found for case in listed.get(part) or [_default(part)]]
-
-
-def _default(part: Any) -> Case:
-    try:
-        return Case(part())
-    except TypeError as error:
-        raise LookupError(f"{part.__name__} cannot be built without arguments ({error}): list it with an example.") from error
+    return [case for part in found for case in listed.get(part) or [Case(part, by_itself=True)]]
 
 
 def name(case: Case) -> str:
     """A short name for test ids."""
-    text = repr(case.part)
+    text = f"{case.part.__name__}()" if case.by_itself else repr(case.part)
     return text if len(text) < 60 else type(case.part).__name__

@@ -316,7 +316,11 @@ class Baseline:
 
     def prepare(self, population: Population, state: Any) -> Population:
         if self.mistake == "adds rows again and again":
-            extra = population.mean[None, :] if population.extra is None else np.concatenate([population.extra, population.mean[None, :]])
+            extra = (
+                population.mean[None, :]
+                if population.extra is None
+                else np.concatenate([population.extra, population.mean[None, :]])
+            )
             return replace(population, extra=extra, tags=(*population.tags, "again"))
         return population
 
@@ -562,7 +566,9 @@ class Evaluator:
             evals, state = Serial(self.objective, self.on_error).evaluate(population, state)
         except esopt.EvaluationError as error:
             if self.mistake == "forgets the row":
-                raise esopt.EvaluationError(f"an objective raised {type(error.__cause__).__name__} in generation 4") from error
+                raise esopt.EvaluationError(
+                    f"an objective raised {type(error.__cause__).__name__} in generation 4"
+                ) from error
             raise
         match self.mistake:
             case "arrives in another order":
@@ -610,7 +616,9 @@ def test_messages_say_what_to_do() -> None:
     with pytest.raises(ConformanceError) as error:
         check_rule(Rule("uphill"))
 
-    assert str(error.value).startswith("Rule(mistake='uphill') breaks a law: the first step goes downhill.\n  got step . gradient = 0.1")
+    assert str(error.value).startswith(
+        "Rule(mistake='uphill') breaks a law: the first step goes downhill.\n  got step . gradient = 0.1"
+    )
     assert str(error.value).endswith("Return the step that is added to the parameters: minus the gradient, not plus.")
 
 

@@ -34,9 +34,20 @@ SAMPLERS = cases(
     parts("samplers", Sampler),
     {
         esopt.Replay: [
-            case(esopt.Replay(DESIGN), shape=(4, 3)),
-            case(esopt.Replay(np.stack([DESIGN, -DESIGN], axis=1).reshape(8, 3), 2, True), shape=(8, 3)),
-        ]
+            case(esopt.Replay(DESIGN), n=4, dim=3, random=False),
+            case(esopt.Replay(np.stack([DESIGN, -DESIGN], axis=1).reshape(8, 3), 2, True), n=8, dim=3, random=False),
+        ],
+        esopt.Halton: [case(esopt.Halton(), max_dim=70), case(esopt.Halton(replicates=2), max_dim=20)],
+        esopt.Sobol: [case(esopt.Sobol(), max_dim=200), case(esopt.Sobol(replicates=2), max_dim=70)],
+        esopt.Orthogonal: [
+            case(esopt.Orthogonal()),
+            case(esopt.Orthogonal(3)),
+            case(esopt.Antithetic(esopt.Orthogonal(4))),
+        ],
+        esopt.LowRank: [
+            case(esopt.LowRank((5, 4)), dim=20),
+            case(esopt.LowRank(rank=3, shapes=((6, 5), (6,), (1, 6))), dim=42),
+        ],
     },
 )
 
@@ -62,7 +73,7 @@ BASELINES = cases(
 ESTIMATORS = cases(
     parts("estimators", Estimator),
     {
-        Score: [case(Score(base.part, scaled)) for base in BASELINES for scaled in (False, True)],
+        Score: [case(Score(base.build(), scaled)) for base in BASELINES for scaled in (False, True)],
         Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
     },
 )
@@ -134,7 +145,7 @@ def vectorized(chunk: int | None) -> Case:
         grad = objective.grad and over_rows(objective.grad)
         return esopt.Vectorized(replace(objective, f=over_rows(objective.f), grad=grad), chunk, on_error)
 
-    return case(make, rowwise=chunk == 1)
+    return case(make, rowwise=False)
 
 
 def compiled(threads: int | None) -> Case:
@@ -178,32 +189,32 @@ EVALUATORS = [
 
 @pytest.mark.parametrize("part", SAMPLERS, ids=name)
 def test_sampler(part: Case) -> None:
-    check_sampler(part.part, **part.claims)
+    check_sampler(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize("part", SHAPINGS, ids=name)
 def test_shaping(part: Case) -> None:
-    check_shaping(part.part, **part.claims)
+    check_shaping(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize("part", BASELINES, ids=name)
 def test_baseline(part: Case) -> None:
-    check_baseline(part.part, **part.claims)
+    check_baseline(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize("part", ESTIMATORS, ids=name)
 def test_estimator(part: Case) -> None:
-    check_estimator(part.part, **part.claims)
+    check_estimator(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize("part", RULES, ids=name)
 def test_rule(part: Case) -> None:
-    check_rule(part.part, **part.claims)
+    check_rule(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize("part", STRATEGIES, ids=name)
 def test_strategy(part: Case) -> None:
-    check_strategy(part.part, **part.claims)
+    check_strategy(part.build(), **part.claims)
 
 
 @pytest.mark.parametrize(("home", "maker"), EVALUATORS)
@@ -218,14 +229,18 @@ def test_every_evaluator_is_listed() -> None:
 
 def test_every_part_of_the_public_face_is_found() -> None:
     """What users import as a part was checked above: the scan looks where the parts are."""
-    checked = {type(c.part) for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STRATEGIES) for c in group}
+    checked = {
+        type(c.build()) for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STRATEGIES) for c in group
+    }
     protocols = (Sampler, Shaping, Baseline, Estimator, Rule, Strategy)
     public = [getattr(esopt, known) for known in esopt.__all__ if not known.startswith("_")]
     members = [[m for m in vars(p) if not m.startswith("_")] for p in protocols]
     missed = [
         value.__name__
         for value in public
-        if isinstance(value, type) and any(all(hasattr(value, m) for m in ms) for ms in members) and value not in checked
+        if isinstance(value, type)
+        and any(all(hasattr(value, m) for m in ms) for ms in members)
+        and value not in checked
     ]
 
     assert missed == []
@@ -239,8 +254,8 @@ def test_a_new_part_is_checked_without_being_listed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(home, "New", new, raising=False)
 
     assert new in parts("rules", Rule)
-    assert [type(found.part) for found in cases([new], {})] == [new]
+    assert [type(found.build()) for found in cases([new], {})] == [new]
 
     needy = type("Needy", (), {"__init__": lambda self, needed: None})
     with pytest.raises(LookupError, match="list it with an example"):
-        cases([needy], {})
+        cases([needy], {})[0].build()

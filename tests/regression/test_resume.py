@@ -62,7 +62,9 @@ def start(path: Path, **given: Any) -> subprocess.Popen[str]:
     settings = {"path": str(path), "strategy": "snes", "suicide": 0, "nap": 0.0, "evaluations": 300, "workers": None}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", CHILD, json.dumps({**settings, **given})]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -164,12 +166,16 @@ def test_killed_many_times(strategy: str, tmp_path: Path):
 def test_killed_with_worker_processes(tmp_path: Path):
     """f runs in workers there; the clock kills the parent."""
     path = tmp_path / "run.npz"
-    for seconds in (2.0, 3.0, 2.5):
-        process = start(path, workers=2, nap=0.004)
-        with process:
+    for seconds in (0.0, 0.3, 0.1):
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        with start(path, workers=2, nap=0.01, evaluations=1500) as process:
+            while not path.exists() or path.stat().st_mtime_ns == before:
+                time.sleep(0.01)
             time.sleep(seconds)
             process.kill()
-            process.communicate(timeout=120)
-    ended = finish(start(path, workers=3))
+            process.wait(timeout=120)
+            os.killpg(process.pid, signal.SIGKILL)  # the workers, which would wait for minutes
+        assert process.returncode == -signal.SIGKILL
+    ended = finish(start(path, workers=3, evaluations=1500))
 
-    assert ended["outcome"] == straight()
+    assert ended["outcome"] == straight("snes", 1500)

@@ -45,7 +45,11 @@ def fixed_baselines(dim: int, sigma: Array) -> dict[str, tuple[Score, Any, float
         "at mean (E3)": (Score(AtMean(), with_scale=True), None, float(problem.f(at))),
         "average (E2)": (average, ScoreState(MovingAverageState(0.65, 0.5)), 1.3),
         "average, true mean (E4)": (average, ScoreState(MovingAverageState(m, 1.0)), m),
-        "average, best (E5)": (average, ScoreState(MovingAverageState(m + np.trace(h) / dim, 1.0)), m + float(np.trace(h)) / dim),
+        "average, best (E5)": (
+            average,
+            ScoreState(MovingAverageState(m + np.trace(h) / dim, 1.0)),
+            m + float(np.trace(h)) / dim,
+        ),
         "leave one out, alone (E1)": (Score(LeaveOneOut(), with_scale=True), None, 0.0),
         "average, fresh and alone (E1)": (average, None, 0.0),
     }
@@ -133,7 +137,9 @@ def test_totals_are_those_of_the_theory() -> None:
     h1, h2, aa = np.trace(h), (h * h).sum(), a @ a
     q, m = sigma**2 * h2, c + 0.5 * sigma**2 * h1
     centred = (dim + 1) * aa + (dim / 2 + 2) * q
-    rows = {name: variances("scalar", dim, False, m - b, 1)["mean"].sum() for name, b in (("E1", 0.0), ("E3", c), ("E4", m))}
+    rows = {
+        name: variances("scalar", dim, False, m - b, 1)["mean"].sum() for name, b in (("E1", 0.0), ("E3", c), ("E4", m))
+    }
 
     assert rows["E1"] == pytest.approx(dim * m**2 / sigma**2 + centred + 2 * m * h1, rel=1e-14)
     assert rows["E3"] == pytest.approx((dim + 1) * aa + (dim + 4) / 4 * sigma**2 * (h1**2 + 2 * h2), rel=1e-14)
@@ -147,12 +153,16 @@ def test_totals_are_those_of_the_theory() -> None:
     at, ht = d * a, d[:, None] * h * d
     beta = 0.3
     d1 = 2 * dim * beta**2 + 8 * beta * np.trace(ht) + (2 * dim + 8) * (at @ at) + (dim + 8) * (ht * ht).sum()
-    assert variances("diagonal", dim, False, beta, 1)["scale"].sum() == pytest.approx(d1 + 5 * np.square(np.diag(ht)).sum(), rel=1e-14)
+    assert variances("diagonal", dim, False, beta, 1)["scale"].sum() == pytest.approx(
+        d1 + 5 * np.square(np.diag(ht)).sum(), rel=1e-14
+    )
 
 
 @pytest.mark.parametrize("pair", [False, True], ids=["rows", "pairs"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("baseline", [NoBaseline(), LeaveOneOut(), AtMean(), MovingAverage()], ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize(
+    "baseline", [NoBaseline(), LeaveOneOut(), AtMean(), MovingAverage()], ids=lambda b: type(b).__name__
+)
 def test_unbiased_on_a_cubic(baseline: Any, kind: str, pair: bool) -> None:
     """Two units in two dimensions: f - baseline times He_2 has degree 5."""
     found = exact.run(Score(baseline, with_scale=True), exact.cubic(2), kind, 2, 2, 3, pair=pair)

@@ -24,7 +24,9 @@ def order_statistics(n: int) -> Array:
 
     def mean(k: int) -> float:
         density = stats.beta(k, n - k + 1).pdf
-        return float(integrate.quad(lambda z: z * density(stats.norm.cdf(z)) * stats.norm.pdf(z), -9.0, 9.0, limit=200)[0])
+        return float(
+            integrate.quad(lambda z: z * density(stats.norm.cdf(z)) * stats.norm.pdf(z), -9.0, 9.0, limit=200)[0]
+        )
 
     return np.array([mean(k) for k in range(1, n + 1)])
 
@@ -64,7 +66,12 @@ def test_centered_ranks(n: int) -> None:
     gap = 2.0 * math.sqrt(3.0) / math.pi + 1.0 / 3.0 - 4.0 / math.pi
     variance = (2.0 * (n - 2) * gap + 2.0 - 4.0 / math.pi) / (8.0 * n * (n - 1))
 
-    check(estimates(CenteredRanks(), n), 1.0 / (2.0 * math.sqrt(math.pi)), variance, (D - 1) * (n + 1) / (12.0 * n * (n - 1)))
+    check(
+        estimates(CenteredRanks(), n),
+        1.0 / (2.0 * math.sqrt(math.pi)),
+        variance,
+        (D - 1) * (n + 1) / (12.0 * n * (n - 1)),
+    )
 
 
 @pytest.mark.parametrize("n", [3, 10])

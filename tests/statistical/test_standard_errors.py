@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from esopt import Antithetic, AtMean, Bonnet, Evals, Gaussian, Key, LeaveOneOut, MovingAverage, NoBaseline, Population, Score
+from esopt import (
+    Antithetic,
+    AtMean,
+    Bonnet,
+    Evals,
+    Gaussian,
+    Key,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    Population,
+    Score,
+)
 from esopt.baselines.moving_average import MovingAverageState
 from esopt.estimators.score import ScoreState
 from esopt.protocols import Estimator
@@ -59,7 +71,9 @@ def estimators(value: float) -> dict[str, tuple[Estimator, Any]]:
     }
 
 
-def collect(problem: Any, mean: Array, scale: Any, sampler: str, blocks: int, generations: int) -> dict[str, dict[str, tuple[Array, Array, Array]]]:
+def collect(
+    problem: Any, mean: Array, scale: Any, sampler: str, blocks: int, generations: int
+) -> dict[str, dict[str, tuple[Array, Array, Array]]]:
     """For every estimator and every part of the gradient: estimates (generations, ...), standard errors, and the truth."""
     sigma = np.broadcast_to(np.asarray(scale), mean.shape)
     by_log = problem.log_scale_gradient(mean, sigma)
@@ -77,7 +91,11 @@ def collect(problem: Any, mean: Array, scale: Any, sampler: str, blocks: int, ge
         evals = Evals(problem.f(x), problem.grad(x))
         for name, (estimator, state) in several.items():
             g, _ = estimator.estimate(population, evals, state)
-            pairs = {"mean": (g.mean, g.mean_stderr), "scale": (g.scale, g.scale_stderr), "value": (g.value, g.value_stderr)}
+            pairs = {
+                "mean": (g.mean, g.mean_stderr),
+                "scale": (g.scale, g.scale_stderr),
+                "value": (g.value, g.value_stderr),
+            }
             for part, pair in pairs.items():
                 found[name][part].append(pair)
     out: dict[str, dict[str, tuple[Array, Array, Array]]] = {}
@@ -111,7 +129,9 @@ def test_standardised_errors_have_variance_one(sampler: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["scalar", "diagonal"])
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
-@pytest.mark.parametrize("problem", [Exponential(np.array([0.8, -0.5, 0.3])), Cosine(np.array([1.1, -0.7, 0.4]))], ids=["exp", "cos"])
+@pytest.mark.parametrize(
+    "problem", [Exponential(np.array([0.8, -0.5, 0.3])), Cosine(np.array([1.1, -0.7, 0.4]))], ids=["exp", "cos"]
+)
 def test_unbiased_on_functions_that_are_no_polynomials(problem: Any, sampler: str, kind: str) -> None:
     """4096 blocks, 60 seeds: within 4 standard errors, and half or twice the truth would be off by more than 10."""
     mean, scale = np.array([0.6, -0.2, 0.9]), 0.8 if kind == "scalar" else np.array([0.9, 0.7, 1.0])

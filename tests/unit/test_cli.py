@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import esopt
 from esopt import cli
 from esopt.rl import Policy, Progress, evaluate
-from esopt.rl.train import train
+from esopt.rl.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--generations", "2", "--episodes", "3", "--seed", "5"]
@@ -65,7 +65,7 @@ def test_options_reach_the_run(tmp_path, monkeypatch):
         seen.update(settings, env=env)
         return train(env, **settings | {"workers": 1})
 
-    monkeypatch.setattr("esopt.rl.train.train", spy)
+    monkeypatch.setattr("esopt.rl.training.train", spy)
     status, out, _ = run(
         *("Pendulum-v1", "--seed", "3", "--steps", "3300", "--n", "6", "--sigma", "0.5", "--workers", "2"),
         *("--episodes", "2", "--strategy", "openai_es", "--target", "-1", "--out", str(tmp_path / "x")),
@@ -116,7 +116,7 @@ def test_what_users_can_mend_is_one_message(tmp_path, monkeypatch, case: str):
 
 
 def test_out_is_checked_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("esopt.rl.train.train", lambda *a, **k: pytest.fail("trained for nothing"))
+    monkeypatch.setattr("esopt.rl.training.train", lambda *a, **k: pytest.fail("trained for nothing"))
     (tmp_path / "file").write_text("")
     status, _, error = run("--out", str(tmp_path / "file" / "deeper"))
 
@@ -128,7 +128,7 @@ def test_interrupt_before_the_end_is_said(tmp_path, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("esopt.rl.train.train", interrupted)
+    monkeypatch.setattr("esopt.rl.training.train", interrupted)
     status, _, error = run("--out", str(tmp_path / "x"))
 
     assert status == 130
@@ -167,4 +167,4 @@ def test_display_on_a_terminal_is_live():
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).strip().splitlines()[-1].split()
 
     assert "\x1b[?25l" in text  # hides the cursor while the table is redrawn
-    assert last == ["2", "199.0", "25.5", "33.5", "32", "8,000", "3,000", "-"]
+    assert last == ["2", "199.0", "25.5", "33.5", "32", "8,000", "4,000", "-"]

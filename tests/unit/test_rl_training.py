@@ -12,7 +12,7 @@ from scipy import stats
 import esopt
 from esopt.rl import Policy, Progress, draw_curve
 from esopt.rl.rollout import CHECK, FINAL, TRAIN
-from esopt.rl.train import PATIENCE, t_interval, train
+from esopt.rl.training import PATIENCE, t_interval, train
 
 
 class Aim(gym.Env):
@@ -242,3 +242,13 @@ def test_curve_draws_the_history(tmp_path, monkeypatch):
     assert axes.get_title() == "a title"
     draw_curve(history, tmp_path / "again.png", title="a title", target=2.5)
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+
+
+def test_face_of_the_package():
+    import esopt.rl
+
+    assert esopt.rl.__all__ == sorted(esopt.rl._HOMES)
+    for name, home in esopt.rl._HOMES.items():
+        assert getattr(esopt.rl, name).__module__ == f"esopt.rl.{home}"
+    with pytest.raises(AttributeError, match="has no attribute 'Polcy'"):
+        esopt.rl.Polcy
