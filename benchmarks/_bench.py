@@ -198,11 +198,11 @@ def main(name: str, run: Callable[[Report, argparse.Namespace], None], doc: str 
     if limit:
         parser.add_argument("--core", type=int, default=None, help="processor to stay on; the last one by default")
     args = parser.parse_args()
-    if args.save and args.quick:
-        parser.error("--quick figures are not to be kept: leave out --save")
+    if args.save and (args.quick or args.only):
+        parser.error("a results file holds one whole run: leave out --save, or --quick and --only")
     if limit:
         one_thread(args.core)
-    report = Report(name, {"rounds": args.rounds, "only": args.only, "load before": os.getloadavg()[0]})
+    report = Report(name, {"rounds": args.rounds, "load before": os.getloadavg()[0]})
     run(report, args)
     report.options["load after"] = os.getloadavg()[0]
     if args.save:

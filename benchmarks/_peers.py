@@ -19,8 +19,8 @@ KEYS = 64
 class Peer:
     """A minimiser that starts at (1, ..., 1).
 
-    ``ask()`` returns rows (n, d), ``tell(values)`` takes the values of the last rows, ``mean()`` returns (d,). ``fused``
-    is a whole generation with given values in one compiled call, where the library can do that.
+    ``ask()`` returns rows (n, d), ``tell(values)`` takes the values of the last rows, ``mean()`` returns (d,).
+    ``fused`` is a whole generation with given values in one compiled call, where the library can do that.
     """
 
     name: str

@@ -3,8 +3,8 @@
     python benchmarks/bench_memory.py [--quick] [--save]
 
 Every case runs in a fresh process: imports, a tiny problem that compiles or loads everything, then a reading, then x0,
-the optimizer and five generations. Growth is the peak of the resident set above that reading: x0, the optimizer's state,
-error bars and the buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
+the optimizer and five generations. Growth is the peak of the resident set above that reading: x0, the optimizer's
+state, error bars and the buffers of two threads all count. Rows are not materialised by esopt; evosax has no other way.
 """
 
 from __future__ import annotations

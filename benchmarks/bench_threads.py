@@ -3,7 +3,7 @@
     python benchmarks/bench_threads.py [--quick] [--save]
 
 Needs two idle processors: on a busy machine the wall clock says nothing about this. The column "CPU" is the time of the
-calling thread, which does all of the serial part and a share of the parallel part. Equal bits of both are checked first.
+calling thread, which does all of the serial part and a share of the rest. Both give equal bits, which is checked.
 """
 
 from __future__ import annotations

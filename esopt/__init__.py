@@ -71,6 +71,8 @@ _HOMES = {
     "openai_es": "strategies.named",
     "pgpe": "strategies.named",
     "project": "noise",
+    "smoothed_gradient": "smoothing",
+    "smoothed_value": "smoothing",
     "snes": "strategies.named",
 }
 
@@ -132,6 +134,8 @@ if TYPE_CHECKING:
     from .shaping import RecombinationWeights as RecombinationWeights
     from .shaping import Standardize as Standardize
     from .shaping import TopFraction as TopFraction
+    from .smoothing import smoothed_gradient as smoothed_gradient
+    from .smoothing import smoothed_value as smoothed_value
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.named import ars as ars

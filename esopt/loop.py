@@ -23,6 +23,7 @@ from .records import Evals, Info, Population, Step
 from .result import Result
 from .rules.adam import Adam
 from .samplers.gaussian import Gaussian
+from .schedules import ExponentialDecay
 from .strategies.gradient_es import GradientES
 from .strategies.named import snes
 
@@ -31,9 +32,10 @@ _FINAL = 2**32 - 1
 
 
 def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strategy:
-    """Return what minimize() uses unless told otherwise: SNES, or Bonnet with Adam where there are gradients."""
+    """Return the default: SNES; with gradients, Bonnet with Adam and a shrinking sigma."""
     if gradients:
-        return GradientES(sigma=0.01 if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.02))
+        shrinking = ExponentialDecay(0.1, 0.5, every=100, end=1e-6)
+        return GradientES(sigma=shrinking if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
     return snes(sigma=0.5 if sigma is None else sigma)
 
 
@@ -95,8 +97,8 @@ def minimize(
         the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam if ``grad`` is given.
-    sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (0.1
-        with ``grad``).
+    sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
+        ``grad``, where it does not adapt: 0.1, halved every 100 generations).
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.

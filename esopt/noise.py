@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._kernels import gaussian, seeds, threads, tiles
+from . import _tiled
+from ._kernels import gaussian, seeds, threads
 
 if TYPE_CHECKING:
     from .protocols import Sampler
@@ -27,7 +27,8 @@ Share = Literal["pair", "generation", "none"]
 SEARCH, EVAL, INIT, BENCH = 0, 1, 2, 3
 """Streams of the library; numbers from 16 on are the user's."""
 
-_TILE_ROWS, _TILE_COLUMNS = 64, 4096
+_TILE_ROWS = 64
+_TILE_COLUMNS = 4096
 
 
 class Key(NamedTuple):
@@ -226,7 +227,7 @@ class Philox:
 
     def displace(self, mean: Array, scale: Array, start: int, out: NDArray[Any]) -> None:
         if not self.sampler.fused:
-            _displace(self, mean, scale, start, out)
+            _tiled.displace(self, mean, scale, start, out)
             return
         if not mean.flags.writeable:
             mean = mean.copy()  # another type to numba, and another compilation
@@ -236,9 +237,9 @@ class Philox:
 
     def moments(self, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
         if not self.sampler.fused:
-            return _moments(self, weights, degrees, squares)
+            return _tiled.moments(self, weights, degrees, squares)
         vectors, units = len(weights), self.n // 2 if self.mirrored else self.n
-        kinds = _degree_array(tuple(degrees))
+        kinds = _tiled.degree_array(tuple(degrees))
         coefficients, largest = np.empty((vectors, units), np.float32), np.empty(vectors)
         gaussian.fold(np.ascontiguousarray(weights), kinds, self.mirrored, coefficients, largest)
         sums = np.zeros((vectors, self.dim))
@@ -252,8 +253,8 @@ class Philox:
 
     def dot(self, rows: Array) -> Array:
         if not self.sampler.fused:
-            return _dot(self, rows)
-        rows = _check_rows(self, rows, one=True)
+            return _tiled.dot(self, rows)
+        rows = _tiled.check_rows(self, rows, one=True)
         base = rows[::2] if self.mirrored and len(rows) > 1 else rows
         kernel = gaussian.dot_parallel if threads.parallel(self.n * self.dim) else gaussian.dot
         if not self.mirrored:
@@ -271,7 +272,7 @@ class Philox:
 
     def norms(self) -> Array:
         if not self.sampler.fused:
-            return _norms(self)
+            return _tiled.norms(self)
         out = np.empty(self.n // 2 if self.mirrored else self.n)
         kernel = gaussian.norms_parallel if threads.parallel(out.size * self.dim) else gaussian.norms
         kernel(self.dim, *self._address, out)
@@ -279,8 +280,8 @@ class Philox:
 
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
         if not self.sampler.fused:
-            return _weighted(self, rows, squares)
-        rows = _check_rows(self, rows)
+            return _tiled.weighted(self, rows, squares)
+        rows = _tiled.check_rows(self, rows)
         base = rows[::2] - rows[1::2] if self.mirrored else rows
         out, block_squares = np.zeros(self.dim), np.zeros(self.dim if squares else 0)
         kernel = gaussian.weighted_parallel if threads.parallel(base.size) else gaussian.weighted
@@ -299,11 +300,6 @@ class Philox:
 
     def resize(self, n: int) -> Philox:
         return replace(self, n=n)
-
-
-@cache
-def _degree_array(degrees: tuple[int, ...]) -> NDArray[np.int64]:
-    return np.array(degrees, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,19 +338,19 @@ class Given:
         return self.given[start:stop]
 
     def displace(self, mean: Array, scale: Array, start: int, out: NDArray[Any]) -> None:
-        _displace(self, mean, scale, start, out)
+        _tiled.displace(self, mean, scale, start, out)
 
     def moments(self, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
-        return _moments(self, weights, degrees, squares)
+        return _tiled.moments(self, weights, degrees, squares)
 
     def dot(self, rows: Array) -> Array:
-        return _dot(self, rows)
+        return _tiled.dot(self, rows)
 
     def norms(self) -> Array:
-        return _norms(self)
+        return _tiled.norms(self)
 
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
-        return _weighted(self, rows, squares)
+        return _tiled.weighted(self, rows, squares)
 
     def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
         yield slice(0, self.n), slice(0, self.dim), self.given
@@ -363,52 +359,3 @@ class Given:
         if n > self.n:
             raise ValueError(f"Given noise has {self.n} rows and cannot grow to {n}. Pass more rows.")
         return replace(self, given=self.given[:n])
-
-
-def _check_rows(noise: Noise, rows: Array, *, one: bool = False) -> Array:
-    """Return ``rows`` as the C-contiguous float64 (n, d) array that kernels read without looking."""
-    if rows.shape != (noise.n, noise.dim) and not (one and rows.shape == (1, noise.dim)):
-        raise ValueError(
-            f"got rows of shape {rows.shape} for noise of shape {(noise.n, noise.dim)}. Pass one row for each."
-        )
-    return np.ascontiguousarray(rows, np.float64)
-
-
-def _displace(noise: Noise, mean: Array, scale: Array, start: int, out: NDArray[Any]) -> None:
-    out[...] = mean + scale * noise.rows(start, start + len(out)).astype(np.float64)
-
-
-def _moments(noise: Noise, weights: Array, degrees: Sequence[int], squares: bool) -> tuple[Array, Array]:
-    sums = np.zeros((len(weights), noise.dim))
-    block_squares = np.zeros((len(weights) if squares else 0, noise.dim))
-    kinds, table = _degree_array(tuple(degrees)), np.ascontiguousarray(weights)
-    for rows, columns, tile in noise.tiles():
-        tiles.moments(tile, table, kinds, noise.block, rows.start, columns.start, sums, block_squares)
-    return sums, block_squares
-
-
-def _dot(noise: Noise, rows: Array) -> Array:
-    rows = _check_rows(noise, rows, one=True)
-    out = np.zeros(noise.n)
-    for at, columns, eps in noise.tiles():
-        out[at] += np.einsum("ij,ij->i", rows[at if len(rows) > 1 else slice(0, 1), columns], eps)
-    return out
-
-
-def _norms(noise: Noise) -> Array:
-    out = np.zeros(noise.n)
-    for at, _, eps in noise.tiles():
-        out[at] += np.square(eps, dtype=np.float64).sum(axis=1)
-    return out
-
-
-def _weighted(noise: Noise, rows: Array, squares: bool) -> tuple[Array, Array]:
-    rows = _check_rows(noise, rows)
-    out, block_squares = np.zeros(noise.dim), np.zeros(noise.dim if squares else 0)
-    for at, columns, eps in noise.tiles():
-        terms = rows[at, columns] * eps
-        by_block = terms.reshape(-1, noise.block, terms.shape[1]).sum(axis=1)
-        out[columns] += by_block.sum(axis=0)
-        if squares:
-            block_squares[columns] += (by_block * by_block).sum(axis=0)
-    return out, block_squares

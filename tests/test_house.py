@@ -27,6 +27,7 @@ FLOORS = {
     "_tree": 0,
     "errors": 0,
     "noise": 1,
+    "_tiled": 1,
     "checkpoint": 1,
     "records": 2,
     "protocols": 2,

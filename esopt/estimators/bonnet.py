@@ -62,7 +62,7 @@ class Bonnet:
         weight = 1.0 / (blocks * noise.block)
         used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
         by_block = used.reshape(-1, noise.block, noise.dim).sum(axis=1) * weight
-        mean, mean_stderr = divide_with_error(by_block.sum(axis=0), np.einsum("ij,ij->j", by_block, by_block), blocks)
+        mean, mean_stderr = _sum_with_error(by_block, blocks)
         scale, scale_stderr = self._scale(population, used, weight, blocks) if self.with_scale else (None, None)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
@@ -73,3 +73,16 @@ class Bonnet:
         if isinstance(sigma, float):
             return scalar_with_error(noise.dot(grads) * weight, noise.block, blocks, 1.0)
         return divide_with_error(*noise.weighted(grads * (sigma * weight), squares=True), blocks)
+
+
+def _sum_with_error(by_block: Array, blocks: int) -> tuple[Array, Array]:
+    """Return the sum over blocks, (d,), and its standard error, with deviations taken first: exact agreement gives 0.
+
+    Rows of unusable blocks are zero and count neither way.
+    """
+    total = by_block.sum(axis=0)
+    if blocks < 2:
+        return total, np.full_like(total, np.nan)
+    deviations = by_block - total / blocks
+    squares = np.einsum("ij,ij->j", deviations, deviations) - (len(by_block) - blocks) * (total / blocks) ** 2
+    return total, np.sqrt(np.maximum(squares, 0.0) * (blocks / (blocks - 1)))

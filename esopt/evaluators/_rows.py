@@ -20,6 +20,7 @@ Seeds = NDArray[np.int64] | None
 POPULATION = "population = es.population() of that generation (or strategy.ask(state))"
 GO_ON = 'Pass on_error="nan" to count such candidates as failed and go on.'
 
+_VALUES = frozenset({"values"})
 _CHUNK_ROWS = 64
 _CHUNK_NUMBERS = 1 << 20
 
@@ -45,6 +46,8 @@ def check_count(name: str, count: object) -> None:
 
 def wants_grads(population: Population, objective: Objective, evaluator: object) -> bool:
     """Whether the population asks for gradients; an error where it asks for more than there is."""
+    if population.needs == _VALUES:
+        return False
     name = type(evaluator).__name__
     unknown = population.needs - {"values", "grads"}
     if unknown:

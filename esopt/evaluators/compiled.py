@@ -31,21 +31,22 @@ from ._rows import (
 )
 from .serial import Serial
 
-# Below the first, threads cost more than they save; from the second on they pay even on a busy machine.
+# Less is not worth a thread: waking one takes some microseconds.
 _SERIAL_SECONDS = 30e-6
-_PARALLEL_SECONDS = 2e-3
+# How much an estimate may rise in one measurement, and how rarely the slower way is tried again.
+_RISE, _RETRY = 1.25, 50.0
 # Kernels cannot be interrupted, so that Ctrl-C is looked at this often.
 _SLICE_SECONDS = 0.25
 
 # A shorter measurement says nothing.
 _PROBE_SECONDS = 100e-6
 
-_NO_SEEDS = np.empty(0, np.int64)
+_NO_NUMBERS, _NO_ROWS = np.empty(0, np.int64), np.empty((0, 0))
 
 
 @dataclass
 class _Live:
-    """What belongs to this process, not to a checkpoint: machine code, and measured seconds per unit (0: not yet)."""
+    """What belongs to this process, not to a checkpoint: machine code, and what a unit costs in seconds."""
 
     value: Any = None
     gradient: Any = None
@@ -53,6 +54,8 @@ class _Live:
     known: bool = False
     serial: float = 0.0
     parallel: float = 0.0
+    threads: bool = False
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,13 @@ class Compiled:
             return Serial(objective, self.on_error).evaluate(population, state)
         if self._live.value is None or (grads and self._live.gradient is None):
             self._compile(objective, grads)
-        total, dim = len(population), population.dim
+        total = len(population)
         found = _Found(
-            population.seeds if objective.seeded else _NO_SEEDS,
+            population.seeds if objective.seeded else _NO_NUMBERS,
             np.empty(total),
             np.empty(total, np.int64),
-            np.empty((total if grads else 0, dim)),
-            np.empty(total if grads else 0, np.int64),
+            np.empty((total, population.dim)) if grads else _NO_ROWS,
+            np.empty(total, np.int64) if grads else _NO_NUMBERS,
         )
         if self.threads is None:
             failed = self._evaluate(population, found)
@@ -163,7 +166,7 @@ class Compiled:
         if isinstance(noise, Philox) and noise.sampler.fused:
             n, mirrored, key = noise.n, noise.mirrored, noise.key
             mean, scale = _plain(population.mean), _plain(np.asarray(population.scale, np.float64).reshape(-1))
-            rows = np.empty((0, mean.size)) if extra is None else _plain(extra)
+            rows = _NO_ROWS if extra is None else _plain(extra)
             address = key.generation, key.stream, np.uint64(key.seed)
             units = (n + 1) // 2 if mirrored else n
             return self._run(units + len(rows), (*addresses, mean, scale, n, mirrored, *address, rows, *found))
@@ -201,23 +204,24 @@ class Compiled:
         return max(1, int((_SLICE_SECONDS if live.known else _PROBE_SECONDS) / each)) if each else 1
 
     def _learn(self, parallel: bool, count: int, seconds: float) -> None:
-        """Average what a unit costs; where the choice is close, the old speed of the other way fades."""
+        """Keep what a unit costs. Other work on the machine only ever adds to it, so that a rise is believed slowly."""
         live, each = self._live, seconds / count
-        fading = 0.99 if count * live.serial < _PARALLEL_SECONDS else 1.0
         if parallel:
-            live.parallel += (each - live.parallel) * (0.2 if live.parallel else 1.0)
-            live.serial *= fading
+            live.parallel = min(each, _RISE * live.parallel) if live.parallel else each
         else:
-            live.serial += (each - live.serial) * (0.2 if live.known else 1.0)
+            live.serial = min(each, _RISE * live.serial) if live.known else each
             live.known = live.known or seconds > _PROBE_SECONDS / 2
-            live.parallel *= fading
+        live.spent = live.spent + seconds if live.threads == parallel else seconds
+        live.threads = parallel
 
     def _wants_threads(self, units: int) -> bool:
+        """Take the faster way, and the other one when a try would cost little of what was spent since the last."""
         live = self._live
-        total = units * live.serial
-        if not live.known or live.threaded or units == 1 or total < _SERIAL_SECONDS:
+        if not live.known or live.threaded or units == 1 or units * live.serial < _SERIAL_SECONDS:
             return False
-        return total > _PARALLEL_SECONDS or live.parallel < live.serial
+        faster = live.parallel < live.serial
+        other = live.serial if faster else live.parallel
+        return not faster if live.threads == faster and live.spent > _RETRY * units * other > 0.0 else faster
 
     def _report(self, found: _Found, objective: Objective, population: Population) -> Table:
         """Count the failures, or raise the first one."""

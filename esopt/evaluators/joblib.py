@@ -161,12 +161,8 @@ class Joblib:
         """Stop the workers; the next evaluation would start new ones."""
         live, parallel = self._live, self._live.parallel
         live.parallel, live.payload, live.token, live.limits = None, b"", "", None
-        if parallel is None:
-            return
-        executor = getattr(parallel._backend, "_workers", None)
-        parallel.__exit__(None, None, None)
-        if executor is not None and hasattr(executor, "shutdown"):
-            executor.shutdown(wait=True)
+        if parallel is not None:
+            parallel.__exit__(None, None, None)
 
     def _evaluate(self, population: Population, objective: Objective, table: Table) -> list[Fault]:
         """Fill ``table`` in the order in which results arrive; return what stopped the tasks, if anything did."""
@@ -221,46 +217,53 @@ class Joblib:
             if stopped:
                 return
             if live.shared:
-                yield call(task, objective, "", b"")
+                yield call(task, objective, "", b"", self._limited)
             else:
                 yield call(task, None, live.token, live.payload if number < payloads else b"")
 
     def _open(self, objective: Objective) -> None:
         """Enter a joblib context that stays open, and prepare what its workers will need."""
-        from joblib import Parallel, cpu_count, parallel_config
+        from joblib import Parallel, parallel_config
         from joblib.parallel import get_active_backend
 
-        live = self._live
-        threads = self.threads_per_worker or max(1, cpu_count() // self.workers)
-        settings: dict[str, Any] = {}
-        with parallel_config(backend=self.backend, n_jobs=self.workers):
-            backend, _ = get_active_backend()
-        if backend.supports_inner_max_num_threads:
-            settings["inner_max_num_threads"] = threads
+        live, backend = self._live, None
+        if self.backend != "loky":
+            with parallel_config(backend=self.backend, n_jobs=self.workers):
+                backend, _ = get_active_backend()
         live.shared = bool(getattr(backend, "supports_sharedmem", False))
-        options: dict[str, Any] = {}
         if not live.shared:
-            live.token, live.payload = os.urandom(16).hex(), _pack_objective(objective, threads)
-            if self.backend == "loky":
-                options = {"initializer": _receive, "initargs": (live.token, live.payload)}
-        answers = "generator_unordered" if backend.supports_return_generator else "list"
-        with parallel_config(backend=self.backend, n_jobs=self.workers, **settings):
-            parallel = Parallel(n_jobs=self.workers, return_as=answers, batch_size=1, max_nbytes=None, **options)
+            live.token, live.payload = os.urandom(16).hex(), _pack_objective(objective, self._threads)
+        if backend is None:
+            from ._processes import Processes
+
+            backend = Processes(self._threads, _receive, (live.token, live.payload))
+        parallel = Parallel(
+            n_jobs=self.workers,
+            backend=backend,
+            return_as="generator_unordered" if backend.supports_return_generator else "list",
+            batch_size=1,
+            max_nbytes=None,
+        )
         parallel.__enter__()
         live.parallel = parallel
 
-    def _limited(self) -> AbstractContextManager[Any]:
-        """Limit the threads of linear algebra while worker threads share this process with it."""
-        if not self._live.shared:
-            return nullcontext()
+    @property
+    def _threads(self) -> int:
+        """Threads of linear algebra in each worker."""
         from joblib import cpu_count
-        from threadpoolctl import ThreadpoolController
 
-        if self._live.limits is None:
-            self._live.limits = ThreadpoolController()
-        limit: AbstractContextManager[Any] = self._live.limits.limit(
-            limits=self.threads_per_worker or max(1, cpu_count() // self.workers)
-        )
+        return self.threads_per_worker or max(1, int(cpu_count()) // self.workers)
+
+    def _limited(self, api: str | None = None) -> AbstractContextManager[Any]:
+        """Limit the threads of linear algebra in this process (OpenMP: of this thread) while it has worker threads."""
+        live = self._live
+        if not live.shared:
+            return nullcontext()
+        if live.limits is None:
+            from threadpoolctl import ThreadpoolController
+
+            live.limits = ThreadpoolController()
+        limit: AbstractContextManager[Any] = live.limits.limit(limits=self._threads, user_api=api)
         return limit
 
 
@@ -319,7 +322,13 @@ def _known_objective(token: str) -> Objective | None:
     return known
 
 
-def _work(task: _Task, objective: Objective | None, token: str, payload: bytes) -> _Answer:
+def _work(
+    task: _Task,
+    objective: Objective | None,
+    token: str,
+    payload: bytes,
+    limited: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> _Answer:
     """In a worker: evaluate one task with serial kernels."""
     from .._kernels import threads
 
@@ -330,7 +339,7 @@ def _work(task: _Task, objective: Objective | None, token: str, payload: bytes) 
         return _Answer(task, task.start, None, None)
     table = Table.empty(task.stop - task.start, task.dim, task.grads)
     fault = None
-    with threads.limited(1):
+    with threads.limited(1), limited("openmp"):
         for first, rows in _pieces(task):
             at = first - task.start
             seeds = None if task.seeds is None else task.seeds[at : at + len(rows)]

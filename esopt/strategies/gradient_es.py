@@ -31,7 +31,7 @@ class Radius:
     norm: float
 
 
-def _check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
+def check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
     """Return ``sigma`` as a float, (d,) floats or the radius it was.
 
     Raises
@@ -144,7 +144,7 @@ class GradientES:
         for name in _PARTS:
             _check_part(name, getattr(self, name))
         if not callable(self.sigma):
-            object.__setattr__(self, "sigma", _check_sigma(self.sigma))
+            object.__setattr__(self, "sigma", check_sigma(self.sigma))
         elif self.scale_rule is not None:
             raise ValueError("sigma is a schedule and scale_rule would change it too. Give one of them.")
         block = self.sampler.block
@@ -229,7 +229,7 @@ class GradientES:
         return after, Info(state.generation, gradient, evals.failures)
 
     def stop(self, state: GradientState) -> dict[str, float]:
-        """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma no usable number, or all rows equal the mean)."""
+        """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma no usable number, or lost in rounding)."""
         reasons: dict[str, float] = {}
         total = float(state.mean.sum())
         if not math.isfinite(total) and not np.isfinite(state.mean).all():

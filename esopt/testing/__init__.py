@@ -8,8 +8,8 @@
         check_rule(MyRule(lr=0.1))
 
 Every ``check_*`` takes an instance, and claims that go beyond its protocol by keyword. It returns nothing, or raises
-:class:`ConformanceError`, an AssertionError that says which law is broken, what came out, what should have, and what to do.
-Numbers are fixed, so a part passes always or never.
+:class:`ConformanceError`, an AssertionError that says which law is broken, what came out, what should have, and what
+to do. Numbers are fixed, so a part passes always or never.
 """
 
 from ._check import ConformanceError

@@ -15,7 +15,8 @@ from ..records import Evals, Population
 class Problem:
     """f of rows (n, d), its gradients, and the gradients of J(mean, sigma) = E f(mean + sigma * eps).
 
-    ``mean_gradient(mean, sigma)`` is dJ/dmean and ``log_scale_gradient(mean, sigma)`` dJ/dlog(sigma_i), (d,) each, for sigma (d,).
+    ``mean_gradient(mean, sigma)`` is dJ/dmean and ``log_scale_gradient(mean, sigma)`` dJ/dlog(sigma_i), (d,) each,
+    for sigma (d,).
     """
 
     name: str

@@ -20,8 +20,8 @@ _SIGMA = 0.7
 def check_baseline(baseline: Baseline, *, shift_invariant: bool = False) -> None:
     """Check that ``baseline`` keeps the laws of :class:`esopt.protocols.Baseline`.
 
-    The expected gradient does not change: exactly, over Gauss-Hermite nodes in place of the noise, from a fresh state and from one that
-    has learned, with and without failures. A value never influences its own block's baseline.
+    The expected gradient does not change: exactly, over Gauss-Hermite nodes in place of the noise, from a fresh state
+    and from one that has learned, with and without failures. A value never influences its own block's baseline.
 
     Parameters
     ----------
@@ -122,8 +122,8 @@ def _check_shift(check: Check, baseline: Baseline, population: Population, state
 def _check_expectation(check: Check, baseline: Baseline, state: State, block: int) -> None:
     """Average the score estimate over every combination of Gauss-Hermite nodes: exact for polynomials of low degree.
 
-    Nodes have mean 0 and variance 1, and their product measure makes rows independent; so this is exact for any function of
-    the other blocks as well.
+    Nodes have mean 0 and variance 1, and their product measure makes rows independent; so this is exact for any
+    function of the other blocks as well.
     """
     estimator = Score(baseline, with_scale=True)
     problems = [linear(np.array([0.8]), 3.0), quadratic(np.array([0.8]), np.array([[1.7]]), -2.0)]
@@ -150,5 +150,7 @@ def _expectation(estimator: Score, state: ScoreState, problem: Problem, block: i
         if failed:
             evals = replace(evals, values=np.where(np.arange(len(population)) == block, np.nan, evals.values))
         gradient, _ = estimator.estimate(population, evals, state)
-        total += float(np.prod(weights[list(choice)])) * np.append(gradient.mean, gradient.scale)
+        total += float(np.prod(weights[list(choice)])) * np.append(
+            gradient.mean, np.asarray(gradient.scale, np.float64)
+        )
     return total

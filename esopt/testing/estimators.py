@@ -34,9 +34,9 @@ def check_estimator(
 ) -> None:
     """Check that ``estimator`` keeps the laws of :class:`esopt.protocols.Estimator`.
 
-    Unbiased for the gradient of J(mean, scale) = E f(mean + scale * eps), scalar and diagonal scale, where f is linear, quadratic,
-    exp(a.x) or cos(a.x); standard errors are what they say; failed blocks are left out as if they had never been there; a single block has no standard error;
-    the same for :class:`esopt.Given` noise.
+    Unbiased for the gradient of J(mean, scale) = E f(mean + scale * eps), scalar and diagonal scale, where f is
+    linear, quadratic, exp(a.x) or cos(a.x); standard errors are what they say; failed blocks are left out as if they
+    had never been there; a single block has no standard error; the same for :class:`esopt.Given` noise.
 
     Parameters
     ----------

@@ -32,14 +32,16 @@ class Maker(Protocol):
 def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
     """Check that the evaluators that ``make`` builds keep the laws of :class:`esopt.protocols.Evaluator`.
 
-    Values, gradients, steps and failures are those of :class:`esopt.Serial` to the bit: for all kinds of noise, explicit rows, seeds,
-    further arguments and shaped x; every candidate is an array of its own; an exception names the first candidate that raised, its seed and the
-    exception, or becomes nan in exactly the rows that raised; what cannot be computed is refused.
+    Values, gradients, steps and failures are those of :class:`esopt.Serial` to the bit: for all kinds of noise,
+    explicit rows, seeds, further arguments and shaped x; every candidate is an array of its own; an exception names
+    the first candidate that raised, its seed and the exception, or becomes nan in exactly the rows that raised; what
+    cannot be computed is refused.
 
     Parameters
     ----------
-    make : called with an :class:`esopt.Objective` and "raise" or "nan". The objective's functions are plain loops over one candidate, which
-        numba compiles and which can be sent to other processes; wrap them for an evaluator that calls f otherwise.
+    make : called with an :class:`esopt.Objective` and "raise" or "nan". The objective's functions are plain loops
+        over one candidate, which numba compiles and which can be sent to other processes; wrap them for an evaluator
+        that calls f otherwise.
     rowwise : False for evaluators that call f for many rows at once, where an exception belongs to all of them.
 
     Raises
@@ -50,7 +52,7 @@ def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
     --------
     >>> from esopt import Joblib
     >>> from esopt.testing import check_evaluator
-    >>> check_evaluator(lambda objective, on_error: Joblib(objective, workers=2, backend="threading", on_error=on_error))
+    >>> check_evaluator(lambda objective, on_error: Joblib(objective, 2, backend="threading", on_error=on_error))
     """
     check = Check(make(Objective(plain, plain_gradient), "raise"))
     populations = _populations()
@@ -110,8 +112,9 @@ def _check_equal(
             evals, state = evaluator.evaluate(population, state)
             do = "Evaluate population[i] with population.seeds[i], and put the result into row i whenever it arrives."
             law = (
-                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial ({population.n} rows of "
-                f"{type(population.noise).__name__} in {population.dim} dimensions, {len(population) - population.n} more)"
+                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial "
+                f"({population.n} rows of {type(population.noise).__name__} in {population.dim} dimensions, "
+                f"{len(population) - population.n} more)"
             )
             check.same(law, _facts(evals), bits(_facts(expected)), do=do)
             check.same("evaluate leaves the population alone", population.rows(), rows, do="Write to copies.")
@@ -228,4 +231,4 @@ def fragile(x: Array, seed: int) -> float:
         raise ArithmeticError("x[0] is too large")
     if x[0] < -_EDGE:
         return math.nan
-    return x[0] + (seed % 16) / 16.0
+    return float(x[0] + (seed % 16) / 16.0)

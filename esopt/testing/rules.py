@@ -12,8 +12,9 @@ from ._check import Check, bits, normals
 def check_rule(rule: Rule, *, steps: int = 500) -> None:
     """Check that ``rule`` keeps the laws of :class:`esopt.protocols.Rule`.
 
-    Shapes never change; a zero gradient from a fresh state gives a zero step; ``step`` is pure and shares no memory with its
-    arguments or its state, so that nobody corrupts a state by writing to a step; the rule descends a parabola; states can be saved.
+    Shapes never change; a zero gradient from a fresh state gives a zero step; ``step`` is pure and shares no memory
+    with its arguments or its state, so that nobody corrupts a state by writing to a step; the rule descends a
+    parabola; states can be saved.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def _check_descent(check: Check, rule: Rule, steps: int) -> None:
             step, state = rule.step(x, state)
             if count == 0:
                 check.require(
-                    step @ x < 0.0,
+                    float(step @ x) < 0.0,
                     "the first step goes downhill",
                     got=f"step . gradient = {step @ x}",
                     expected="< 0",

@@ -15,14 +15,15 @@ def check_shaping(
 ) -> None:
     """Check that ``shaping`` keeps the laws of :class:`esopt.protocols.Shaping`.
 
-    The best value has the lowest utility; the order of the blocks does not matter; failures rank last where ``ranks`` is true, else
-    they are nan; with ``ranks``, increasing transformations of the values change no bit.
+    The best value has the lowest utility; the order of the blocks does not matter; failures rank last where ``ranks``
+    is true, else they are nan; with ``ranks``, increasing transformations of the values change no bit.
 
     Parameters
     ----------
-    monotone : utilities are an increasing function of the values, and equal values share theirs. Without it this is only asked
-        of rows whose utility is not zero (truncation).
-    centered : utilities add up to zero, so that equal values cause no drift; None for every shaping that is not ``raw``.
+    monotone : utilities are an increasing function of the values, and equal values share theirs. Without it this is
+        only asked of rows whose utility is not zero (truncation).
+    centered : utilities add up to zero, so that equal values cause no drift; None for every shaping that is not
+        ``raw``.
     affine_invariant : 3 v + 7 gives the utilities of v; None for every shaping that is not ``raw``.
 
     Raises

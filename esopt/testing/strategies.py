@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from ..errors import EvaluationError
 from ..noise import Array, check_seed
 from ..protocols import State, Strategy
-from ..records import Evals, Population
 from ._check import Check, bits
 from ._problems import Problem, constant, sphere
-
-Tell = Callable[[Problem, Population], Evals]
 
 
 def check_strategy(
@@ -29,8 +27,9 @@ def check_strategy(
 ) -> None:
     """Check that ``strategy`` keeps the laws of :class:`esopt.protocols.Strategy`.
 
-    ``ask`` and ``stop`` are pure; ``tell`` moves the clock by one and changes none of its arguments; equal seeds give equal bits; a state saved and
-    loaded in any generation goes on in the same bits; failures and constant values do no harm.
+    ``ask`` and ``stop`` are pure; ``tell`` moves the clock by one and changes none of its arguments; equal seeds give
+    equal bits; a state saved and loaded in any generation goes on in the same bits; failures and constant values do
+    no harm.
 
     Parameters
     ----------
@@ -169,9 +168,7 @@ def _check_failures(check: Check, strategy: Strategy, dim: int) -> None:
         before = bits(state)
         nothing = replace(evals, values=np.full(len(population), np.nan))
         do = "Raise esopt.EvaluationError before anything is changed."
-        check.raises(
-            EvaluationError, lambda s=state, e=nothing: strategy.tell(s, e), "values all nan are an error", do=do
-        )
+        check.raises(EvaluationError, partial(strategy.tell, state, nothing), "values all nan are an error", do=do)
         check.same("values all nan leave the state as it was", state, before, do=do)
         values = evals.values.copy()
         values[0] = np.nan
@@ -195,12 +192,14 @@ def _check_failures(check: Check, strategy: Strategy, dim: int) -> None:
         )
 
 
+def _compose(outer: Callable[[Array], Array], inner: Callable[[Array], Array], x: Array) -> Array:
+    return outer(inner(x))
+
+
 def _check_ranks(check: Check, strategy: Strategy, dim: int) -> None:
     states = _run(strategy, np.ones(dim), 5, sphere())
     for name, increasing in (("exp(f)", np.exp), ("f^3", lambda v: v**3), ("f - 10^4", lambda v: v - 1e4)):
-        problem = sphere()
-        other = replace(problem, f=lambda x, g=increasing, f=problem.f: g(f(x)))
-        transformed = _run(strategy, np.ones(dim), 5, other)
+        transformed = _run(strategy, np.ones(dim), 5, replace(sphere(), f=partial(_compose, increasing, sphere().f)))
         do = "Use the order of the values and nothing else, or pass rank_based=False."
         check.same(f"{name} in place of f gives the same bits", transformed[-1], bits(states[-1]), do=do)
     population = strategy.ask(states[-1])

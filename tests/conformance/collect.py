@@ -1,7 +1,7 @@
 """Every part of the package, found by looking: classes below a folder that have the members of a protocol.
 
-A part that is not listed with settings is built without arguments and must keep the laws with no claims made for it, so that a new file in a
-folder is tested, or fails, before anybody thinks of it.
+A part that is not listed with settings is built without arguments and must keep the laws with no claims made for it,
+so that a new file in a folder is tested, or fails, before anybody thinks of it.
 """
 
 from __future__ import annotations

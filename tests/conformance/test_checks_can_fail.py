@@ -32,6 +32,7 @@ from esopt import (
     Serial,
     Standardize,
 )
+from esopt.noise import Law
 from esopt.protocols import Centered
 from esopt.rules.momentum import MomentumState
 from esopt.shaping import cma_weights
@@ -148,6 +149,8 @@ class Sampler:
     separable: bool = True
     fused: bool = False
 
+    law: Law = Law.GAUSSIAN
+
     @property
     def mirrored(self) -> bool:
         return self.mistake == "not mirrored"
@@ -199,7 +202,7 @@ class Sampler:
 
 SAMPLERS = {
     "starts at the rectangle": "that part of the whole",
-    "leaves a gap": "part of the whole|do not depend on n",
+    "leaves a gap": "part of the whole|keeps its rows",
     "ignores the generation": "different generations",
     "ignores the stream": "different streams",
     "ignores half of the seed": "different seeds|equal",

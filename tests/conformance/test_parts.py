@@ -247,7 +247,7 @@ def test_every_part_of_the_public_face_is_found() -> None:
 
 
 def test_a_new_part_is_checked_without_being_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A class that appears in a folder is found, and built with its defaults; one that cannot be is an error that says so."""
+    """A class that appears in a folder is found and built with its defaults, or is an error that says so."""
     import esopt.rules.sgd as home
 
     new = type("New", (esopt.SGD,), {"__module__": home.__name__})

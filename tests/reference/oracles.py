@@ -1,8 +1,9 @@
-"""Closed forms: functions, the gradients of J(mean, sigma) = E f(mean + sigma * eps), and variances of their estimators.
+"""Closed forms: functions, the gradients of J(mean, sigma) = E f(mean + sigma * eps), variances of estimators.
 
-Everything is per coordinate, in the coordinates scaled by sigma: a = sigma * grad f, H = D H D with D = diag(sigma), taken at
-the mean; so y = c + a.eps + eps' H eps / 2, m = E y = c + tr H / 2. A scalar sigma is a diagonal one with equal entries, and
-dJ/dsigma = sum_i dJ/dlog(sigma_i) / sigma. Derived from Stein's identities, E[phi eps_i^2] = E[phi] + E[d_i^2 phi], not copied.
+Everything is per coordinate, in the coordinates scaled by sigma: a = sigma * grad f, H = D H D with D = diag(sigma),
+taken at the mean; so y = c + a.eps + eps' H eps / 2, m = E y = c + tr H / 2. A scalar sigma is a diagonal one with
+equal entries, and dJ/dsigma = sum_i dJ/dlog(sigma_i) / sigma. Derived from Stein's identities, E[phi eps_i^2] =
+E[phi] + E[d_i^2 phi], not copied.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Polynomial:
         return np.diag(self.at(mean, sigma)[2]).copy()
 
 
-# Variances of one unit (a row, or a mirrored pair) for a quadratic y, with beta = m - baseline; entries are coordinates.
+# Variances of one unit (a row, or a mirrored pair) for a quadratic y, with beta = m - baseline; entries are
+# coordinates.
 
 
 def score_mean(a: Array, h: Array, beta: float) -> Array:

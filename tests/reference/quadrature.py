@@ -1,6 +1,7 @@
 """Expectations over independent standard normals by tensor Gauss-Hermite rules: exact for polynomials.
 
-q nodes per coordinate integrate degree 2q - 1 in each coordinate. The estimator under test is run on every combination of nodes.
+q nodes per coordinate integrate degree 2q - 1 in each coordinate. The estimator under test is run on every
+combination of nodes.
 """
 
 from __future__ import annotations

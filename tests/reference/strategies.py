@@ -1,7 +1,7 @@
 """Strategies as their papers have them: numpy, one row per candidate, nothing shared with the package.
 
-Each ``update`` takes the noise rows of a generation, (n, d), and the values of mean + sigma * eps, lower is better. Papers maximise
-rewards r = -value.
+Each ``update`` takes the noise rows of a generation, (n, d), and the values of mean + sigma * eps, lower is better.
+Papers maximise rewards r = -value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def centered_ranks(x: Array) -> Array:
 
 
 class OpenAIES:
-    """Salimans et al. (2017), algorithm 2 with the fitness shaping and the decay of the published code; Adam as in Kingma, Ba (2015)."""
+    """Salimans et al. (2017), algorithm 2, shaping and decay of the published code; Adam of Kingma, Ba (2015)."""
 
     def __init__(self, x0: Array, sigma: float, lr: float, decay: float) -> None:
         self.mean, self.sigma, self.lr, self.decay = x0.copy(), sigma, lr, decay
@@ -57,8 +57,8 @@ class ARS:
 class PGPE:
     """Sehnke et al. (2010) with symmetric sampling, centred ranks, and ClipUp (Toklu et al. 2020, algorithm 2).
 
-    The sigma of a coordinate follows ((r+ + r-) / 2 - b) ((sigma eps)^2 - sigma^2) / sigma, b the mean over the other pairs, and changes by
-    20 % at most.
+    The sigma of a coordinate follows ((r+ + r-) / 2 - b) ((sigma eps)^2 - sigma^2) / sigma, b the mean over the other
+    pairs, and changes by 20 % at most.
     """
 
     def __init__(self, x0: Array, max_speed: float, sigma_lr: float) -> None:

@@ -30,9 +30,9 @@ RUNS = {
     "moving_average": esopt.GradientES(
         sigma=esopt.CosineDecay(0.5, 0.1, 15),
         n=8,
-        shaping=esopt.Standardize(),
+        sampler=esopt.Gaussian(),
         estimator=esopt.Score(esopt.MovingAverage(0.8)),
-        rule=esopt.SGD(esopt.ExponentialDecay(0.05, 0.5, every=10)),
+        rule=esopt.SGD(esopt.ExponentialDecay(0.005, 0.5, every=10)),
         natural=True,
     ),
 }
@@ -46,7 +46,7 @@ GOLDEN = {
     "snes": (-0.3986121616504248, 0.5832253706700221, 0.35950305539665023, 0.3897673170283754, 2.207371749060353),
     "bonnet": (-0.10341916201924288, 0.35206817347106273, 0.7320963933646321, 0.2, 2.6748050143784807),
     "momentum": (-1.9392258481989113, 0.1158248026406359, 1.9531550426804196, 0.09354301588955599, 62.73025714167779),
-    "moving_average": (-1.9847097199242703, 0.011341960782127566, 2.375689378406858, 0.1, 63.99327615319055),
+    "moving_average": (-1.9918994902819431, 0.05994087225163909, 2.2227483840180193, 0.1, 58.65533160554932),
 }
 
 

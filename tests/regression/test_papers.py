@@ -1,4 +1,4 @@
-"""The named strategies are the algorithms of their papers: 20 generations beside a naive transcription, with the same noise."""
+"""The named strategies are those of the papers: 20 generations beside a naive transcription with the same noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wavy(x: Array) -> Array:
 
 
 def side_by_side(strategy: esopt.GradientES, twin: Any, generations: int) -> tuple[float, float]:
-    """Return the largest difference of the means, and of the relative sigmas, over a run, relative to the way travelled."""
+    """Return the largest difference of the means in a run, relative to the way travelled, and of the sigmas."""
     es = esopt.Optimizer(strategy, X0, seed=3)
     apart, apart_sigma = 0.0, 0.0
     for _ in range(generations):

@@ -1,4 +1,4 @@
-"""Bonnet is unbiased with the exact variance of the theory (E19, E20, S5, S6, D3, D4): all nodes, agreement to 1e-12."""
+"""Bonnet is unbiased with the exact variance of the theory (E19, E20, S5, S6, D3, D4): all nodes, to 1e-12."""
 
 from __future__ import annotations
 

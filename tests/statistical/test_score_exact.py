@@ -1,6 +1,7 @@
-"""Score is unbiased with the exact variance of the theory, for every baseline: all Gauss-Hermite nodes, agreement to 1e-12.
+"""Score is unbiased with the exact variance of the theory, for every baseline: all nodes, agreement to 1e-12.
 
-The estimate is a polynomial of the noise, so the average of the real estimator over all combinations of nodes is its expectation.
+The estimate is a polynomial of the noise, so the average of the real estimator over all combinations of nodes is its
+expectation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NODES = 5  # the squared estimate of the scale has degree 8
 
 
 def variances(kind: str, dim: int, pair: bool, beta: float, units: int) -> dict[str, Any]:
-    """Variances with a fixed baseline, beta = m - b: a unit's over the number of units (E1 to E4, E9, S1, S3, D1, D2)."""
+    """Variances with a fixed baseline, beta = m - b (E1 to E4, E9, S1, S3, D1, D2), over the number of units."""
     sigma = exact.sigma_of(kind, dim)
     _, a, h, _ = exact.quadratic(dim).at(exact.mean(dim), sigma)
     by_mean = oracles.score_mean_pair(a) if pair else oracles.score_mean(a, h, beta)

@@ -1,4 +1,4 @@
-"""Shaped estimates on a linear function: exact means and variances, whatever its slope and offset (theory, section 1.4)."""
+"""Shaped estimates on a linear function: exact means and variances, whatever its slope (theory, section 1.4)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def estimates(shaping: Shaping, n: int) -> tuple[Array, Array]:
 
 
 def check(found: tuple[Array, Array], mean: float, variance: float | None, across: float) -> None:
-    """4.5 standard errors; the variances of normal variables have theirs from theory, others from their fourth moments."""
+    """Compare within 4.5 standard errors; those of variances come from the theory or from fourth moments."""
     along, rest = found
     error = along.std() / math.sqrt(GENERATIONS)
     assert abs(along.mean() - mean) < 4.5 * error
@@ -84,7 +84,7 @@ def test_standardised_values(n: int) -> None:
 @pytest.mark.parametrize("n", [4, 11])
 @pytest.mark.parametrize("weights", [cma_weights, nes_weights], ids=["cma", "nes"])
 def test_recombination(weights: Callable[[int], Array], n: int) -> None:
-    """The estimate is minus sum_k w_k eps_(k), best first; across the slope its variance is sum w^2 = 1 / mu_eff for CMA."""
+    """Minus sum_k w_k eps_(k), best first; across the slope its variance is sum w^2, 1 / mu_eff for CMA."""
     w = weights(n)
 
     check(estimates(RecombinationWeights(weights), n), -float(w @ order_statistics(n)), None, (D - 1) * float(w @ w))

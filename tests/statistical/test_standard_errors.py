@@ -1,6 +1,7 @@
-"""Standard errors are what they say, and estimates are unbiased where no quadrature is exact: Monte Carlo with the library's noise.
+"""Standard errors are what they say, and estimates are unbiased where no quadrature is exact: Monte Carlo.
 
-Seeds are fixed, so nothing here can flake; sample sizes are such that a factor of two is off by more than ten standard errors.
+Seeds are fixed, so nothing here can flake; sample sizes are such that a factor of two is off by more than ten
+standard errors.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def estimators(value: float) -> dict[str, tuple[Estimator, Any]]:
 def collect(
     problem: Any, mean: Array, scale: Any, sampler: str, blocks: int, generations: int
 ) -> dict[str, dict[str, tuple[Array, Array, Array]]]:
-    """For every estimator and every part of the gradient: estimates (generations, ...), standard errors, and the truth."""
+    """Estimates (generations, ...), standard errors and truth, for every estimator and part of the gradient."""
     sigma = np.broadcast_to(np.asarray(scale), mean.shape)
     by_log = problem.log_scale_gradient(mean, sigma)
     truth = {

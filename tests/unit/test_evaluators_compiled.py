@@ -65,9 +65,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, int]
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use threads wherever they are allowed."""
-    monkeypatch.setattr(compiled, "_SERIAL_SECONDS", 0.0)
-    monkeypatch.setattr(compiled, "_PARALLEL_SECONDS", 0.0)
+    """Want threads wherever they are possible."""
+    monkeypatch.setattr(Compiled, "_wants_threads", lambda self, units: self._live.known and not self._live.threaded)
     monkeypatch.setattr(compiled, "_PROBE_SECONDS", 1e-9)
 
 
@@ -115,6 +114,36 @@ def test_a_function_with_threads_of_its_own_is_called_from_one(calls: list[tuple
         evals, _ = evaluator.evaluate(population(), ())
     assert {call[0] for call in calls} == {"serial"}
     np.testing.assert_allclose(evals.values, np.asarray(population()).sum(axis=1), rtol=1e-13)
+
+
+def test_the_faster_way_is_taken_and_the_other_tried_now_and_then() -> None:
+    evaluator = Compiled(bowl)
+    live = evaluator._live
+    assert not evaluator._wants_threads(1000)
+    evaluator._learn(False, 1, 20e-6)
+    assert not live.known
+    evaluator._learn(False, 1000, 1000e-6)
+    assert (live.known, live.serial) == (True, 1e-6)
+    assert evaluator._wants_threads(1000)
+    assert not evaluator._wants_threads(20)
+    assert not evaluator._wants_threads(1)
+    # Slow threads: serial again, until fifty times the cost of a try was spent.
+    evaluator._learn(True, 1000, 5000e-6)
+    for _ in range(250):
+        assert not evaluator._wants_threads(1000)
+        evaluator._learn(False, 1000, 1000e-6)
+    evaluator._learn(False, 1000, 1000e-6)
+    assert evaluator._wants_threads(1000)
+    # Fast threads: they stay, and a disturbance does not change that.
+    evaluator._learn(True, 1000, 600e-6)
+    assert evaluator._wants_threads(1000)
+    evaluator._learn(True, 1000, 0.1)
+    assert live.parallel == pytest.approx(1.25 * 600e-6 / 1000, rel=1e-12)
+    assert evaluator._wants_threads(1000)
+    # A lasting one does.
+    for _ in range(3):
+        evaluator._learn(True, 1000, 0.01)
+    assert not evaluator._wants_threads(1000)
 
 
 @two_threads
