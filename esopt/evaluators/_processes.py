@@ -23,7 +23,7 @@ _THREADS = (
 )
 
 
-class Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
+class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
     """Fresh processes with ``threads`` threads each, which run ``initializer(*arguments)`` before anything else."""
 
     supports_retrieve_callback = True

@@ -66,7 +66,7 @@ def wants_grads(population: Population, objective: Objective, evaluator: object)
 
 
 @dataclass
-class Table:
+class _Table:
     """What was found so far about ``len(values)`` rows."""
 
     values: Array
@@ -75,7 +75,7 @@ class Table:
     failures: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, n: int, dim: int, grads: bool) -> Table:
+    def empty(cls, n: int, dim: int, grads: bool) -> _Table:
         """Return a table of ``n`` rows that count as failed until they are written."""
         return cls(np.full(n, np.nan), np.full((n, dim), np.nan) if grads else None)
 
@@ -84,7 +84,7 @@ class Table:
         if times:
             self.failures[kind] = self.failures.get(kind, 0) + times
 
-    def put(self, start: int, other: Table) -> None:
+    def put(self, start: int, other: _Table) -> None:
         """Copy the rows of ``other`` to ``start`` on, and add its counts."""
         self.values[start : start + len(other.values)] = other.values
         if self.grads is not None and other.grads is not None:
@@ -98,7 +98,7 @@ class Table:
         return Evals(self.values, self.grads, steps=self.steps, failures=self.failures)
 
 
-class Fault(NamedTuple):
+class _Fault(NamedTuple):
     """Why the evaluation stops at ``row``: ``error`` was raised by the function ``part``, or says what it returned."""
 
     row: int
@@ -107,7 +107,7 @@ class Fault(NamedTuple):
     raised: bool
 
 
-class BadResult(Exception):
+class _BadResult(Exception):
     """What a function returned, in words."""
 
 
@@ -119,8 +119,8 @@ def chunks(population: Population, start: int, stop: int) -> Iterator[tuple[int,
 
 
 def call_rows(
-    objective: Objective, rows: Array, first: int, seeds: Seeds, on_error: OnError, table: Table, at: int
-) -> Fault | None:
+    objective: Objective, rows: Array, first: int, seeds: Seeds, on_error: OnError, table: _Table, at: int
+) -> _Fault | None:
     """Evaluate ``rows`` (m, d), candidates ``first`` on, into ``table`` from ``at`` on; stop at the first fault.
 
     ``seeds`` (m,) or None. A row whose value is nan gets no gradient; a gradient that is not finite is nan and counts
@@ -146,11 +146,11 @@ def call_rows(
                     table.grads[at + i] = found.reshape(-1)
                 else:
                     table.count("gradient")
-        except BadResult as error:
-            return Fault(first + i, error, part, raised=False)
+        except _BadResult as error:
+            return _Fault(first + i, error, part, raised=False)
         except Exception as error:
             if on_error == "raise":
-                return Fault(first + i, error, part, raised=True)
+                return _Fault(first + i, error, part, raised=True)
             table.count("exception")
     return None
 
@@ -164,9 +164,9 @@ def number(result: object) -> tuple[float, int]:
     try:
         array = np.asarray(result)
     except Exception as error:
-        raise BadResult(describe(result)) from error
+        raise _BadResult(describe(result)) from error
     if array.size != 1 or array.dtype.kind not in "fiub":
-        raise BadResult(describe(result))
+        raise _BadResult(describe(result))
     return float(array.reshape(-1)[0]), 0
 
 
@@ -174,7 +174,7 @@ def steps_of(steps: object) -> int:
     """Return the steps of an outcome: one non-negative integer, or the sum of an array of them."""
     array = np.asarray(steps)
     if array.dtype.kind not in "iu" or (array < 0).any():
-        raise BadResult(f"an Outcome with steps={steps!r}, which are not non-negative integers")
+        raise _BadResult(f"an Outcome with steps={steps!r}, which are not non-negative integers")
     return int(array.sum())
 
 
@@ -183,9 +183,9 @@ def gradient(result: object, shape: tuple[int, ...]) -> Array:
     try:
         array = np.asarray(result)
     except Exception as error:
-        raise BadResult(describe(result)) from error
+        raise _BadResult(describe(result)) from error
     if array.shape != shape or array.dtype.kind not in "fiub":
-        raise BadResult(describe(result))
+        raise _BadResult(describe(result))
     return array.astype(np.float64)
 
 
@@ -198,7 +198,7 @@ def describe(result: object) -> str:
     return f"{result!r}, of type {type(result).__name__}"[-200:]
 
 
-def stop_at(fault: Fault, objective: Objective, population: Population) -> Exception:
+def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exception:
     """Return the error that ends an evaluation; raise it ``from fault.error`` if the user's function raised."""
     row, part = fault.row, fault.part
     seed = str(population.seeds[row]) if objective.seeded else ""

@@ -17,10 +17,10 @@ from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
 from ._rows import (
-    BadResult,
-    Fault,
     OnError,
-    Table,
+    _BadResult,
+    _Fault,
+    _Table,
     as_objective,
     check_count,
     check_policy,
@@ -223,7 +223,7 @@ class Compiled:
         other = live.serial if faster else live.parallel
         return not faster if live.threads == faster and live.spent > _RETRY * units * other > 0.0 else faster
 
-    def _report(self, found: _Found, objective: Objective, population: Population) -> Table:
+    def _report(self, found: _Found, objective: Objective, population: Population) -> _Table:
         """Count the failures, or raise the first one."""
         notes, grad_notes, missing = found.notes, found.grad_notes, np.isnan(found.values)
         raised, grad_raised = notes == kernels.RAISED, grad_notes == kernels.RAISED
@@ -235,7 +235,7 @@ class Compiled:
             row = int(np.argmax(stop))
             fault = _repeat(row, "f" if notes[row] < 0 else "grad", objective, population, bool(raised[row]))
             raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
-        table = Table(found.values)
+        table = _Table(found.values)
         table.count("exception", int(raised.sum()) + int(grad_raised.sum()))
         table.count("nan", int((missing & ~raised).sum()))
         table.count("gradient", int((grad_notes == kernels.UNBOUNDED).sum()))
@@ -258,7 +258,7 @@ def _plain(array: Array) -> Array:
     return array if array.flags.carray and array.dtype == np.float64 else np.array(array, np.float64, order="C")
 
 
-def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population, raised: bool) -> Fault:
+def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population, raised: bool) -> _Fault:
     """Evaluate a row again in Python to see what went wrong."""
     function = objective.f if part == "f" else objective.grad
     seed = int(population.seeds[row]) if objective.seeded else 0
@@ -266,9 +266,9 @@ def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, populati
     try:
         result = function(x, *kernels.freeze(rest)) if function is not None else None
     except Exception as error:
-        return Fault(row, error, part, raised=True)
+        return _Fault(row, error, part, raised=True)
     if raised:
-        return Fault(
+        return _Fault(
             row, RuntimeError("an error in compiled code that did not happen again in Python"), part, raised=True
         )
-    return Fault(row, BadResult(describe(result)), part, raised=False)
+    return _Fault(row, _BadResult(describe(result)), part, raised=False)

@@ -16,10 +16,10 @@ from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
 from ._rows import (
-    Fault,
     OnError,
     Seeds,
-    Table,
+    _Fault,
+    _Table,
     as_objective,
     call_rows,
     check_count,
@@ -54,8 +54,8 @@ class _Answer(NamedTuple):
 
     task: _Task | None
     start: int
-    table: Table | None
-    fault: Fault | None
+    table: _Table | None
+    fault: _Fault | None
     error: bytes = b""
 
 
@@ -139,7 +139,7 @@ class Joblib:
         grads = wants_grads(population, objective, self)
         if self.workers == 1 and self.backend in ("loky", "threading"):
             return Serial(objective, self.on_error).evaluate(population, state)
-        table = Table.empty(len(population), population.dim, grads)
+        table = _Table.empty(len(population), population.dim, grads)
         try:
             faults = self._evaluate(population, objective, table)
         except BrokenExecutor as error:
@@ -164,12 +164,12 @@ class Joblib:
         if parallel is not None:
             parallel.__exit__(None, None, None)
 
-    def _evaluate(self, population: Population, objective: Objective, table: Table) -> list[Fault]:
+    def _evaluate(self, population: Population, objective: Objective, table: _Table) -> list[_Fault]:
         """Fill ``table`` in the order in which results arrive; return what stopped the tasks, if anything did."""
         live = self._live
         if live.parallel is None:
             self._open(objective)
-        faults: list[Fault] = []
+        faults: list[_Fault] = []
         missing = list(self._pass(self._tasks(population, objective), objective, table, faults, 0))
         while missing:
             # A worker that joined later, or that another user of joblib started, does not have the function yet.
@@ -177,7 +177,7 @@ class Joblib:
         return faults
 
     def _pass(
-        self, tasks: Iterator[_Task], objective: Objective, table: Table, faults: list[Fault], payloads: int
+        self, tasks: Iterator[_Task], objective: Objective, table: _Table, faults: list[_Fault], payloads: int
     ) -> Iterator[_Task]:
         """Run tasks, the first few of them with the objective; yield those whose worker did not have it."""
         stopped = [] if payloads else faults
@@ -206,7 +206,7 @@ class Joblib:
                 yield _Task(start, stop, rows, own, population.dim, "grads" in population.needs, self.on_error)
 
     def _calls(
-        self, tasks: Iterator[_Task], objective: Objective, stopped: list[Fault], payloads: int
+        self, tasks: Iterator[_Task], objective: Objective, stopped: list[_Fault], payloads: int
     ) -> Iterator[Any]:
         """Wrap tasks for joblib, which asks for the next one when a worker is free; after a fault there are no more."""
         from joblib import delayed
@@ -234,9 +234,9 @@ class Joblib:
         if not live.shared:
             live.token, live.payload = os.urandom(16).hex(), _pack_objective(objective, self._threads)
         if backend is None:
-            from ._processes import Processes
+            from ._processes import _Processes
 
-            backend = Processes(self._threads, _receive, (live.token, live.payload))
+            backend = _Processes(self._threads, _receive, (live.token, live.payload))
         parallel = Parallel(
             n_jobs=self.workers,
             backend=backend,
@@ -267,7 +267,7 @@ class Joblib:
         return limit
 
 
-class WorkerTraceback(Exception):
+class _WorkerTraceback(Exception):
     """The traceback of an exception in a worker process, as text; the cause of the exception as it arrives here."""
 
     def __str__(self) -> str:
@@ -337,7 +337,7 @@ def _work(
     objective = objective or _known_objective(token)
     if objective is None:
         return _Answer(task, task.start, None, None)
-    table = Table.empty(task.stop - task.start, task.dim, task.grads)
+    table = _Table.empty(task.stop - task.start, task.dim, task.grads)
     fault = None
     with threads.limited(1), limited("openmp"):
         for first, rows in _pieces(task):
@@ -371,5 +371,5 @@ def _pack_error(error: Exception) -> bytes:
 def _unpack_error(payload: bytes) -> Exception:
     error, text = _loads(payload)
     found: Exception = error
-    found.__cause__ = WorkerTraceback(text)
+    found.__cause__ = _WorkerTraceback(text)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
-from ._rows import OnError, Table, as_objective, call_rows, check_policy, chunks, stop_at, wants_grads
+from ._rows import OnError, _Table, as_objective, call_rows, check_policy, chunks, stop_at, wants_grads
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Serial:
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
         """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
         objective = as_objective(self.objective)
-        table = Table.empty(len(population), population.dim, wants_grads(population, objective, self))
+        table = _Table.empty(len(population), population.dim, wants_grads(population, objective, self))
         seeds = population.seeds if objective.seeded else None
         for first, rows in chunks(population, 0, len(population)):
             own = None if seeds is None else seeds[first : first + len(rows)]

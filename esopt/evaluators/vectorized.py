@@ -16,10 +16,10 @@ from ..records import Evals, Population
 from ._rows import (
     GO_ON,
     POPULATION,
-    BadResult,
     OnError,
     Seeds,
-    Table,
+    _BadResult,
+    _Table,
     as_objective,
     check_count,
     check_policy,
@@ -73,7 +73,7 @@ class Vectorized:
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
         """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
         objective = as_objective(self.objective)
-        table = Table.empty(len(population), population.dim, wants_grads(population, objective, self))
+        table = _Table.empty(len(population), population.dim, wants_grads(population, objective, self))
         seeds = population.seeds if objective.seeded else None
         total = len(population)
         for start in range(0, total, self.chunk or max(total, 1)):
@@ -85,7 +85,7 @@ class Vectorized:
         """Do nothing; there is nothing to give back."""
 
     def _call(
-        self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: Table
+        self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: _Table
     ) -> None:
         part, count = "f", stop - start
         which = f"candidates {start} to {stop - 1} of generation {population.noise.key.generation}"
@@ -103,7 +103,7 @@ class Vectorized:
                 usable, known = np.isfinite(grads).all(axis=1), ~np.isnan(values)
                 table.grads[start:stop][usable & known] = grads[usable & known]
                 table.count("gradient", int((known & ~usable).sum()))
-        except BadResult as error:
+        except _BadResult as error:
             message = f"{part} returned {error} for {which}. Expected shape {wanted}. Return a float array."
             raise TypeError(message) from None
         except Exception as error:
@@ -128,7 +128,7 @@ def _numbers(result: object, count: int) -> tuple[Array, int]:
     try:
         array = np.asarray(result)
     except Exception as error:
-        raise BadResult(describe(result)) from error
+        raise _BadResult(describe(result)) from error
     if array.shape != (count,) or array.dtype.kind not in "fiub":
-        raise BadResult(describe(result))
+        raise _BadResult(describe(result))
     return array.astype(np.float64), 0

@@ -8,7 +8,7 @@ from ..noise import Array, Key, child
 from ._blocks import Rows, check_count, check_multiple
 
 _EDGE = 2.0**-31
-"""Points stay this far inside the unit interval: normals stay below 6.23."""
+"""Points stay this far inside the unit interval: normals stay below 6.13."""
 
 
 def check_set(name: str, replicates: int, points: int | None) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from esopt import Antithetic, EvaluationError, Gaussian, Joblib, Key, Objective, Population, Serial
-from esopt.evaluators._processes import Processes
-from esopt.evaluators.joblib import WorkerTraceback
+from esopt.evaluators._processes import _Processes
+from esopt.evaluators.joblib import _WorkerTraceback
 from esopt.noise import Array
 from esopt.samplers.replay import Replay
 
@@ -183,7 +183,7 @@ def test_exceptions_are_those_of_serial(two: Joblib) -> None:
     )
     cause = there.value.__cause__
     assert type(cause) is ZeroDivisionError
-    assert isinstance(cause.__cause__, WorkerTraceback)
+    assert isinstance(cause.__cause__, _WorkerTraceback)
     assert "in f\n" in str(cause.__cause__)
     lenient = Joblib(two.objective, workers=2, backend="threading", on_error="nan")
     evals = lenient.evaluate(wanted, ())[0]
@@ -267,7 +267,7 @@ def test_the_function_travels_once_to_each_worker() -> None:
 @linux
 def test_workers_that_miss_the_function_are_sent_it_once() -> None:
     f, size = heavy()
-    joblib.register_parallel_backend("fresh", lambda **_: Processes(1))
+    joblib.register_parallel_backend("fresh", lambda **_: _Processes(1))
     evaluator = Joblib(f, workers=2, backend="fresh")
     wanted = population()
     expected = Serial(f).evaluate(wanted, ())[0].values
