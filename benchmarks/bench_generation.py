@@ -138,7 +138,7 @@ def medium(report: Report, args: argparse.Namespace) -> None:
         theirs[peer.name] = lambda peer=peer: (peer.ask(), peer.tell(values()))
         if peer.fused is not None:
             theirs[f"{peer.name} fused"] = lambda peer=peer: peer.fused(values())
-    samples = measure({**mine, **theirs}, rounds=args.rounds or (5 if args.quick else 31))
+    samples = measure({**mine, **theirs}, rounds=args.rounds or (5 if args.quick else 31), seconds=0.05, settle=True)
     report.add(row, samples)
     separate = {name: samples[name] for name in theirs if "fused" not in name}
     if not separate:

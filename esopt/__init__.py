@@ -37,6 +37,7 @@ _HOMES = {
     "Key": "noise",
     "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
+    "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
     "Momentum": "rules.momentum",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from .baselines.at_mean import AtMean as AtMean
     from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
     from .baselines.leave_one_out import SampleMean as SampleMean
+    from .baselines.linear import Linear as Linear
     from .baselines.moving_average import MovingAverage as MovingAverage
     from .baselines.none import NoBaseline as NoBaseline
     from .errors import CheckpointError as CheckpointError

@@ -21,9 +21,13 @@ State = Any
 
 
 class Centered(NamedTuple):
-    """Values of the noise rows, (n,), less something that does not change the expected gradient."""
+    """Values of the noise rows, (n,), less a control variate whose own gradient is known.
+
+    ``mean``, (d,), is that gradient in the mean, to be added back to the estimate; None for zero.
+    """
 
     values: Array
+    mean: Array | None = None
 
 
 @runtime_checkable
@@ -96,7 +100,9 @@ class Baseline(Protocol):
         """Return centred values for the (n,) values of the noise rows; rows of dropped blocks are nan in and out."""
         ...
 
-    def learn(self, values: Array, population: Population, state: State) -> State: ...
+    def learn(self, values: Array, population: Population, gradient: Gradient, state: State) -> State:
+        """Return what is known after this generation: the values (n,) that were centred, and the estimate from them."""
+        ...
 
 
 @runtime_checkable

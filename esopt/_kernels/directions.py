@@ -60,7 +60,7 @@ def _project_out(x, basis, coefficients, lanes):
             x[t] -= c0 * q0[t]
 
 
-@njit
+@njit(cache=True, nogil=True)
 def _direction(x, basis, length, coefficients, lanes):
     """Make x a unit vector that is orthogonal to the basis: classical Gram-Schmidt, done twice.
 

@@ -1,8 +1,8 @@
 """Rows of random signs, 32 to a Philox word: independent ones, and rows of a Hadamard matrix with random signs.
 
 Layout: 2048 columns are 16 counters x 4 output words x 32 bits. Column j is bit (j % 2048) // 64 of output word
-(j % 64) // 16 of the counter (16 (j // 2048) + j % 16, row, generation, stream); a set bit is -1. So a run of 64 columns
-is one bit of 64 words, and both Philox and the unpacking of bits run along vectors.
+(j % 64) // 16 of the counter (16 (j // 2048) + j % 16, row, generation, stream); a set bit is -1. So a run of 64
+columns is one bit of 64 words, and both Philox and the unpacking of bits run along vectors.
 
 A Hadamard group of P = 2**bits rows has random column signs D, the signs of row number ``group``, and a random nonzero
 element a of the field GF(P). Row r of the group is D_j (-1)**popcount(i & j) with i = a r, the product in the field: a
@@ -71,7 +71,7 @@ def fill(out, row, column, generation, stream, seed):
             _unpack(out[i], words, group * GROUP, column)
 
 
-@njit
+@njit(cache=True, nogil=True)
 def field_product(a, b, bits, polynomial):
     """Return a * b in GF(2**bits)."""
     product = 0
@@ -85,7 +85,7 @@ def field_product(a, b, bits, polynomial):
     return product
 
 
-@njit
+@njit(cache=True, nogil=True)
 def multiplier(group, bits, generation, stream, seed):
     """Return a random element of GF(2**bits) other than 0, from the last column group of the row."""
     k0, k1 = U32(seed & U64(_FULL)), U32(seed >> _HALF)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..noise import Array
 from ..protocols import Centered, State
-from ..records import Evals, Population
+from ..records import Evals, Gradient, Population
 from .leave_one_out import leave_own_block_out
 
 _TAG = "mean"
@@ -38,5 +38,5 @@ class AtMean:
             return Centered(leave_own_block_out(values, population.noise.block))
         return Centered(values - at_mean)
 
-    def learn(self, values: Array, population: Population, state: State) -> State:
+    def learn(self, values: Array, population: Population, gradient: Gradient, state: State) -> State:
         return state

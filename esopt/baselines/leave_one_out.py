@@ -8,7 +8,7 @@ import numpy as np
 
 from ..noise import Array
 from ..protocols import Centered, State
-from ..records import Evals, Population
+from ..records import Evals, Gradient, Population
 
 
 def leave_own_block_out(values: Array, block: int) -> Array:
@@ -49,7 +49,7 @@ class LeaveOneOut:
     def center(self, values: Array, population: Population, evals: Evals, state: State) -> Centered:
         return Centered(leave_own_block_out(values, population.noise.block))
 
-    def learn(self, values: Array, population: Population, state: State) -> State:
+    def learn(self, values: Array, population: Population, gradient: Gradient, state: State) -> State:
         return state
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..noise import Array
 from ..protocols import Centered, State
-from ..records import Evals, Population
+from ..records import Evals, Gradient, Population
 from .leave_one_out import leave_own_block_out
 
 
@@ -52,7 +52,9 @@ class MovingAverage:
             return Centered(leave_own_block_out(values, population.noise.block))
         return Centered(values - state.total / state.weight)
 
-    def learn(self, values: Array, population: Population, state: MovingAverageState) -> MovingAverageState:
+    def learn(
+        self, values: Array, population: Population, gradient: Gradient, state: MovingAverageState
+    ) -> MovingAverageState:
         average = float(np.nanmean(values))
         return MovingAverageState(
             self.decay * state.total + (1.0 - self.decay) * average, self.decay * state.weight + 1.0 - self.decay

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..noise import Array
 from ..protocols import Centered, State
-from ..records import Evals, Population
+from ..records import Evals, Gradient, Population
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,5 @@ class NoBaseline:
     def center(self, values: Array, population: Population, evals: Evals, state: State) -> Centered:
         return Centered(values)
 
-    def learn(self, values: Array, population: Population, state: State) -> State:
+    def learn(self, values: Array, population: Population, gradient: Gradient, state: State) -> State:
         return state

@@ -85,13 +85,16 @@ class Score:
         utilities = values if evals.utilities is None else evals.utilities
         blocks, rows = usable_blocks(utilities, population)
         kept = utilities if rows is None else np.where(rows, utilities, np.nan)
-        weights = self.baseline.center(kept, population, evals, state.baseline).values / (blocks * noise.block)
+        centered = self.baseline.center(kept, population, evals, state.baseline)
+        weights = centered.values / (blocks * noise.block)
         if rows is not None:
             weights = np.where(rows, weights, 0.0)
         mean, mean_stderr, scale, scale_stderr = self._moments(population, weights, blocks)
+        if centered.mean is not None:
+            mean += centered.mean
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
-        return gradient, ScoreState(self.baseline.learn(kept, population, state.baseline))
+        return gradient, ScoreState(self.baseline.learn(kept, population, gradient, state.baseline))
 
     def _moments(
         self, population: Population, weights: Array, blocks: int

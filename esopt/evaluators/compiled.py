@@ -33,8 +33,9 @@ from .serial import Serial
 
 # Less is not worth a thread: waking one takes some microseconds.
 _SERIAL_SECONDS = 30e-6
-# How much an estimate may rise in one measurement, and how rarely the slower way is tried again.
-_RISE, _RETRY = 1.25, 50.0
+# How much an estimate may rise in one measurement. The slower way is tried again when that costs a quarter of what was
+# spent since the last try, in the end a sixty-fourth.
+_RISE, _PATIENCE = 1.25, (4.0, 64.0)
 # Kernels cannot be interrupted, so that Ctrl-C is looked at this often.
 _SLICE_SECONDS = 0.25
 
@@ -56,6 +57,7 @@ class _Live:
     parallel: float = 0.0
     threads: bool = False
     spent: float = 0.0
+    patience: float = _PATIENCE[0]
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,10 @@ class Compiled:
         else:
             live.serial = min(each, _RISE * live.serial) if live.known else each
             live.known = live.known or seconds > _PROBE_SECONDS / 2
-        live.spent = live.spent + seconds if live.threads == parallel else seconds
-        live.threads = parallel
+        if live.threads == parallel:
+            live.spent += seconds
+        else:
+            live.threads, live.spent, live.patience = parallel, seconds, min(2.0 * live.patience, _PATIENCE[1])
 
     def _wants_threads(self, units: int) -> bool:
         """Take the faster way, and the other one when a try would cost little of what was spent since the last."""
@@ -221,7 +225,7 @@ class Compiled:
             return False
         faster = live.parallel < live.serial
         other = live.serial if faster else live.parallel
-        return not faster if live.threads == faster and live.spent > _RETRY * units * other > 0.0 else faster
+        return not faster if live.threads == faster and live.spent > live.patience * units * other > 0.0 else faster
 
     def _report(self, found: _Found, objective: Objective, population: Population) -> _Table:
         """Count the failures, or raise the first one."""

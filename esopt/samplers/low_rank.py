@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._kernels import gaussian, lowrank
+from .._kernels import lowrank
 from ..noise import Key, Law, Philox
 from ._blocks import check_count
 
@@ -104,16 +104,5 @@ class LowRank:
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:
         """Write the rectangle of ``out.shape`` with corner (row, column)."""
-        sources = [part[0] if len(part) == 1 else self.rank * sum(part) for part in self._parts]
-        factors, whole = np.empty((1, sum(sources)), np.float32), np.empty(dim, np.float32)
-        for i in range(len(out)):
-            gaussian.fill(factors, row + i, 0, key.generation, key.stream, np.uint64(key.seed))
-            at = start = 0
-            for part, width in zip(self._parts, sources, strict=True):
-                source, target = factors[0, start : start + width], whole[at : at + math.prod(part)]
-                if len(part) == 1:
-                    target[:] = source
-                else:
-                    lowrank.outer(target.reshape(part), source, self.rank)
-                start, at = start + width, at + target.size
-            out[i] = whole[column : column + out.shape[1]]
+        parts = np.array([(*part, 0)[:2] for part in self._parts], np.int64)
+        lowrank.fill(out, row, column, parts, self.rank, key.generation, key.stream, np.uint64(key.seed))

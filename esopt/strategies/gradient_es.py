@@ -229,7 +229,7 @@ class GradientES:
         return after, Info(state.generation, gradient, evals.failures)
 
     def stop(self, state: GradientState) -> dict[str, float]:
-        """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma no usable number, or lost in rounding)."""
+        """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""
         reasons: dict[str, float] = {}
         total = float(state.mean.sum())
         if not math.isfinite(total) and not np.isfinite(state.mean).all():

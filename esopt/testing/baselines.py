@@ -39,13 +39,14 @@ def check_baseline(baseline: Baseline, *, shift_invariant: bool = False) -> None
     """
     check = Check(baseline)
     for block in (1, 2):
-        population = Population(np.ones(3), _SIGMA, given(1, 12, 3, block))
-        state = fresh = baseline.init(3)
-        for generation in range(3):
-            state = _check_generation(check, baseline, population, state, fresh, generation)
-        if shift_invariant:
-            _check_shift(check, baseline, population, state)
-        for start in (baseline.init(1), state):
+        for dim in (3, 1):
+            population = Population(np.ones(dim), _SIGMA, given(1, 12, dim, block))
+            state = fresh = baseline.init(dim)
+            for generation in range(3):
+                state = _check_generation(check, baseline, population, state, fresh, generation)
+            if shift_invariant:
+                _check_shift(check, baseline, population, state)
+        for start in (fresh, state):
             _check_expectation(check, baseline, start, block)
 
 
@@ -92,7 +93,8 @@ def _check_generation(
     for told in (values, failed):
         _check_own_block(check, baseline, population, told, state)
     before = bits(state)
-    after = baseline.learn(failed[: population.n], population, state)
+    gradient, _ = Score(baseline).estimate(population, Evals(failed), ScoreState(state))
+    after = baseline.learn(failed[: population.n], population, gradient, state)
     check.same("learn does not change the state", state, before, do="Return a new state.")
     return check.reload(after, fresh)
 

@@ -19,6 +19,7 @@ from ._problems import Problem, closed_forms, quadratic
 _DIM = 3
 _MEAN = np.array([0.3, -0.2, 0.5])
 _SCALES: tuple[Scale, ...] = (0.6, np.array([0.4, 0.6, 0.9]))
+_LEARNING = 3
 _Z = 5.5
 """Standard errors that a mean may be off; the seeds are fixed, so an estimator passes always or never."""
 
@@ -190,10 +191,14 @@ class _caller:
 def _estimates(
     estimator: Estimator, sampler: Sampler, scale: Scale, problem: Problem, n: int, generations: int
 ) -> Iterator[tuple[Array, Array]]:
+    """Yield estimates and errors from one state, that after a few generations, so that all have the same law."""
     state = estimator.init(_DIM)
-    for generation in range(generations):
+    for generation in range(_LEARNING + generations):
         population = _population(estimator, state, sampler, scale, n, generation)
-        gradient, state = estimator.estimate(population, problem.evaluate(population), state)
+        gradient, learned = estimator.estimate(population, problem.evaluate(population), state)
+        if generation < _LEARNING:
+            state = learned
+            continue
         yield _everything(gradient)[:-1], _errors(gradient)[:-1]
 
 

@@ -347,7 +347,7 @@ class Baseline:
                 return Centered(values.copy())
         return leave.center(values, population, evals, state)
 
-    def learn(self, values: Array, population: Population, state: Any) -> Any:
+    def learn(self, values: Array, population: Population, gradient: Gradient, state: Any) -> Any:
         if self.mistake == "learns in place":
             state[0][0] += 1.0
         return state

@@ -77,7 +77,7 @@ def hadamard_row(address: Address, row: int, dim: int, block: int, polynomial: i
 
 
 def orthogonal_block(gaussian: Array) -> Array:
-    """Gaussian rows (k, d), k <= d, turned into orthogonal ones of the same lengths: Q of QR, its diagonal made positive."""
+    """Gaussian rows (k, d), k <= d, to orthogonal ones of the same lengths: Q of QR with a positive diagonal."""
     q, r = np.linalg.qr(gaussian.T)
     return (q * np.sign(np.diag(r)) * np.linalg.norm(gaussian, axis=1)).T
 

@@ -127,13 +127,14 @@ def test_the_faster_way_is_taken_and_the_other_tried_now_and_then() -> None:
     assert evaluator._wants_threads(1000)
     assert not evaluator._wants_threads(20)
     assert not evaluator._wants_threads(1)
-    # Slow threads: serial again, until fifty times the cost of a try was spent.
-    evaluator._learn(True, 1000, 5000e-6)
-    for _ in range(250):
-        assert not evaluator._wants_threads(1000)
+    # Slow threads: serial again, until a multiple of the cost of another try was spent; twice the multiple each time.
+    for patience in (16, 64, 64):
+        evaluator._learn(True, 1000, 5000e-6)
+        for _ in range(patience * 5):
+            assert not evaluator._wants_threads(1000)
+            evaluator._learn(False, 1000, 1000e-6)
         evaluator._learn(False, 1000, 1000e-6)
-    evaluator._learn(False, 1000, 1000e-6)
-    assert evaluator._wants_threads(1000)
+        assert evaluator._wants_threads(1000)
     # Fast threads: they stay, and a disturbance does not change that.
     evaluator._learn(True, 1000, 600e-6)
     assert evaluator._wants_threads(1000)

@@ -68,7 +68,7 @@ def test_every_row_is_normal_by_itself() -> None:
         assert np.abs(moment - expected).max() < 5.0 * np.sqrt(variance / blocks)
     lengths = np.square(rows).sum(axis=2)
     assert np.abs(np.corrcoef(lengths.T) - np.eye(dim)).max() < 5.0 / np.sqrt(blocks)
-    # A direction and its block: E (eps_0 . a)^2 (eps_1 . a)^2 for orthogonal rows is d / (d + 2), where independent have 1.
+    # E (eps_0 . a)^2 (eps_1 . a)^2 is d / (d + 2) for orthogonal rows, 1 for independent ones.
     products = np.square(rows[:, 0] @ direction) * np.square(rows[:, 1] @ direction)
     assert abs(products.mean() - dim / (dim + 2.0)) < 5.0 * products.std() / np.sqrt(blocks)
 

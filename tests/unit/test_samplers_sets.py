@@ -30,7 +30,7 @@ def test_points_are_those_of_scipy() -> None:
 
 
 def test_sobol_fills_every_stratum_equally() -> None:
-    """Of 256 points, each interval of length 1/256 of a coordinate holds one, each 1/16 x 1/16 of the first two as well."""
+    """Of 256 points each interval of length 1/256 of a coordinate holds one, and so do 1/16 x 1/16 squares."""
     points = _uniform(Sobol(), 256, 6)
 
     for column in points.T:
