@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Callable
@@ -131,11 +132,12 @@ def minimize(
     >>> bool(result.value < 1e-12)
     True
     """
-    start = check_x0(x0)
+    shape = check_x0(x0).shape
+    dim = math.prod(shape)
     if evaluator is None:
         if f is None:
             raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-        own = Objective(f, grad, args, seeded, start.shape if start.ndim != 1 else None)
+        own = Objective(f, grad, args, seeded, shape if len(shape) != 1 else None)
         evaluator = choose_evaluator(own, vectorized=vectorized, workers=workers, on_error=on_error)
         objective: Objective | None = own
     else:
@@ -146,19 +148,19 @@ def minimize(
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     if evaluations is None and generations is None and steps is None and seconds is None:
-        evaluations = 1000 * (start.size + 10)
+        evaluations = 1000 * (dim + 10)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     final = _count_final(final_evaluations if stochastic else 1, evaluations)
     reserved = None if evaluations is None else evaluations - final
     limits = _Limits(steps, seconds, callback, checkpoint, checkpoint_seconds)
-    es = Optimizer(strategy, start, seed, evaluations=reserved, generations=generations, target=target)
+    es = Optimizer(strategy, x0, seed, evaluations=reserved, generations=generations, target=target)
     _check_start(es, objective, evaluations)
     state = evaluator.init()
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
             state = es.load(checkpoint, state)
-        reasons, last = _generations(es, evaluator, state, limits)
-        return _finish(es, evaluator, reasons, last, final, stochastic=stochastic)
+        reasons, centre = _generations(es, evaluator, state, limits)
+        return _finish(es, evaluator, reasons, centre, final, stochastic=stochastic)
     finally:
         evaluator.close()
 
@@ -239,29 +241,32 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 def _generations(
     es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
-) -> tuple[dict[str, float], Info | None]:
-    """Run generations until there is a reason to stop; return the reasons and the last Info.
+) -> tuple[dict[str, float], tuple[float, float]]:
+    """Run generations until there is a reason to stop; return the reasons, and J with its standard error at the end.
 
     However the run ends, what it has learned is saved; a file that was complete already is not written again.
     """
-    saved, last, begun = time.perf_counter(), None, es.generation
+    saved, centre, begun = time.perf_counter(), (np.nan, np.nan), es.generation
     reasons: dict[str, float] = {}
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
             evals, state = evaluator.evaluate(es.population(), state)
-            last = es.learn(evals, state)
+            info = es.learn(evals, state)
+            if info.gradient is not None:
+                centre = info.gradient.value, info.gradient.value_stderr
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
                 es.save(limits.checkpoint)
                 saved = time.perf_counter()
-            if limits.callback is not None and _wants_stop(limits.callback, _step(es, evals, last)):
+            if limits.callback is not None and _wants_stop(limits.callback, _step(es, evals, info)):
                 reasons = {**es.stop(), "callback": float(es.generation)}
                 break
+            del info  # two vectors that the next generation has no use for
     except KeyboardInterrupt:
         reasons = {**es.stop(), "interrupted": float(es.generation)}
     finally:
         if limits.checkpoint is not None and es.generation > begun:
             es.save(limits.checkpoint)
-    return reasons, last
+    return reasons, centre
 
 
 def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
@@ -300,7 +305,13 @@ def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
 
 
 def _finish(
-    es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], last: Info | None, final: int, *, stochastic: bool
+    es: Optimizer,
+    evaluator: Evaluator,
+    reasons: dict[str, float],
+    centre: tuple[float, float],
+    final: int,
+    *,
+    stochastic: bool,
 ) -> Result:
     """Evaluate the final mean, unless the user is waiting, and return the result."""
     result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
@@ -314,9 +325,7 @@ def _finish(
     if evals is None:
         if not stochastic:
             return result
-        gradient = None if last is None else last.gradient
-        value, error = (np.nan, np.nan) if gradient is None else (gradient.value, gradient.value_stderr)
-        return replace(result, x=result.mean, value=value, value_stderr=error)
+        return replace(result, x=result.mean, value=centre[0], value_stderr=centre[1])
     counted = replace(result, evaluations=result.evaluations + final, steps=result.steps + evals.steps)
     finite = evals.values[np.isfinite(evals.values)]
     value = float(finite.mean()) if finite.size else np.nan

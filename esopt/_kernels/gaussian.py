@@ -48,6 +48,22 @@ def fill(out, row, column, generation, stream, seed):
 
 
 @njit(nogil=True)
+def _displace_pair(noise, center, scale, plus, minus):
+    """Write center + scale * noise to ``plus`` and center - scale * noise to ``minus``."""
+    if scale.size == 1:
+        spread = scale[0]
+        for j in range(center.size):
+            step = spread * np.float64(noise[j])
+            plus[j] = center[j] + step
+            minus[j] = center[j] - step
+    else:
+        for j in range(center.size):
+            step = scale[j] * np.float64(noise[j])
+            plus[j] = center[j] + step
+            minus[j] = center[j] - step
+
+
+@njit(nogil=True)
 def _population_piece(piece, tiles, mean, scale, mirrored, start, generation, stream, seed, out):
     """Tile ``piece % tiles`` of the rows that unit ``piece // tiles`` (from row ``start`` on) stands for."""
     per = 2 if mirrored else 1
@@ -56,8 +72,15 @@ def _population_piece(piece, tiles, mean, scale, mirrored, start, generation, st
     width = min(TILE, mean.size - column)
     noise = np.empty(_blocks(width) * BLOCK, F32)
     fill_blocks(noise, column // BLOCK, _blocks(width), unit, generation, stream, seed)
+    first = unit * per - start
+    if mirrored and 0 <= first and first + 1 < out.shape[0]:
+        _displace_pair(
+            noise, mean[column : column + width], scale if scale.size == 1 else scale[column : column + width],
+            out[first, column : column + width], out[first + 1, column : column + width],
+        )  # fmt: skip
+        return
     for side in range(per):
-        row = unit * per + side - start
+        row = first + side
         if 0 <= row < out.shape[0]:
             sign = F32(1 - 2 * side)
             target = out[row, column : column + width]

@@ -1,4 +1,7 @@
-"""Passes over vectors that numpy would make one operation at a time: block statistics, error bars, Adam."""
+"""Passes over vectors that numpy would make one operation at a time: block statistics, error bars, Adam.
+
+Where a kernel divides, ``error_model="numpy"`` leaves out the test for zero, which would keep LLVM from vectorising.
+"""
 
 import math
 
@@ -42,7 +45,7 @@ def block_mean(values, block):
     return mean, math.sqrt(squares / (count * (count - 1)))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def divide_with_error(total, squares, blocks, divisor):
     """In place: total <- total / divisor, squares <- its standard error.
 
@@ -60,7 +63,7 @@ def divide_with_error(total, squares, blocks, divisor):
         total[j] = t / s
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def adam(gradient, first, second, beta1, beta2, rate, epsilon, first_out, second_out, step):
     """One step of Adam: averages to ``first_out`` and ``second_out``, -rate * m / (sqrt(v) + epsilon) to ``step``."""
     for j in range(gradient.size):

@@ -60,7 +60,9 @@ class Antithetic:
             )
         # A base whose block depends on n or dim says so only now.
         base = self.base.noise(key, n // 2, dim)
-        return Philox(replace(self, base=base.sampler) if isinstance(base, Philox) else self, key, n, dim)
+        if isinstance(base, Philox) and base.sampler is not self.base:
+            return Philox(replace(self, base=base.sampler), key, n, dim)
+        return Philox(self, key, n, dim)
 
     def fill(self, key: Key, row: int, column: int, dim: int, out: NDArray[np.float32]) -> None:
         """Write the rectangle of ``out.shape`` with corner (row, column)."""

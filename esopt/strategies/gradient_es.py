@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import get_args
 
@@ -220,7 +220,8 @@ class GradientES:
         """
         population = self.ask(state)
         if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
-            evals = replace(evals, utilities=self._utilities(evals.values[: population.n], population))
+            utilities = self._utilities(evals.values[: population.n], population)
+            evals = Evals(evals.values, evals.grads, utilities, evals.steps, evals.failures)
         gradient, estimator = self.estimator.estimate(population, evals, state.estimator)
         step, rule = self.rule.step(self._direction(gradient, state), state.rule)
         generation = state.generation + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,10 @@ def test_beyond_d_rows_a_block_starts_a_new_set() -> None:
 
 
 def test_a_row_in_the_span_of_the_others_gets_another_direction() -> None:
-    basis = np.linalg.qr(np.random.default_rng(1).standard_normal((6, 4)))[0].T.copy()
-    for x in (basis[2].copy() * 3.0, np.zeros(6)):
+    """Also one that is in it but for the eighth digit: a single projection would leave errors of 1e-8."""
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((6, 4)))[0].T.copy()
+    for x in (basis[2].copy() * 3.0, np.zeros(6), 3.0 * basis.sum(axis=0) + 1e-8 * rng.standard_normal(6)):
         directions._direction(x, basis, 3.0, np.empty(6), np.empty(directions.LANES))
         assert abs(np.linalg.norm(x) - 1.0) < 1e-14
         np.testing.assert_allclose(basis @ x, 0.0, rtol=0.0, atol=1e-14)
@@ -135,9 +138,10 @@ def test_the_memo_knows_everything_that_rows_depend_on() -> None:
     for sampler, key, dim in cases:
         Orthogonal(2).noise(Key(999), 2, 3).rows()
         alone.append(sampler.noise(key, 8, dim).rows())
-    for i in (5, 0, 7):
-        for (sampler, key, dim), expected in zip(cases, alone, strict=True):
-            assert np.array_equal(sampler.noise(key, 8, dim).rows(i, i + 1)[0], expected[i])
+    for before, after in product(zip(cases, alone, strict=True), repeat=2):
+        for i, j in product((0, 3, 5), repeat=2):
+            for ((sampler, key, dim), expected), at in ((before, i), (after, j)):
+                assert np.array_equal(sampler.noise(key, 8, dim).rows(at, at + 1)[0], expected[at])
     assert len({rows.tobytes() for rows in alone}) == len(cases)
 
 
