@@ -32,6 +32,7 @@ _HOMES = {
     "GradientES": "strategies.gradient_es",
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
+    "Hybrid": "estimators.hybrid",
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
@@ -67,6 +68,7 @@ _HOMES = {
     "Vectorized": "evaluators.vectorized",
     "ars": "strategies.named",
     "child": "noise",
+    "compare_estimators": "comparison",
     "minimize": "loop",
     "moment": "noise",
     "openai_es": "strategies.named",
@@ -86,10 +88,12 @@ if TYPE_CHECKING:
     from .baselines.linear import Linear as Linear
     from .baselines.moving_average import MovingAverage as MovingAverage
     from .baselines.none import NoBaseline as NoBaseline
+    from .comparison import compare_estimators as compare_estimators
     from .errors import CheckpointError as CheckpointError
     from .errors import EsoptError as EsoptError
     from .errors import EvaluationError as EvaluationError
     from .estimators.bonnet import Bonnet as Bonnet
+    from .estimators.hybrid import Hybrid as Hybrid
     from .estimators.score import Score as Score
     from .evaluators.compiled import Compiled as Compiled
     from .evaluators.joblib import Joblib as Joblib

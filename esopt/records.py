@@ -134,7 +134,7 @@ class Gradient:
     where it was not asked for. Standard errors are nan where fewer than two independent blocks are left. ``snr`` is
     (|mean|^2 - sum stderr^2) / sum stderr^2, clipped at 0: the squared length of the true gradient, estimated
     without bias, over the total variance of the estimate. ``value`` estimates J itself, ``evaluations`` counts the
-    rows used.
+    rows used. ``notes`` say by name what the estimator chose or found, in numbers and sentences.
     """
 
     mean: Array
@@ -145,6 +145,7 @@ class Gradient:
     evaluations: int
     scale: Scale | None = None
     scale_stderr: Scale | None = None
+    notes: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def snr(self) -> float:

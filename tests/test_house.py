@@ -46,6 +46,7 @@ FLOORS = {
     "rl": 6,
     "optimizer": 7,
     "loop": 7,
+    "comparison": 7,
     "smoothing": 7,
     "rl.training": 8,
     "variational": 8,

@@ -32,9 +32,10 @@ class Sobol:
 
     Notes
     -----
-    The error of a score gradient on a smooth f falls like 1 / n instead of 1 / sqrt(n) once n is well above d: about
-    200 times less variance at d = 8, n = 4096, and little gain below n = 2d. Replicates trade some of that for error
-    bars. With :class:`esopt.Antithetic` half of the rows are points.
+    The error of a score gradient on a smooth f falls like 1 / n instead of 1 / sqrt(n) once n is well above d. Measured
+    on quadratics with d = 8, n = 4096: 70 to 280 times less variance than independent rows, the more the straighter,
+    and 10 to 20 times less with 8 replicates; there is little gain below n = 2d. With :class:`esopt.Antithetic` half
+    of the rows are points. A scramble takes about 30 microseconds per column.
 
     At most 21201 dimensions. The scramble is linear matrix scrambling with a digital shift, its seed a function of
     seed, generation, stream and number of the set; its bits depend on the versions of scipy and numpy.

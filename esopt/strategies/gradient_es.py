@@ -227,7 +227,9 @@ class GradientES:
         generation = state.generation + 1
         scale, scale_rule = self._next_scale(gradient, state, generation)
         after = GradientState(state.seed, generation, state.mean + step, scale, estimator, rule, scale_rule)
-        return after, Info(state.generation, gradient, evals.failures)
+        choices = {name: note for name, note in gradient.notes.items() if isinstance(note, str)}
+        scalars = {name: note for name, note in gradient.notes.items() if not isinstance(note, str)}
+        return after, Info(state.generation, gradient, evals.failures, scalars, choices)
 
     def stop(self, state: GradientState) -> dict[str, float]:
         """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""

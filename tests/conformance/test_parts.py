@@ -75,6 +75,11 @@ ESTIMATORS = cases(
     {
         Score: [case(Score(base.build(), scaled)) for base in BASELINES for scaled in (False, True)],
         Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
+        esopt.Hybrid: [
+            case(esopt.Hybrid(Score(base.build()), tangent), linear=False)
+            for base in BASELINES
+            for tangent in (False, True)
+        ],
     },
 )
 

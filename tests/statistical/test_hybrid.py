@@ -1,0 +1,393 @@
+"""The mixture of values and gradients: unbiased, near the least variance, and not fooled by jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from esopt import (
+    SGD,
+    Antithetic,
+    AtMean,
+    Bonnet,
+    EvaluationError,
+    Evals,
+    Gaussian,
+    Given,
+    Gradient,
+    GradientES,
+    Hybrid,
+    Key,
+    LeaveOneOut,
+    Linear,
+    NoBaseline,
+    Population,
+    Score,
+    Sphere,
+    minimize,
+)
+
+Array = NDArray[np.float64]
+SAMPLERS = {"rows": Gaussian(), "pairs": Antithetic()}
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """f of rows, its gradients where it has them, and the gradient of the smoothed function."""
+
+    f: Callable[[Array], Array]
+    grad: Callable[[Array], Array]
+    mean: Array
+    truth: Callable[[Array], Array]
+
+    @property
+    def dim(self) -> int:
+        return self.mean.size
+
+
+A = np.array([0.9, -0.5, 0.7])
+Q = np.array([[1.5, 0.4, -0.3], [0.4, -0.6, 0.2], [-0.3, 0.2, 0.9]])
+AT = np.array([0.5, -0.4, 0.8])
+
+
+def damping(sigma: Array) -> float:
+    return float(np.exp(-0.5 * np.square(sigma * A).sum()))
+
+
+SMOOTH = {
+    "quadratic": Problem(
+        lambda x: 1.9 + x @ A + 0.5 * np.einsum("ij,jk,ik->i", x, Q, x),
+        lambda x: A + x @ Q,
+        AT,
+        lambda sigma: A + Q @ AT,
+    ),
+    "exp": Problem(
+        lambda x: np.exp(x @ A), lambda x: np.exp(x @ A)[:, None] * A, AT, lambda s: np.exp(A @ AT) / damping(s) * A
+    ),
+    "cos": Problem(
+        lambda x: np.cos(x @ A), lambda x: -np.sin(x @ A)[:, None] * A, AT, lambda s: -np.sin(A @ AT) * damping(s) * A
+    ),
+    "sin": Problem(
+        lambda x: np.sin(x @ A), lambda x: np.cos(x @ A)[:, None] * A, AT, lambda s: np.cos(A @ AT) * damping(s) * A
+    ),
+}
+
+
+def run(
+    estimator: Any, problem: Problem, sampler: Any, sigma: Any, n: int, generations: int, seed: int = 5
+) -> list[Gradient]:
+    """Estimates from independent generations at one place."""
+    found = []
+    for generation in range(generations):
+        noise = sampler.noise(Key(seed, generation), n, problem.dim)
+        state = estimator.init(problem.dim)
+        population = estimator.prepare(Population(problem.mean, sigma, noise), state)
+        x = population.rows()
+        found.append(estimator.estimate(population, Evals(problem.f(x), problem.grad(x)), state)[0])
+    return found
+
+
+def means(found: list[Gradient]) -> Array:
+    return np.array([g.mean for g in found])
+
+
+def notes(found: list[Gradient], name: str) -> Array:
+    return np.array([g.notes[name] for g in found])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_unbiased(kind: str, sampler: str) -> None:
+    """Few blocks, so that weights vary much: fitted to their own blocks they would bias exp by 10 errors or more."""
+    problem, sigma = SMOOTH[kind], 0.8 if sampler == "rows" else np.array([0.8, 0.5, 1.1])
+    found = run(Hybrid(), problem, SAMPLERS[sampler], sigma, 20, 2500)
+    truth = problem.truth(np.broadcast_to(sigma, 3).astype(np.float64))
+    error = means(found).std(axis=0, ddof=1) / np.sqrt(len(found))
+
+    assert notes(found, "weight_on_gradients").std() > 0.1
+    assert np.all(np.abs(means(found).mean(axis=0) - truth) < 4.0 * error)
+    assert np.linalg.norm(error) < 0.03 * np.linalg.norm(truth) + 0.01
+
+
+def test_standard_errors_of_the_mixture() -> None:
+    """With weights of their own for the two halves; the squared z-scores average 1."""
+    problem = SMOOTH["sin"]
+    found = run(Hybrid(), problem, Gaussian(), 1.3, 128, 1500)
+    off = means(found) - problem.truth(np.full(3, 1.3))
+    ratio = np.square(off).mean() / np.mean([np.square(g.mean_stderr) for g in found])
+
+    assert ratio == pytest.approx(1.0, abs=0.1)
+
+
+WAVE = Problem(lambda x: np.sin(1.2 * x[:, 0]), lambda x: 1.2 * np.cos(1.2 * x), np.array([0.3]), lambda s: np.zeros(1))
+
+
+def sides(problem: Problem) -> tuple[Array, Array, Array]:
+    """The two sides' terms on Gauss-Hermite nodes for d = 1 and sigma = 1, with the mean as baseline; weights."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    x = problem.mean + nodes[:, None]
+    values = problem.f(x)
+    return (values - weights @ values) * nodes, problem.grad(x)[:, 0], weights
+
+
+def test_wave_costs_less_than_either_side() -> None:
+    """sin(1.2 x) at 0.3, sigma = 1: V_P = 0.452, V_S = 0.357, the best mixture 0.102."""
+    score, pathwise, weights = sides(WAVE)
+    truth = weights @ pathwise
+    assert weights @ score == pytest.approx(truth, abs=1e-12)
+    v_s, v_p = weights @ np.square(score - truth), weights @ np.square(pathwise - truth)
+    c = weights @ ((score - truth) * (pathwise - truth))
+    best = (v_s * v_p - c * c) / (v_s + v_p - 2.0 * c)
+    assert (v_p, v_s, best) == pytest.approx((0.452, 0.357, 0.102), abs=6e-4)
+
+    n = 200
+    found = run(Hybrid(), WAVE, Gaussian(), 1.0, n, 2500)
+    squares = n * np.square(means(found)[:, 0] - truth)
+    variance, error = squares.mean(), squares.std() / np.sqrt(squares.size)
+    # What the scatter of the weights costs: the variance of a fixed weight, averaged over the weights that were used.
+    used = notes(found, "weight_on_gradients")
+    expected = (np.square(used) * v_p + np.square(1.0 - used) * v_s + 2.0 * used * (1.0 - used) * c).mean()
+
+    assert best - 4.0 * error < variance < 0.5 * v_s
+    # Each half has its own weight, whose scatter is twice that of their mean.
+    assert expected - 4.0 * error < variance < best + 2.0 * (expected - best) + 4.0 * error
+
+
+@pytest.mark.parametrize(("dim", "least"), [(5, 0.75), (20, 0.88), (100, 0.94)])
+def test_quadratic_goes_to_the_gradients(dim: int, least: float) -> None:
+    """The best weight is 1 for independent rows; the estimated bias holds it back, the less the more dimensions."""
+    q = np.linspace(0.2, 2.0, dim)
+    problem = Problem(
+        lambda x: x.sum(axis=1) + 0.5 * np.square(x) @ q, lambda x: 1.0 + x * q, np.zeros(dim), lambda s: np.ones(dim)
+    )
+    hybrid, score, bonnet = (
+        np.square(means(run(part, problem, Gaussian(), 0.3, 200, 60)) - 1.0).sum(axis=1).mean()
+        for part in (Hybrid(), Score(), Bonnet())
+    )
+    weight = notes(run(Hybrid(), problem, Gaussian(), 0.3, 200, 60), "weight_on_gradients").mean()
+
+    assert least < weight <= 1.0
+    assert bonnet < hybrid < 0.1 * score
+
+
+def jump(height: float, dim: int = 20) -> Problem:
+    """Unit slope in one direction, a jump in another."""
+    slope, across = np.eye(dim)[1], np.eye(dim)[0]
+    return Problem(
+        lambda x: x @ slope + height * (x[:, 0] > 0.0),
+        lambda x: np.tile(slope, (len(x), 1)),
+        np.zeros(dim),
+        lambda sigma: slope + height * across / (np.sqrt(2.0 * np.pi) * sigma[0]),
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_false_alarms(sampler: str) -> None:
+    z = notes(run(Hybrid(), jump(0.0), SAMPLERS[sampler], 1.0, 400, 300), "jump_z")
+
+    assert z.max() <= 3.0
+    assert abs(z.mean()) < 0.25
+    assert z.std() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("height", "power"), [(0.5, 0.19), (1.0, 0.97), (2.0, 0.999)])
+def test_power_against_jumps(height: float, power: float) -> None:
+    """Of 400 antithetic pairs."""
+    found = run(Hybrid(), jump(height), Antithetic(), 1.0, 800, 200)
+    flagged = notes(found, "jump_z") > 3.0
+    sentences = np.array(["miss a jump" in str(g.notes["side"]) for g in found])
+
+    print(height, flagged.mean())
+    assert np.array_equal(flagged, sentences)
+    assert flagged.mean() >= power
+
+
+def test_squared_bias_in_the_test_is_that_of_the_jump() -> None:
+    """z times its denominator averages the squared height times the density at the jump."""
+    found = run(Hybrid(), jump(2.0), Antithetic(), 1.0, 800, 100)
+    mean = means(found).mean(axis=0)
+
+    assert notes(found, "weight_on_gradients").max() == 0.0
+    assert mean[0] == pytest.approx(2.0 / np.sqrt(2.0 * np.pi), abs=0.03)
+    assert {str(g.notes["side"])[:5] for g in found} == {"score"}
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_step_function(dim: int) -> None:
+    """All gradients are 0; the smoothed function has one."""
+    step = Problem(lambda x: 1.0 * (x[:, 0] > 0.3), np.zeros_like, np.zeros(dim), lambda s: np.zeros(dim))
+    found = run(Hybrid(), step, Gaussian(), 0.7, 400, 200)
+    truth = np.eye(dim)[0] * np.exp(-0.5 * (0.3 / 0.7) ** 2) / (0.7 * np.sqrt(2.0 * np.pi))
+    error = means(found).std(axis=0, ddof=1) / np.sqrt(len(found))
+
+    assert np.all(means(run(Bonnet(), step, Gaussian(), 0.7, 400, 2)) == 0.0)
+    assert np.all(np.abs(means(found).mean(axis=0) - truth) < 4.0 * error)
+    assert error[0] < 0.03 * truth[0]
+    assert notes(found, "jump_z").min() > 3.0
+
+
+@pytest.mark.parametrize(("n", "dim"), [(10, 20), (60, 3), (11, 2)])
+def test_against_double_loops(n: int, dim: int) -> None:
+    """More blocks than dimensions, fewer, and halves of unequal size; the known gradient of a baseline is added."""
+    q = np.linspace(0.2, 2.0, dim)
+    problem = Problem(lambda x: np.sin(x @ q), lambda x: np.cos(x @ q)[:, None] * q, 0.1 + q, lambda s: q)
+    noise = Gaussian().noise(Key(3), n, dim)
+    population = Population(problem.mean, q, noise)
+    x, eps = population.rows(), noise.rows().astype(np.float64)
+    values, pathwise, tangent = problem.f(x), problem.grad(x), np.linspace(-0.2, 0.5, dim)
+    estimator = Hybrid(Score(Linear()))
+    state = estimator.init(dim)
+    learned = type(state)(type(state.baseline)(tangent.copy(), 1.0))
+    gradient, _ = estimator.estimate(population, Evals(values, pathwise), learned)
+
+    score = np.zeros((n, dim))
+    for i in range(n):
+        rest = [j for j in range(i % 2, n, 2) if j != i]
+        residual = [values[j] - tangent @ (q * eps[j]) for j in range(n)]
+        score[i] = tangent + (residual[i] - np.mean([residual[j] for j in rest])) * eps[i] / q
+    z = [naive_z((score - pathwise)[rows]) for rows in (slice(0, None, 2), slice(1, None, 2), slice(None))]
+    w = [naive_weight(score[h::2], pathwise[h::2], z[h]) for h in (0, 1)]
+    weight = np.array([w[1 - i % 2] for i in range(n)])[:, None]
+    mixed = weight * pathwise + (1.0 - weight) * score
+
+    np.testing.assert_allclose(gradient.mean, mixed.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(gradient.mean_stderr, mixed.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-6)
+    assert gradient.notes["weight_on_gradients"] == pytest.approx(weight.mean(), rel=1e-6)
+    assert gradient.notes["jump_z"] == pytest.approx(z[2], rel=1e-6)
+    assert 0.0 < weight.mean() < 1.0
+    assert (gradient.blocks, gradient.evaluations) == (n, n)
+
+
+def naive_squared_bias(delta: Array) -> tuple[float, float]:
+    """U, and the sum of (delta_i . delta_j)^2 over i != j."""
+    n = len(delta)
+    pairs = [float(delta[i] @ delta[j]) for i in range(n) for j in range(n) if i != j]
+    return float(np.mean(pairs)), float(np.sum(np.square(pairs)))
+
+
+def naive_z(delta: Array) -> float:
+    u, squares = naive_squared_bias(delta)
+    pairs = len(delta) * (len(delta) - 1)
+    return u / np.sqrt(2.0 * squares / pairs**2)
+
+
+def naive_weight(score: Array, pathwise: Array, z: float) -> float:
+    if z > 3.0:
+        return 0.0
+    both = np.cov(score.T, pathwise.T)
+    d = score.shape[1]
+    v_s, v_p, c = (float(np.trace(part)) for part in (both[:d, :d], both[d:, d:], both[:d, d:]))
+    bias = max(0.0, naive_squared_bias(score - pathwise)[0])
+    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * bias), 0.0, 1.0))
+
+
+def one(estimator: Any, noise: Any, values: Array | None = None, grads: Array | None = None) -> Gradient:
+    """The estimate on exp, with some values or gradients in place of the right ones."""
+    state = estimator.init(3)
+    population = estimator.prepare(Population(AT, 0.6, noise), state)
+    x = population.rows()
+    evals = Evals(SMOOTH["exp"].f(x) if values is None else values, SMOOTH["exp"].grad(x) if grads is None else grads)
+    gradient: Gradient = estimator.estimate(population, evals, state)[0]
+    return gradient
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_few_blocks_are_the_score_alone(blocks: int) -> None:
+    noise = Antithetic().noise(Key(7), 2 * blocks, 3)
+    found, score = one(Hybrid(), noise), one(Score(), noise)
+
+    assert np.array_equal(found.mean, score.mean)
+    assert np.array_equal(found.mean_stderr, score.mean_stderr, equal_nan=True)
+    assert found.notes["weight_on_gradients"] == 0.0
+    assert str(found.notes["side"]).startswith(f"score: {blocks} blocks")
+    assert np.isnan(found.mean_stderr).all() == (blocks == 1)
+
+
+@pytest.mark.parametrize("what", ["values", "grads"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_failed_rows_are_as_if_never_there(what: str, bad: float) -> None:
+    rows = Gaussian().noise(Key(8), 24, 3).rows().astype(np.float64).repeat(2, axis=0)
+    rows[1::2] *= -1.0
+    noise, rest = Given(rows, 2, True), Given(np.delete(rows, [6, 7], axis=0), 2, True)
+    x = AT + 0.6 * rows
+    values, grads = SMOOTH["exp"].f(x), SMOOTH["exp"].grad(x)
+    if what == "values":
+        values[7] = bad
+    else:
+        grads[7, 1] = bad
+    found, expected = one(Hybrid(), noise, values, grads), one(Hybrid(), rest)
+
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.mean_stderr, expected.mean_stderr, rtol=1e-12)
+    assert found.notes["side"] == expected.notes["side"]
+    assert found.notes["jump_z"] == pytest.approx(expected.notes["jump_z"], rel=1e-9)
+    assert found.blocks == 23
+
+
+def test_lost_gradients_leave_the_score_and_lost_values_nothing() -> None:
+    noise = Gaussian().noise(Key(9), 12, 3)
+    found = one(Hybrid(), noise, grads=np.full((12, 3), np.nan))
+
+    assert np.array_equal(found.mean, one(Score(), noise).mean)
+    assert found.blocks == 12
+    assert str(found.notes["side"]).startswith("score: 0 blocks")
+    with pytest.raises(EvaluationError, match="no usable candidate"):
+        one(Hybrid(), noise, values=np.full(12, np.nan))
+
+
+@pytest.mark.parametrize("baseline", [NoBaseline(), LeaveOneOut(), AtMean()])
+def test_explicit_rows_and_explicit_noise(baseline: Any) -> None:
+    """Rows that a baseline asked for do not count as noise; noise given as rows is the same noise."""
+    noise = Antithetic().noise(Key(10), 40, 3)
+    given = Given(noise.rows().astype(np.float64), 2, True)
+    estimator = Hybrid(Score(baseline))
+    found, same = one(estimator, noise), one(estimator, given)
+
+    np.testing.assert_allclose(found.mean, same.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.mean_stderr, same.mean_stderr, rtol=1e-5)
+    assert found.blocks == 20
+    assert found.evaluations == 40 + isinstance(baseline, AtMean)
+
+
+def test_nothing_to_mix() -> None:
+    """A constant has no jump and no gradient."""
+    found = one(Hybrid(), Gaussian().noise(Key(11), 12, 3), np.full(12, 2.5), np.zeros((12, 3)))
+
+    assert np.array_equal(found.mean, np.zeros(3))
+    assert found.notes["jump_z"] == 0.0
+
+
+def test_refusals() -> None:
+    noise = Gaussian().noise(Key(12), 12, 3)
+    with pytest.raises(ValueError, match="got no gradients. Pass grad="):
+        Hybrid().estimate(Population(AT, 0.6, noise), Evals(np.zeros(12)), Hybrid().init(3))
+    with pytest.raises(ValueError, match="uniform on the sphere"):
+        one(Hybrid(), Sphere().noise(Key(12), 12, 3))
+    with pytest.raises(ValueError, match="gradients of the mean only"):
+        Hybrid(Score(with_scale=True))
+
+
+def test_minimize_says_what_was_chosen() -> None:
+    """Gradients draw to the minimum at 0; the step to a lower floor is seen by the values only."""
+    steps: list[Any] = []
+    strategy = GradientES(sigma=0.3, n=200, estimator=Hybrid(), rule=SGD(0.1))
+
+    def f(x: Array) -> float:
+        return float(x @ x) - 8.0 * float(x[0] > 0.2)
+
+    found = minimize(
+        f, np.zeros(2), strategy=strategy, grad=lambda x: 2.0 * x, seed=2, generations=30, callback=steps.append
+    )
+    first = steps[0].info
+
+    assert found.mean[0] > 0.35
+    assert first.scalars["jump_z"] > 3.0
+    assert first.scalars["weight_on_gradients"] == 0.0
+    assert first.choices == {"side": first.gradient.notes["side"]}
+    assert first.choices["side"].startswith("score: the gradients miss a jump (z = ")

@@ -1,0 +1,73 @@
+"""compare_estimators against the variances of theory.md."""
+
+import numpy as np
+import pytest
+
+import esopt
+
+D = 20
+A = np.linspace(0.5, 1.5, D)
+
+
+def rows(found):
+    return {row.name: row for row in found.rows}
+
+
+def test_variances_are_those_of_theory_on_a_linear_function():
+    found = rows(esopt.compare_estimators(lambda x: A @ x, np.zeros(D), grad=lambda x: A, n=8192, seed=2))
+    unit = (D + 1) * (A @ A)
+
+    for name, expected in {
+        "Score, leave-one-out": unit,  # E4
+        "Score, baseline f(x)": unit,  # E3
+        "Score, antithetic": 2 * unit,  # E9, two evaluations a pair
+        "Score, antithetic in 16 orthogonal directions": 2 * 16 * ((D + 2) / 16 - 1) * (A @ A),  # E15
+        "Bonnet": 0.0,  # E19
+        "Bonnet, antithetic": 0.0,
+    }.items():
+        assert found[name].variance == pytest.approx(expected, rel=0.1, abs=1e-20), name
+
+
+def test_gradients_win_on_a_smooth_function_and_values_on_a_rough_one():
+    smooth = esopt.compare_estimators(lambda x: x @ x, A, grad=lambda x: 2 * x, n=256)
+    rough = esopt.compare_estimators(
+        lambda x: np.sin(50 * x).sum(), A, grad=lambda x: 50 * np.cos(50 * x), sigma=0.5, n=256
+    )
+
+    assert smooth.best.name == "Bonnet, antithetic"
+    assert rough.best.name.startswith("Score, antithetic")
+    assert "more noise than signal" in rough.advice
+
+
+def test_a_jump_rules_the_gradients_out():
+    found = esopt.compare_estimators(lambda x: x @ x + 10.0 * (x[0] > 0), np.zeros(D), grad=lambda x: 2 * x)
+
+    assert found.jump_z > 10
+    assert found.rows[0].name.startswith("Bonnet")
+    assert found.best.name.startswith("Score")
+    assert "miss a jump" in found.advice
+
+
+def test_values_alone_and_what_it_costs():
+    found = esopt.compare_estimators(lambda x: A @ x, np.zeros(D), n=64, grad_cost=5.0)
+    with_gradients = rows(esopt.compare_estimators(lambda x: A @ x, np.zeros(D), grad=lambda x: A, n=64, grad_cost=5.0))
+
+    assert {row.cost for row in found.rows} == {64, 65}
+    assert np.isnan(found.jump_z)
+    assert (with_gradients["Bonnet"].cost, with_gradients["Hybrid, antithetic"].cost) == (320, 64 + 320)
+
+
+def test_prints_a_table_and_draws(tmp_path):
+    found = esopt.compare_estimators(lambda x: float((x**2).sum()), np.ones((4, 5)), n=64)
+    found.plot(tmp_path / "bars.png")
+
+    lines = str(found).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:-1]] == [row.name for row in found.rows]
+    assert lines[-1] == found.advice
+    assert (tmp_path / "bars.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("settings", [{"n": 48}, {"n": 100}, {"grad_cost": 0.0}])
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="got"):
+        esopt.compare_estimators(lambda x: A @ x, np.zeros(D), **settings)
