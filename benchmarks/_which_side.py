@@ -8,6 +8,7 @@ E[|eps|^2 cos(s eps_1)] = (d - s^2) exp(-s^2 / 2) and its relatives; waves are a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,8 +133,8 @@ def quadratic(
     raise KeyError(name)
 
 
-# Fourier: J'(x) = 1 / (2 pi)^d times the integral of i omega exp(-sigma^2 |omega|^2 / 2) f^(omega) exp(i omega . x). The
-# factor is so smooth and so short that a sum over equal steps is exact to rounding.
+# Fourier: grad J(x) = (2 pi)^-d times the integral of i omega exp(-sigma^2 |omega|^2 / 2) F(omega) exp(i omega . x),
+# F the transform of f. The integrand is smooth and ends soon, so that a sum over equal steps is exact to rounding.
 
 
 def fourier_1d(transform: Callable[[Array], Array], x: Array, sigma: float) -> Array:
@@ -184,7 +185,7 @@ def pieces(f: Callable[[Array], Array], edges: tuple[float, ...], x: Array, sigm
     """E f(x + sigma eps), by 80 Gauss-Legendre nodes on each smooth piece of an f that is 0 outside the edges."""
     nodes, weights = np.polynomial.legendre.leggauss(80)
     total = np.zeros_like(x)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         at = low + 0.5 * (high - low) * (nodes + 1.0)
         eps = (at - x[:, None]) / sigma
         density = np.exp(-0.5 * eps**2) / (sigma * np.sqrt(2.0 * np.pi))

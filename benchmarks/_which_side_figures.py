@@ -136,19 +136,19 @@ def step(rows: Rows) -> Figure:
     left.set_ylabel("σ × error of the gradient, n = 100", color=INK)
     left.set_title(f"Error of 100 evaluations, Φ(u·x/δ), d = {d}", fontsize=11, color=INK, loc="left")
     _say(left, 4e-4, 2.9, "gradients: RMSE", SLOPES, fontweight="bold", rotation=-14)
-    _say(left, 5e-4, 0.3, "gradients: error of a typical run", SLOPES)
+    _say(left, 2e-4, 0.3, "gradients: typical run", SLOPES)
     _say(left, 2.9e-5, 0.43, "|∇J|: all of it missed", FAINT, va="bottom")
     _say(left, 4e-5, 0.012, "gradients: the error that\na typical run reports,\nfalling to 0", SLOPES)
     _say(left, 2.9e-5, 0.115, "values: RMSE", VALUES, fontweight="bold", va="top")
     if "hybrid" in colors:
-        _say(left, 1.9, 0.021, "Hybrid", HYBRID, fontweight="bold")
+        _say(left, 1.0, 0.036, "Hybrid", HYBRID, fontweight="bold")
     right.axhline(95.0, color=FAINT, linewidth=0.9, zorder=0)
     right.set(xscale="log", xlim=(2.6e-5, 12.0), ylim=(-3.0, 103.0))
     right.set_title("How often a 95 % interval holds the truth, %", fontsize=11, color=INK, loc="left")
     _say(right, 0.007, 24.0, "gradients:\nconfidently wrong", SLOPES, fontweight="bold", ha="left")
     _say(right, 2.9e-5, 98.5, "values", VALUES, fontweight="bold", va="bottom")
     if "hybrid" in colors:
-        _say(right, 2.2e-4, 98.5, "and Hybrid", HYBRID, fontweight="bold", va="bottom")
+        _say(right, 1.6e-4, 98.5, "and Hybrid", HYBRID, fontweight="bold", va="bottom")
     for axes in (left, right):
         axes.set_xlabel("δ/σ: width of the slope over the width of the search", color=INK)
         axes.set_xticks([STEP, 1e-3, 1e-2, 1e-1, 1.0, 10.0], ["step", "0.001", "0.01", "0.1", "1", "10"])

@@ -1,10 +1,10 @@
-"""Which side is more precise: averaging derivatives, or averaging weighted values? Every estimator against closed forms.
+"""Which side is more precise, averaging derivatives or averaging weighted values? Estimators against closed forms.
 
     python benchmarks/which_side.py [--quick] [--only waves|sigmoids|quadratics|fourier] [--save] [--figures]
 
 Each dot is the mean squared error of esopt's own estimators over many populations, beside the closed form of
-_which_side.py. ``--save`` writes results/which_side.json; ``--figures`` draws docs/figures/which_side_*.png from it, and
-does nothing else unless ``--save`` is there too. docs/which_side_is_more_precise.md explains the outcome.
+_which_side.py. ``--save`` writes results/which_side.json; ``--figures`` draws docs/figures/which_side_*.png from it,
+and does nothing else unless ``--save`` is there too. docs/which_side_is_more_precise.md explains the outcome.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _REASONS = {
     "settled": "checks beyond the target got no better",
     "steps": "the budget of steps is used up",
     "generations": "the budget of generations is used up",
-    "interrupted": "interrupted",
+    "interrupted": "it was interrupted",
 }
 
 
@@ -66,7 +66,10 @@ def build_app() -> typer.Typer:
     env_argument = typer.Argument("CartPole-v1", help="A gymnasium id with Box observations.", show_default=True)
     seed_option = typer.Option(0, help="Equal seeds give equal policies.", min=0)
     steps_option = typer.Option(
-        None, help="Budget of environment steps for training. (default: 1000 episodes of full length)", min=1
+        None,
+        help="Budget of environment steps for training. The 16 random episodes that normalise observations count and "
+        "are always played; a generation that is begun is finished. (default: 1000 episodes of full length)",
+        min=1,
     )
     generations_option = typer.Option(None, help="Budget of generations.", min=1)
     n_option = typer.Option(16, "--n", help="Candidates per generation, an even number.", min=2)
@@ -122,7 +125,7 @@ def _guarded(env: str, folder: Path, strategy: tuple[str, int, float], settings:
         print(f"esopt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("esopt: interrupted before the policy was evaluated; nothing was written.", file=sys.stderr)
+        print("esopt: interrupted before there was a policy; nothing was written.", file=sys.stderr)
         return 130
     return 0
 
@@ -150,21 +153,28 @@ def _train(env: str, folder: Path, strategy: Strategy, settings: dict[str, Any])
         result = train(env, strategy=strategy, callback=display.show, **settings)
     folder.mkdir(parents=True, exist_ok=True)
     policy = result.policy.save(folder / "policy.npz")
-    title = f"{env}, seed {settings['seed']}: {result.mean:.1f} over {result.returns.size} held-out episodes"
+    title = f"{env}, seed {settings['seed']}"
+    if result.returns.size:
+        title += f": {result.mean:.1f} over {result.returns.size} held-out episodes"
     curve = draw_curve(result.history, folder / "curve.png", title=title, target=result.target)
-    for line in report(result, time.perf_counter() - begun):
+    for line in report(result, time.perf_counter() - begun, settings["episodes"]):
         console.print(line)
     console.print(f"policy  {policy}\ncurve   {curve}")
 
 
-def report(result: TrainResult, seconds: float) -> list[str]:
-    """Return what a person wants to know at the end, line by line."""
+def report(result: TrainResult, seconds: float, episodes: int) -> list[str]:
+    """Return what a person wants to know at the end, line by line; ``episodes`` were to be evaluated."""
     reasons = ", ".join(_REASONS.get(key, key) for key in result.reason)
+    evaluations = int(result.history["evaluations"][-1])  # result.result counts one at the end too
     lines = [
-        f"{result.result.generations} generations, {result.result.evaluations:,} evaluations, {result.steps:,} "
+        f"{result.result.generations} generations, {evaluations:,} evaluations, {result.steps:,} "
         f"environment steps (checks: {result.check_steps:,} more) in {seconds:.1f} s; ended because {reasons}."
     ]
     returns, (low, high) = result.returns, result.interval
+    if returns.size < episodes:
+        lines.append(f"The final evaluation was cut short after {returns.size} of {episodes} episodes.")
+    if not returns.size:
+        return lines
     interval = "" if np.isnan(low) else f", 95 % confidence interval [{low:.2f}, {high:.2f}]"
     lines.append(
         f"mean return {result.mean:.2f} over {returns.size} held-out episodes{interval}, "

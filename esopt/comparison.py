@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from .records import Gradient
 from .samplers.antithetic import Antithetic
 from .samplers.gaussian import Gaussian
 from .samplers.orthogonal import Orthogonal
-from .smoothing import smoothed_gradient
+from .smoothing import check_size, smoothed_gradient
 
 _BLOCKS = 16
 """A variance is read off at least so many independent blocks."""
@@ -128,9 +129,10 @@ def compare_estimators(
     >>> found.best.name
     'Bonnet, antithetic'
     """
+    check_size("n", n)
     if n < 64 or n % 32:
         raise ValueError(f"n must be a multiple of 32 and at least 64, got {n}. Pass for example n=1024.")
-    if not grad_cost > 0.0:
+    if not (isinstance(grad_cost, Real) and grad_cost > 0.0):
         raise ValueError(f"grad_cost must be positive, got {grad_cost}. Pass the cost of a gradient in evaluations.")
     point = check_x0(x)
     shape = None if point.ndim == 1 else point.shape

@@ -23,10 +23,12 @@ class EvaluationError(EsoptError):
     ----------
     x : the candidate as the objective saw it, where a single one is to blame, else None.
     seed : its evaluation seed, where the objective takes one, else None.
+    result : the :class:`esopt.Result` so far, where :func:`esopt.minimize` raised it, else None.
     """
 
     x: Any = None
     seed: int | None = None
+    result: Any = None
 
 
 class CheckpointError(EsoptError):

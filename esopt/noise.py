@@ -31,12 +31,27 @@ _TILE_ROWS = 64
 _TILE_COLUMNS = 4096
 
 
-class Key(NamedTuple):
-    """Address of a generation's noise; rows and generations count to 2**32 and columns to 2**34 before they repeat."""
-
+class _Address(NamedTuple):
     seed: int
-    generation: int = 0
-    stream: int = SEARCH
+    generation: int
+    stream: int
+
+
+class Key(_Address):
+    """Address of a generation's noise; rows and generations count to 2**32 and columns to 2**34 before they repeat.
+
+    Raises
+    ------
+    TypeError, ValueError  unless ``seed`` is in [0, 2**64), ``generation`` and ``stream`` in [0, 2**32).
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, seed: int, generation: int = 0, stream: int = SEARCH) -> Key:
+        check_seed(seed)
+        _check_word("generation", generation)
+        _check_word("stream", stream)
+        return super().__new__(cls, seed, generation, stream)
 
 
 def check_seed(seed: object) -> int:
@@ -53,8 +68,19 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
+def _check_word(name: str, number: object) -> None:
+    """Raise unless ``number`` is an integer in [0, 2**32), a word of the counter: others would wrap around."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(number).__name__}. Pass for example {name}=0.")
+    if not 0 <= int(number) < 2**32:
+        raise ValueError(
+            f"{name} must be in [0, 2**32), got {number}. Numbers beyond would repeat the noise of others."
+        )
+
+
 def child(seed: int, index: int) -> int:
-    """Return the seed of the ``index``-th child of ``seed``: 64 bits, unrelated to the parent's noise."""
+    """Return the seed of child ``index`` < 2**32 of ``seed``: 64 bits, unrelated to the parent's noise."""
+    _check_word("index", index)
     return int(_hash_rows(Key(seed, 0, INIT), 0, index, 1)[0])
 
 
@@ -173,8 +199,12 @@ def moment(
     beyond (:class:`Given` noise is float64 throughout). The second polynomial is the centred one because the squares
     of raw second powers do not give the standard error of a scale gradient.
     """
+    if np.iscomplexobj(weights):
+        raise TypeError(
+            f"moment() got weights of dtype {np.asarray(weights).dtype}. Pass real numbers, (n,) or (m, n)."
+        )
     table = np.atleast_2d(np.asarray(weights, np.float64))
-    degrees = (degree,) * len(table) if isinstance(degree, int) else tuple(degree)
+    degrees = (int(degree),) * len(table) if isinstance(degree, (int, np.integer)) else tuple(degree)
     if table.shape[1] != noise.n or table.ndim != 2:
         raise ValueError(f"moment() got weights of shape {np.shape(weights)} for {noise.n} rows. Pass (n,) or (m, n).")
     if len(degrees) != len(table) or not set(degrees) <= {1, 2}:
@@ -316,6 +346,11 @@ class Given:
     law: Law = Law.GAUSSIAN
 
     def __post_init__(self) -> None:
+        block = self.block
+        if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1:
+            raise ValueError(
+                f"Given() got block={block!r}. Pass the number of rows that depend on each other, 1 for none."
+            )
         rows = np.ascontiguousarray(self.given, np.float64)
         if rows.ndim != 2 or len(rows) % self.block:
             raise ValueError(

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -14,34 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoint
-from .errors import EvaluationError
+from ._describe import describe, differences
+from ._progress import Progress, Run, advance, start
+from .errors import CheckpointError, EvaluationError
 from .noise import Array, check_seed
+from .objective import Objective
 from .protocols import State, Strategy
 from .records import Evals, Info, Population
 from .result import Point, Result
-
-
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """What a run has used and found so far; ``failures`` is a JSON object of counts."""
-
-    generation: int
-    evaluations: int
-    gradients: int
-    steps: int
-    seconds: float
-    best_x: Array
-    best_value: float
-    failures: str
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Everything that a checkpoint holds."""
-
-    strategy: State
-    evaluator: State
-    progress: Progress
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -86,6 +66,20 @@ def check_limit(name: str, limit: float | None, *, whole: bool = True) -> None:
         raise ValueError(f"{name} must be {kind}, got {limit}. Leave it out for no limit.")
 
 
+def check_target(target: float | None) -> None:
+    """Raise ValueError unless ``target`` is None or a number."""
+    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or target != target):
+        raise ValueError(f"target must be a number, got {target!r}. Leave it out for no target.")
+
+
+def check_steps(steps: int) -> None:
+    """Raise TypeError or ValueError unless ``steps`` is a count."""
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
+        raise TypeError(f"tell() got steps of type {type(steps).__name__}. Pass a whole number of cost units.")
+    if steps < 0:
+        raise ValueError(f"tell() got steps={steps}. Pass 0 or more cost units, those of this generation.")
+
+
 def check_values(values: ArrayLike, population: Population) -> Array:
     """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that."""
     generation = population.noise.key.generation
@@ -109,6 +103,21 @@ def check_values(values: ArrayLike, population: Population) -> Array:
     return array.astype(np.float64)
 
 
+def _describe_objective(objective: Objective) -> str:
+    about = describe(objective)
+    del about["shape"]  # that of x0 is compared already
+    return json.dumps({"class": "Run", "objective": about}, allow_nan=False)
+
+
+def _compare_objectives(there: str, here: str, name: str) -> None:
+    lines = "\n  ".join(differences(json.loads(there), json.loads(here)))
+    if lines:
+        raise CheckpointError(
+            f"{name} was written by a different configuration:\n  {lines}\n"
+            "Build it with the saved settings, or start a new run with another file."
+        )
+
+
 class Optimizer:
     """Ask and tell around a strategy.
 
@@ -118,7 +127,8 @@ class Optimizer:
     x0 : start, any shape; d is its size.
     seed : equal strategy, x0, seed and values give equal bits.
     evaluations, generations : budgets; a generation that does not fit is not begun.
-    target : stop once a value at or below it was seen.
+    target : stop once a finite value at or below it was seen.
+    objective : what the values come from, if :meth:`load` is to refuse runs of another one.
 
     Examples
     --------
@@ -126,7 +136,7 @@ class Optimizer:
     >>> es = esopt.Optimizer(esopt.GradientES(sigma=0.1), [2.0, -1.0], seed=1, evaluations=1000)
     >>> while not es.stop():
     ...     X = es.ask()
-    ...     es.tell([(x**2).sum() for x in X])
+    ...     info = es.tell([(x**2).sum() for x in X])
     >>> es.result.reason
     {'evaluations': 996.0}
     """
@@ -140,25 +150,25 @@ class Optimizer:
         evaluations: int | None = None,
         generations: int | None = None,
         target: float | None = None,
+        objective: Objective | None = None,
     ) -> None:
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
                 f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. "
                 "Pass for example GradientES()."
             )
-        start = check_x0(x0)
+        begin = check_x0(x0)
         self.strategy = strategy
-        self.shape = start.shape
+        self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
         for name, limit in self._limits.items():
             check_limit(name, limit)
-        if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or target != target):
-            raise ValueError(f"target must be a number, got {target!r}. Leave it out for no target.")
+        check_target(target)
         self._target = target
-        self._configuration = {"strategy": strategy, "x0": start, "seed": check_seed(seed)}
-        flat = start.reshape(-1)
-        progress = Progress(0, 0, 0, 0, 0.0, flat.copy(), np.inf, "{}")
-        self._run = Run(strategy.init(flat, check_seed(seed)), (), progress)
+        self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed)}
+        flat = begin.reshape(-1)
+        about = "" if objective is None else _describe_objective(objective)
+        self._run = Run(strategy.init(flat, check_seed(seed)), (), start(flat), about)
         self._population: Population | None = None
         self._since = time.perf_counter()
 
@@ -176,6 +186,11 @@ class Optimizer:
     def generation(self) -> int:
         """Number of generations told."""
         return self._run.progress.generation
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time until now, earlier parts of a resumed run included."""
+        return self._run.progress.seconds + time.perf_counter() - self._since
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -219,7 +234,7 @@ class Optimizer:
         population.rows(out=out.reshape(len(population), -1))
         return out
 
-    def tell(self, values: ArrayLike, grads: ArrayLike | None = None, *, steps: int = 0) -> None:
+    def tell(self, values: ArrayLike, grads: ArrayLike | None = None, *, steps: int = 0) -> Info:
         """Learn from the values of this generation's candidates.
 
         Parameters
@@ -228,12 +243,17 @@ class Optimizer:
         grads : (n, d) or (n, *shape of x0)  gradients at the candidates, for estimators that use them.
         steps : cost units that the evaluations consumed.
 
+        Returns
+        -------
+        Info  what was learned: ``gradient`` with its error bars, ``failures`` by kind.
+
         Raises
         ------
         ValueError, TypeError  for values or gradients of the wrong number, shape or type; nothing is lost.
         EvaluationError  if nothing usable is among them; nothing is lost.
         """
         population = self.population()
+        check_steps(steps)
         checked = check_values(values, population)
         rows = None
         if grads is not None:
@@ -252,36 +272,17 @@ class Optimizer:
                 f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask()."
             )
         failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
-        self.learn(Evals(checked, rows, steps=steps, failures={"nan": failed} if failed else {}))
+        return self.learn(Evals(checked, rows, steps=int(steps), failures={"nan": failed} if failed else {}))
 
     def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
         population, progress = self.population(), self._run.progress
         state, info = self.strategy.tell(self._run.strategy, evals)
-        values = evals.values
-        least = int(values.argmin())  # the first nan, if there is one
-        if np.isnan(values[least]):
-            least = int(np.where(np.isnan(values), np.inf, values).argmin())
-        better = bool(values[least] < progress.best_value)
-        failures = progress.failures
-        if evals.failures:
-            counts = json.loads(failures)
-            failures = json.dumps(
-                {k: counts.get(k, 0) + evals.failures.get(k, 0) for k in sorted({*counts, *evals.failures})}
-            )
+        info = replace(info, failures={**evals.failures, **info.failures})
         now = time.perf_counter()
-        after = Progress(
-            progress.generation + 1,
-            progress.evaluations + len(population),
-            progress.gradients + (0 if evals.grads is None else len(population)),
-            progress.steps + evals.steps,
-            progress.seconds + now - self._since,
-            population[least] if better else progress.best_x,
-            float(values[least]) if better else progress.best_value,
-            failures,
-        )
+        after = advance(progress, population, evals, info, progress.seconds + now - self._since)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
-        self._run, self._population, self._since = Run(state, evaluator_state, after), None, now
+        self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
         return info
 
     def stop(self) -> dict[str, float]:
@@ -332,6 +333,8 @@ class Optimizer:
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
 
+        Where both know their objective, f, grad, args and seeded must be the same; functions are compared by name.
+
         Returns
         -------
         The evaluator's saved state, in the form of ``evaluator_state``.
@@ -341,6 +344,10 @@ class Optimizer:
         CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
         """
         template = replace(self._run, evaluator=evaluator_state)
-        self._run = checkpoint.load(path, template, configuration=self._configuration)
+        loaded = checkpoint.load(path, template, configuration=self._configuration)
+        own = self._run.objective
+        if own and loaded.objective:
+            _compare_objectives(loaded.objective, own, os.path.basename(os.fspath(path)))
+        self._run = replace(loaded, objective=own or loaded.objective)
         self._population, self._since = None, time.perf_counter()
         return self._run.evaluator

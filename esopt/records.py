@@ -42,6 +42,23 @@ class Population:
     needs: frozenset[str] = frozenset({"values"})
     share: Share = "pair"
 
+    def __post_init__(self) -> None:
+        mean, scale = self.mean, self.scale
+        if not (isinstance(mean, np.ndarray) and mean.dtype == np.float64 and mean.ndim == 1):
+            mean = np.array(mean, np.float64)
+            object.__setattr__(self, "mean", mean)
+        if mean.shape != (self.noise.dim,):
+            raise ValueError(
+                f"the mean has shape {mean.shape} for noise of dimension {self.noise.dim}. Pass (d,) for both."
+            )
+        if type(scale) is not float:
+            spread = np.asarray(scale, np.float64)
+            if spread.shape not in ((), mean.shape):
+                raise ValueError(
+                    f"the scale has shape {spread.shape}. Pass one number, or one per coordinate, {mean.shape}."
+                )
+            object.__setattr__(self, "scale", spread if spread.ndim else float(spread))
+
     @property
     def n(self) -> int:
         """Number of noise rows."""
@@ -55,8 +72,11 @@ class Population:
     def __len__(self) -> int:
         return self.noise.n + (0 if self.extra is None else len(self.extra))
 
-    def __getitem__(self, index: int) -> Array:
-        """Candidate ``index``, (d,)."""
+    def __getitem__(self, index: int | slice) -> Array:
+        """Candidate ``index``, (d,), or those of a slice, (m, d)."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self.rows(start, max(start, stop)) if step == 1 else self.rows()[index]
         at = index + len(self) if index < 0 else index
         if not 0 <= at < len(self):
             raise IndexError(f"candidate {index} of a population of {len(self)}")
@@ -65,8 +85,14 @@ class Population:
     def rows(self, start: int = 0, stop: int | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return candidates start ... stop, (stop - start, d), in float64 or in the type of ``out``."""
         stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(
+                f"rows {start} to {stop} of a population of {len(self)}. Pass 0 <= start <= stop <= {len(self)}."
+            )
         if out is None:
             out = np.empty((stop - start, self.dim))
+        elif out.shape != (stop - start, self.dim):
+            raise ValueError(f"out has shape {out.shape} for {stop - start} rows. Pass {(stop - start, self.dim)}.")
         split = min(max(self.n - start, 0), stop - start)
         if split:
             self.noise.displace(self.mean, np.atleast_1d(np.asarray(self.scale, np.float64)), start, out[:split])

@@ -18,6 +18,7 @@ _SENTENCES = {
     "seconds": "the time is up",
     "callback": "the callback stopped the run",
     "interrupted": "the run was interrupted",
+    "failed": "a whole generation failed",
     "diverged": "the mean is not finite any more; use a smaller learning rate",
     "scale": "sigma left the range of numbers: the run has converged, or the objective is flat or unbounded",
 }
@@ -50,10 +51,11 @@ class Result:
     value : its value.
     value_stderr : standard error of ``value``; 0 for a deterministic objective.
     mean : final mean of the search distribution, in the shape of x0.
-    best : the lowest value seen, and where.
-    reason : why the run stopped, each with its number; empty while it could go on.
+    best : the lowest finite value seen, and where.
+    reason : why the run stopped, each with its number; empty while it could go on. "failed" names the generation in
+        which no usable value was found.
     evaluations, gradients, generations, steps : what it took (calls of f, calls of its gradient, updates, cost units).
-    seconds : wall-clock time, earlier parts of a resumed run included.
+    seconds : wall-clock time, final evaluations and earlier parts of a resumed run included.
     failures : failed evaluations by kind.
     evaluator : what evaluated the candidates.
     strategy : what proposed them.
@@ -96,8 +98,8 @@ class Result:
 
     @property
     def success(self) -> bool:
-        """Whether the run has a finite value and did not diverge."""
-        return bool(np.isfinite(self.value)) and "diverged" not in self.reason
+        """Whether the run has a finite value, and neither diverged nor failed."""
+        return bool(np.isfinite(self.value)) and not {"diverged", "failed"} & set(self.reason)
 
     @property
     def status(self) -> int:
@@ -114,6 +116,27 @@ class Result:
     def keys(self) -> Iterator[str]:
         """Names for ``result[name]`` and ``dict(result)``: those of scipy's OptimizeResult."""
         return iter(_SCIPY)
+
+    def values(self) -> Iterator[Any]:
+        """What :meth:`keys` name, in their order."""
+        return (getattr(self, name) for name in _SCIPY)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Pairs of a name and what it names."""
+        return zip(self.keys(), self.values(), strict=True)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return ``result[name]``, or ``default`` if there is no such name."""
+        return getattr(self, name) if name in self else default
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def __len__(self) -> int:
+        return len(_SCIPY)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in _SCIPY
 
     def __getitem__(self, name: str) -> Any:
         if name not in _SCIPY:

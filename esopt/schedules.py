@@ -25,6 +25,12 @@ def check_positive(name: str, schedule: Schedule) -> None:
         raise ValueError(f"{name} must be a positive number or a schedule, got {schedule!r}. Pass for example 0.01.")
 
 
+def check_nonnegative(name: str, number: float) -> None:
+    """Raise ValueError unless ``number`` is 0 or a positive finite number."""
+    if isinstance(number, bool) or not (isinstance(number, Real) and 0.0 <= number < math.inf):
+        raise ValueError(f"{name} must be 0 or a positive number, got {number!r}. Pass for example 0.01.")
+
+
 def check_fraction(name: str, number: float) -> None:
     """Raise ValueError unless ``number`` is in [0, 1), as the weight of the past must be."""
     if not (isinstance(number, Real) and 0.0 <= number < 1.0):
@@ -44,6 +50,7 @@ class ExponentialDecay:
         check_positive("start", self.start)
         check_positive("factor", self.factor)
         check_positive("every", self.every)
+        check_nonnegative("end", self.end)
 
     def __call__(self, generation: int) -> float:
         return float(max(self.end, self.start * self.factor ** (generation / self.every)))
@@ -59,6 +66,7 @@ class LinearDecay:
 
     def __post_init__(self) -> None:
         check_positive("start", self.start)
+        check_nonnegative("end", self.end)
         check_positive("generations", self.generations)
 
     def __call__(self, generation: int) -> float:
@@ -76,6 +84,7 @@ class CosineDecay:
 
     def __post_init__(self) -> None:
         check_positive("start", self.start)
+        check_nonnegative("end", self.end)
         check_positive("generations", self.generations)
 
     def __call__(self, generation: int) -> float:

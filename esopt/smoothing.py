@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._parts import check_instance
 from .estimators.bonnet import Bonnet
 from .estimators.score import Score
 from .loop import choose_evaluator
-from .noise import Array, Key, check_seed
+from .noise import Array, Key, Law, check_seed
 from .objective import Objective
 from .optimizer import check_x0
 from .protocols import Baseline, Estimator, Evaluator, Sampler
@@ -55,10 +56,11 @@ def smoothed_gradient(
         ways to call it (``args``, ``seeded``, ``vectorized``, ``workers``, ``on_error``; numba functions are compiled).
     x : where, any shape; d is its size.
     sigma : standard deviation, a number or one per coordinate.
-    n : evaluations, a multiple of the sampler's block.
+    n : evaluations, a positive multiple of the sampler's block.
     seed : equal arguments give equal bits.
     grad : gradient of f. With it the default estimator is :class:`esopt.Bonnet`.
-    estimator : None for ``Bonnet(with_scale=True)`` with ``grad``, else ``Score(baseline, with_scale=True)``.
+    estimator : None for ``Bonnet(with_scale=True)`` with ``grad``, else ``Score(baseline, with_scale=True)``; without
+        scale if the sampler's law is not Gaussian, where values say nothing about it.
     sampler : joint law of the noise rows; None for antithetic pairs.
     baseline : control variate of the default Score; None for the leave-one-out mean.
 
@@ -82,15 +84,22 @@ def smoothed_gradient(
     objective = (
         f if isinstance(f, Objective) else Objective(f, grad, args, seeded, None if point.ndim == 1 else point.shape)
     )
+    check_size("n", n)
+    sampler = Antithetic() if sampler is None else sampler
+    check_instance("sampler", sampler, Sampler, "Antithetic()")
+    if baseline is not None:
+        check_instance("baseline", baseline, Baseline, "LeaveOneOut()")
     if estimator is None:
+        scale = sampler.law is Law.GAUSSIAN
         if objective.grad is not None and baseline is None:
             estimator = Bonnet(with_scale=True)
         else:
-            estimator = Score(with_scale=True) if baseline is None else Score(baseline, with_scale=True)
+            estimator = Score(with_scale=scale) if baseline is None else Score(baseline, with_scale=scale)
     elif baseline is not None:
         raise ValueError("baseline= is for the default estimator. Set it in the estimator: Score(baseline=...).")
+    check_instance("estimator", estimator, Estimator, "Score()")
     evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
-    return _estimate(evaluator, point.reshape(-1), sigma, n, check_seed(seed), estimator, sampler or Antithetic())
+    return _estimate(evaluator, point.reshape(-1), sigma, n, check_seed(seed), estimator, sampler)
 
 
 def smoothed_value(f: Callable[..., Any] | Objective, x: ArrayLike, **settings: Any) -> Estimate:
@@ -104,6 +113,19 @@ def smoothed_value(f: Callable[..., Any] | Objective, x: ArrayLike, **settings: 
     """
     gradient = smoothed_gradient(f, x, **settings)
     return Estimate(gradient.value, gradient.value_stderr)
+
+
+def check_size(name: str, size: object) -> None:
+    """Raise unless ``size`` is a positive integer.
+
+    Raises
+    ------
+    TypeError, ValueError  for anything else.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {size!r}. Pass for example {name}=256.")
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}. Pass for example {name}=256.")
 
 
 def _estimate(

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import esopt
-from esopt.rl.curve import draw_curve
-from esopt.rl import train
+from esopt.rl import draw_curve, train
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
 
@@ -44,14 +43,14 @@ def convergence(arguments: Arguments) -> None:
     for axes, (title, f) in zip(figure.subplots(1, 2), problems.items(), strict=True):
         for color, (name, strategy) in zip(("C0", "C1", "C2", "C3"), settings.items(), strict=True):
             for seed in range(arguments.seeds):
-                steps = []
+                steps: list[tuple[int, float]] = []
                 esopt.minimize(
                     f,
                     np.full(arguments.dim, 3.0),
                     strategy=strategy,
                     evaluations=arguments.evaluations,
                     seed=seed,
-                    callback=lambda step, steps=steps: steps.append((step.evaluations, f(step.mean))),
+                    callback=lambda step, f=f, steps=steps: steps.append((step.evaluations, f(step.mean))),
                 )
                 evaluations, values = np.array(steps).T
                 axes.plot(evaluations, values, color=color, linewidth=0.8, label=None if seed else name)

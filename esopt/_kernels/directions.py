@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from .gaussian import fill_row
+from .jit import kernel
 from .philox import F32
 
 LANES = 16
@@ -60,7 +61,7 @@ def _project_out(x, basis, coefficients, lanes):
             x[t] -= c0 * q0[t]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _direction(x, basis, length, coefficients, lanes):
     """Make x a unit vector that is orthogonal to the basis: classical Gram-Schmidt, done twice.
 
@@ -80,7 +81,7 @@ def _direction(x, basis, length, coefficients, lanes):
         length = 1.0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def orthogonal(out, row, generation, stream, seed):
     """Write a block of orthogonal rows (k, d), made from Gaussian rows ``row`` ... ``row + k - 1``.
 
@@ -102,7 +103,7 @@ def orthogonal(out, row, generation, stream, seed):
             out[i, t] = F32(length * x[t])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sphere(out, row, column, dim, generation, stream, seed):
     """Write the rectangle of ``out.shape`` at (row, column): Gaussian rows scaled to length sqrt(dim)."""
     noise, x, lanes = np.empty(dim, np.float32), np.empty(dim), np.empty(LANES)

@@ -8,6 +8,7 @@ inside a tile: float32 within chunks of ``CHUNK`` units, then float64.
 import numpy as np
 from numba import njit, prange
 
+from .jit import kernel
 from .philox import BLOCK, F32, fill_blocks
 
 TILE = 2048
@@ -19,7 +20,7 @@ def _blocks(width):
     return (width + BLOCK - 1) // BLOCK
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_row(out, column, row, generation, stream, seed):
     """Write eps[row, column : column + out.size] to ``out`` (float32), any column."""
     size = out.size
@@ -40,7 +41,7 @@ def fill_row(out, column, row, generation, stream, seed):
             out[done + j] = scratch[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill(out, row, column, generation, stream, seed):
     """Write the rectangle of ``out.shape`` whose corner is (row, column)."""
     for i in range(out.shape[0]):
@@ -95,7 +96,7 @@ def _population_piece(piece, tiles, mean, scale, mirrored, start, generation, st
                     target[j] = center[j] + spreads[j] * np.float64(sign * noise[j])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def population(mean, scale, mirrored, start, generation, stream, seed, out):
     """Rows start ... start + len(out) of mean + scale * eps; mean and scale float64, out float32 or float64."""
     per = 2 if mirrored else 1
@@ -105,7 +106,7 @@ def population(mean, scale, mirrored, start, generation, stream, seed, out):
         _population_piece(piece, tiles, mean, scale, mirrored, start, generation, stream, seed, out)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def population_parallel(mean, scale, mirrored, start, generation, stream, seed, out):
     """Parallel twin of :func:`population`."""
     per = 2 if mirrored else 1
@@ -115,7 +116,7 @@ def population_parallel(mean, scale, mirrored, start, generation, stream, seed, 
         _population_piece(piece, tiles, mean, scale, mirrored, start, generation, stream, seed, out)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fold(weights, degrees, mirrored, coefficients, largest):
     """Weights of rows (m, n) to coefficients of units, relative to the largest of each vector.
 
@@ -185,14 +186,14 @@ def _moment_tile(tile, coefficients, degrees, generation, stream, seed, out, squ
                     squares[k, column + j] += partial_squares[k, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def moment(coefficients, degrees, generation, stream, seed, out, squares):
     """Add sum_u c[k, u] He_degree(eps_u) to out[k] and the sum of squared terms to squares[k] (or shape (0, d))."""
     for tile in range((out.shape[1] + TILE - 1) // TILE):
         _moment_tile(tile, coefficients, degrees, generation, stream, seed, out, squares)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def moment_parallel(coefficients, degrees, generation, stream, seed, out, squares):
     """Parallel twin of :func:`moment`."""
     for tile in prange((out.shape[1] + TILE - 1) // TILE):
@@ -218,14 +219,14 @@ def _dot_unit(unit, rows, generation, stream, seed, out):
     out[unit] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def dot(rows, generation, stream, seed, out):
     """out[u] = rows[u] . eps_u; one row in ``rows`` serves every unit."""
     for unit in range(out.size):
         _dot_unit(unit, rows, generation, stream, seed, out)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def dot_parallel(rows, generation, stream, seed, out):
     """Parallel twin of :func:`dot`."""
     for unit in prange(out.size):
@@ -249,14 +250,14 @@ def _norm_unit(unit, dim, generation, stream, seed, out):
     out[unit] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def norms(dim, generation, stream, seed, out):
     """out[u] = |eps_u|**2."""
     for unit in range(out.size):
         _norm_unit(unit, dim, generation, stream, seed, out)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def norms_parallel(dim, generation, stream, seed, out):
     """Parallel twin of :func:`norms`."""
     for unit in prange(out.size):
@@ -277,14 +278,14 @@ def _weighted_tile(tile, rows, generation, stream, seed, out, squares):
                 squares[column + j] += term * term
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def weighted(rows, generation, stream, seed, out, squares):
     """Add sum_u rows[u] * eps_u to ``out`` and the squared terms to ``squares`` (or size 0)."""
     for tile in range((rows.shape[1] + TILE - 1) // TILE):
         _weighted_tile(tile, rows, generation, stream, seed, out, squares)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def weighted_parallel(rows, generation, stream, seed, out, squares):
     """Parallel twin of :func:`weighted`."""
     for tile in prange((rows.shape[1] + TILE - 1) // TILE):

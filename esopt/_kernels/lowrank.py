@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from .gaussian import fill_row
+from .jit import kernel
 from .philox import F32
 
 
@@ -26,7 +27,7 @@ def _outer(out, factors, m, n, rank):
                     target[j] = F32(target[j] + F32(a * b[j]))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill(out, row, column, parts, rank, generation, stream, seed):
     """Write the rectangle of ``out.shape`` at (row, column) of rows made of ``parts`` (p, 2).
 

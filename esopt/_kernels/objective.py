@@ -23,12 +23,14 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, is_jitted
 
 from .gaussian import TILE
+from .jit import kernel
 from .philox import BLOCK, F32, LANES, U32, U64, box_muller, fill_blocks, philox
 
 RAISED = -(2**63)
 RESHAPED = 1
 UNBOUNDED = 2
 
+FAILURES = NumbaError, NotImplementedError, TypeError, ValueError  # what numba raises for code that it cannot compile
 GROUP = 8
 
 _DOUBLES, _INTEGERS = types.CPointer(types.float64), types.CPointer(types.int64)
@@ -193,7 +195,7 @@ def _return_type(function, args, seeded):
     try:
         kinds = (x, types.int64, *map(typeof, args)) if seeded else (x, *map(typeof, args))
         return typeof(function).get_call_type(cpu_target.typing_context, kinds, {}).return_type
-    except (NumbaError, TypeError, ValueError) as error:
+    except FAILURES as error:
         raise CompileError(f"numba cannot compile it: {error}") from error
 
 
@@ -248,7 +250,7 @@ def gradient_entry(function, args, seeded, shape):
     return Entry(np.uintp(compiled.address), compiled, False)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_narrow(out, count, wide, row, generation, stream, seed):
     """Write the first block of ``count`` rows to ``out``, one after the other; only columns below 32 unless ``wide``.
 
@@ -363,7 +365,7 @@ def _work(
     _take(_pointer(counter, 1), bad)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def evaluate(
     first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
     values, notes, grads, grad_notes,
@@ -382,7 +384,7 @@ def evaluate(
     return counter[1]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def evaluate_parallel(
     workers, batch, first, last, value, gradient, mean, scale, n, mirrored, generation, stream, seed, rows, seeds,
     values, notes, grads, grad_notes,

@@ -1,12 +1,12 @@
 """Seeds of evaluations, hashed from their address by Philox."""
 
 import numpy as np
-from numba import njit
 
+from .jit import kernel
 from .philox import U32, U64, philox
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def hash_rows(column, first, generation, stream, seed, out):
     """out[i] = 64 bits of Philox at (column, first + i, generation, stream); out uint64."""
     k0, k1 = U32(seed & U64(0xFFFFFFFF)), U32(seed >> U64(32))
@@ -15,7 +15,7 @@ def hash_rows(column, first, generation, stream, seed, out):
         out[i] = U64(a) | U64(U64(b) << U64(32))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def words(c0, c1, c2, c3, seed):
     """Return the four output words of one counter as uint32 (for the known-answer test)."""
     out = np.empty(4, np.uint32)

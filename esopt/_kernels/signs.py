@@ -17,6 +17,7 @@ Yu et al. (2016), Orthogonal random features, section 4 (rows of H D).
 import numpy as np
 from numba import njit
 
+from .jit import kernel
 from .philox import F32, LANES, U32, U64, philox
 
 RUN = 4 * LANES
@@ -61,7 +62,7 @@ def _unpack(out, words, start, column):
             target[j] = U32(_ONE | U32(U32(source[j] << shift) & _TOP)).view(F32)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill(out, row, column, generation, stream, seed):
     """Write the rectangle of ``out.shape`` whose corner is (row, column): independent signs."""
     words = np.empty(RUN, U32)
@@ -71,7 +72,7 @@ def fill(out, row, column, generation, stream, seed):
             _unpack(out[i], words, group * GROUP, column)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def field_product(a, b, bits, polynomial):
     """Return a * b in GF(2**bits)."""
     product = 0
@@ -85,7 +86,7 @@ def field_product(a, b, bits, polynomial):
     return product
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def multiplier(group, bits, generation, stream, seed):
     """Return a random element of GF(2**bits) other than 0, from the last column group of the row."""
     k0, k1 = U32(seed & U64(_FULL)), U32(seed >> _HALF)
@@ -116,7 +117,7 @@ def _walsh(words, signs, number, start):
         words[w] = U32(signs[w] ^ pattern ^ (_FULL if odd else U32(0)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_hadamard(out, row, column, block, bits, polynomial, generation, stream, seed):
     """Write a rectangle of rows in blocks of ``block``; a block is cut into groups of at most 2**bits rows."""
     order = 1 << bits

@@ -30,11 +30,6 @@ def started() -> bool:
     return _started
 
 
-def serial_only() -> None:
-    """Make every later kernel of this thread serial; worker processes and worker threads call this first."""
-    numba.set_num_threads(1)
-
-
 @contextmanager
 def limited(count: int) -> Iterator[int]:
     """Let the kernels of this thread use ``count`` threads, or as many as there are; yield how many that is."""

@@ -1,10 +1,11 @@
 """Weighted moments of explicit rows, for noise that is not regenerated inside the sum."""
 
 import numpy as np
-from numba import njit
+
+from .jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def moments(tile, weights, degrees, block, row, column, sums, squares):
     """Add sum_i w[k, i] He_degree(eps_i) to sums[k], and squared sums over blocks to squares[k] (or shape (0, d)).
 

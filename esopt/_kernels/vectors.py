@@ -6,10 +6,11 @@ Where a kernel divides, ``error_model="numpy"`` leaves out the test for zero, wh
 import math
 
 import numpy as np
-from numba import njit
+
+from .jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def usable_blocks(values, block):
     """Return the number of blocks of ``block`` entries without a nan or infinity."""
     count = 0
@@ -21,7 +22,7 @@ def usable_blocks(values, block):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def block_mean(values, block):
     """Return the mean over the usable blocks, and its standard error from their means (nan for fewer than two)."""
     total, count = 0.0, 0
@@ -45,7 +46,7 @@ def block_mean(values, block):
     return mean, math.sqrt(squares / (count * (count - 1)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def divide_with_error(total, squares, blocks, divisor):
     """In place: total <- total / divisor, squares <- its standard error.
 
@@ -63,7 +64,7 @@ def divide_with_error(total, squares, blocks, divisor):
         total[j] = t / s
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adam(gradient, first, second, beta1, beta2, rate, epsilon, first_out, second_out, step):
     """One step of Adam: averages to ``first_out`` and ``second_out``, -rate * m / (sqrt(v) + epsilon) to ``step``."""
     for j in range(gradient.size):

@@ -6,6 +6,7 @@ settings replaces it under the others. Here loky's workers belong to one evaluat
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,10 @@ _THREADS = (
 
 
 class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
-    """Fresh processes with ``threads`` threads each, which run ``initializer(*arguments)`` before anything else."""
+    """Fresh processes with ``threads`` threads each, which run ``initializer(*arguments)`` before anything else.
+
+    They ignore SIGINT: Ctrl-C reaches every process of a terminal, and this one ends its workers itself.
+    """
 
     supports_retrieve_callback = True
 
@@ -34,8 +38,8 @@ class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
         super().__init__(nesting_level=0)
         self._settings = {
             "env": dict.fromkeys(_THREADS, str(threads)),
-            "initializer": initializer,
-            "initargs": arguments,
+            "initializer": _begin,
+            "initargs": (initializer, arguments),
         }
         self._executor: Any = None
 
@@ -69,3 +73,10 @@ class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, kill_workers=kill)
+
+
+def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """In a worker: what is done first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if initializer is not None:
+        initializer(*arguments)

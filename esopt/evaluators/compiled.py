@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -154,10 +155,11 @@ class Compiled:
             if grads and live.gradient is None:
                 part = "grad"
                 live.gradient = kernels.gradient_entry(objective.grad, frozen, objective.seeded, objective.shape)
-        except kernels.CompileError as error:
+        except (kernels.CompileError, *kernels.FAILURES) as error:
             raise TypeError(
                 f"Compiled() cannot use {part}: {error}.\n"
                 f"Expected a numba function of x{', seed' if objective.seeded else ''} and {len(objective.args)} args. "
+                f"{_advice(objective.f if part == 'f' else objective.grad, objective)}"
                 f"Try {part}(np.zeros(d), ...) by itself, or use Serial()."
             ) from error
 
@@ -245,6 +247,20 @@ class Compiled:
         table.count("gradient", int((grad_notes == kernels.UNBOUNDED).sum()))
         table.steps = int(notes[~raised].sum())
         return table
+
+
+def _advice(function: Any, objective: Objective) -> str:
+    """Return a sentence on the probable mistake, if there is one to be seen."""
+    wrong = next((type(arg).__name__ for arg in objective.args if isinstance(arg, (list, dict, set))), None)
+    if wrong is not None:
+        return f"args became constants, and one is a {wrong}: pass arrays, tuples and numbers. "
+    try:
+        taken = len(inspect.signature(function.py_func).parameters)
+    except (TypeError, ValueError):
+        return ""
+    if not objective.seeded and taken == len(objective.args) + 2:
+        return "It takes one argument more: if that is the seed, set seeded=True. "
+    return ""
 
 
 class _Found(NamedTuple):

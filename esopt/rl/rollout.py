@@ -7,7 +7,7 @@ Episode seeds are whole numbers below 2**31, in three parts that never meet: :da
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,9 +94,14 @@ class Episodes:
 
     def returns(self, theta: Array, seed: int) -> tuple[Array, int]:
         """Return the return of each episode, (episodes,), and the number of environment steps."""
-        env, act = self._environment(), self.policy.with_parameters(theta)
-        played = [play(env, act, at, self.max_steps) for at in episode_seeds(seed, self.episodes, self.part)]
+        played = list(self.played(theta, seed))
         return np.array([total for total, _ in played]), sum(steps for _, steps in played)
+
+    def played(self, theta: Array, seed: int) -> Iterator[tuple[float, int]]:
+        """Play the episodes one by one; yield the return and the number of steps of each."""
+        env, act = self._environment(), self.policy.with_parameters(theta)
+        for at in episode_seeds(seed, self.episodes, self.part):
+            yield play(env, act, at, self.max_steps)
 
     def close(self) -> None:
         """Close the environments that this process made."""

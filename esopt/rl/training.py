@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loop import minimize
-from ..noise import child
+from ..noise import check_seed, child
 from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
 from ..strategies.named import ars
 from .policy import Policy
-from .rollout import CHECK, EnvSource, Episodes, evaluate, make_env, normalise
+from .rollout import CHECK, FINAL, EnvSource, Episodes, make_env, normalise
 
 Array = NDArray[np.float64]
 
@@ -53,9 +53,10 @@ class TrainResult:
     Parameters
     ----------
     policy : the best centre that a check saw.
-    returns : (episodes,)  its returns over the final evaluation.
+    returns : (episodes,)  its returns over the final evaluation; fewer, or none, if Ctrl-C cut that short.
     interval : 95 % t interval of their mean.
-    history : one array per field of :class:`Progress`, one entry per generation.
+    history : one array per field of :class:`Progress`: first the start, generation 0, of which nothing but the centre's
+        return is known, then one entry per generation.
     steps, check_steps, evaluation_steps : environment steps of training, of checks, of the final evaluation.
     target : the mean return that training was after; nan if there was none.
     reason : why training ended, each with its number: "target" (a check reached the given target), "settled" (checks
@@ -77,8 +78,8 @@ class TrainResult:
 
     @property
     def mean(self) -> float:
-        """Mean return over the final evaluation."""
-        return float(self.returns.mean())
+        """Mean return over the final evaluation; nan if no episode of it was played."""
+        return float(self.returns.mean()) if self.returns.size else np.nan
 
 
 def train(
@@ -109,21 +110,23 @@ def train(
         reached and the next 8 checks bring nothing better; without a threshold the budget decides.
     workers : processes that play; with 1, this one.
     episodes : of the final evaluation.
-    check_every : generations from one check to the next; the first is after generation 1.
+    check_every : generations from one check to the next; the first two are of the start and after generation 1.
     check_episodes : episodes of a check.
-    seed : equal arguments and seed give equal bits, whatever the number of workers.
+    seed : in [0, 2**64); equal arguments and seed give equal bits, whatever the number of workers.
     callback : called with a :class:`Progress` after each generation; stops the run by raising StopIteration.
 
     Returns
     -------
-    TrainResult  with the policy and its returns. Ctrl-C while training ends it, and returns what it has.
+    TrainResult  with the policy and its returns. Ctrl-C while training ends it, and goes on to the final evaluation;
+    Ctrl-C there ends that. What was found is returned.
 
     Raises
     ------
-    ValueError  for spaces that a policy does not serve, and arguments that do not fit.
+    ValueError, TypeError  for spaces that a policy does not serve, and arguments that do not fit.
     gymnasium.error.Error  for an unknown id.
     """
     _check_counts(workers=workers, episodes=episodes, check_every=check_every, check_episodes=check_episodes)
+    seed = check_seed(seed)
     world = make_env(env)
     try:
         spec, start, used = world.spec, policy, 0
@@ -138,6 +141,7 @@ def train(
     objective = Episodes(env, start)
     watch = _Watch(Episodes(env, start, check_episodes, part=CHECK), aim, check_every, seed, used, callback)
     try:
+        watch.look(start.parameters)
         result = minimize(
             objective,
             start.parameters,
@@ -195,6 +199,12 @@ class _Watch:
         self.reason: dict[str, float] = {}
         self._used = used
 
+    def look(self, start: Array) -> None:
+        """Check the start, which is where the learning curve begins."""
+        unknown = np.nan
+        centre = self._check(start, 0)
+        self.rows.append(Progress(0, 0, self.steps, self.check_steps, 0.0, unknown, unknown, centre, unknown))
+
     def __call__(self, step: Step) -> None:
         self.steps = self._used + step.steps
         due = step.generation % self.every == 1 % self.every
@@ -221,11 +231,12 @@ class _Watch:
 
     def conclude(self, result: Result) -> Policy:
         """Return the best centre; the last one counts too, unless the user is waiting."""
-        unseen = not self.rows or np.isnan(self.rows[-1].centre_return)
-        if unseen and ("interrupted" not in result.reason or self.best_return == -np.inf):
-            centre = self._check(result.mean, result.generations)
-            if self.rows:
+        if np.isnan(self.rows[-1].centre_return) and "interrupted" not in result.reason:
+            try:
+                centre = self._check(result.mean, result.generations)
                 self.rows[-1] = self.rows[-1]._replace(centre_return=centre, check_steps=self.check_steps)
+            except KeyboardInterrupt:
+                self.reason = {**(self.reason or result.reason), "interrupted": float(result.generations)}
         return self.centre.policy.with_parameters(self.best)
 
     def _check(self, mean: Array, generation: int) -> float:
@@ -246,17 +257,17 @@ def _check_counts(**counts: int) -> None:
 
 def _finish(env: EnvSource, episodes: int, seed: int, policy: Policy, watch: _Watch, result: Result) -> TrainResult:
     """Evaluate the policy on episodes that nothing has seen, and put everything together."""
-    returns, evaluation_steps = evaluate(policy, env, episodes, seed)
+    returns, evaluation_steps = _evaluate(env, episodes, seed, policy)
     about = {
         "env": env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
         "strategy": result.strategy,
         "seed": seed,
         "generations": result.generations,
         "steps": watch.steps,
-        "episodes": episodes,
-        "mean_return": float(returns.mean()),
+        "episodes": returns.size,
+        "mean_return": float(returns.mean()) if returns.size else None,
     }
-    columns = zip(*watch.rows, strict=True) if watch.rows else ((),) * len(Progress._fields)
+    columns = zip(*watch.rows, strict=True)
     history = {name: np.array(column, np.float64) for name, column in zip(Progress._fields, columns, strict=True)}
     return TrainResult(
         replace(policy, about=about),
@@ -270,3 +281,18 @@ def _finish(env: EnvSource, episodes: int, seed: int, policy: Policy, watch: _Wa
         watch.reason or result.reason,
         result,
     )
+
+
+def _evaluate(env: EnvSource, episodes: int, seed: int, policy: Policy) -> tuple[Array, int]:
+    """Return what :func:`evaluate` does, or what there is of it when Ctrl-C comes: a trained policy is not lost."""
+    objective = Episodes(env, policy, episodes, part=FINAL)
+    returns, total = [], 0
+    try:
+        for found, steps in objective.played(policy.parameters, child(seed, 0)):
+            returns.append(found)
+            total += steps
+    except KeyboardInterrupt:
+        pass
+    finally:
+        objective.close()
+    return np.array(returns, np.float64), total

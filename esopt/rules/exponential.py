@@ -16,11 +16,12 @@ from .sgd import SGDState
 class Exponential:
     """exp(-lr / 2 * gradient) - 1, so that a relative change multiplies by the exponential.
 
-    1/2 is the inverse Fisher information of log sigma_i.
+    1/2 is the inverse Fisher information of log sigma_i; that of a single sigma is 1 / (2 d), which GradientES takes
+    into account by averaging its gradient over coordinates.
 
     Parameters
     ----------
-    lr : a positive number or a schedule; None for (3 + log d) / (5 sqrt d).
+    lr : a positive number or a schedule; None for (3 + log m) / (5 sqrt m), m the number of sigmas.
 
     References
     ----------

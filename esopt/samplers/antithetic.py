@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .._parts import check_instance
 from ..noise import Key, Philox
 from ..protocols import Law, Sampler
 from .gaussian import Gaussian
@@ -29,6 +30,7 @@ class Antithetic:
     base: Sampler = field(default_factory=Gaussian)
 
     def __post_init__(self) -> None:
+        check_instance("the base of Antithetic()", self.base, Sampler, "Gaussian()")
         if self.base.mirrored:
             raise ValueError("Antithetic() got a base that is mirrored already. Pass the sampler underneath.")
 

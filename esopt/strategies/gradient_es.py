@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import get_args
@@ -20,8 +20,8 @@ from ..schedules import at
 from ..shaping import Raw
 
 _TINY, _HUGE = 1e-150, 1e150
-# |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding; looked at once sigma is fine.
-_ROUNDING, _FINE = 2.0**-57, 1e-8
+# |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding.
+_ROUNDING = 2.0**-57
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class GradientES:
     shaping : values to utilities.
     estimator : evaluations to gradient, with its baseline: ``Score(baseline=LeaveOneOut())``, ``Bonnet()``.
     rule : gradient to step of the mean.
-    scale_rule : gradient of log scale to relative step of the scale; None keeps the scale. Needs an estimator
-        ``with_scale``.
+    scale_rule : gradient of log scale (for a single sigma, its average over coordinates) to relative step of the
+        scale; None keeps the scale. Needs an estimator ``with_scale``.
     diagonal : keep one sigma per coordinate even if ``sigma`` is a single number.
     natural : follow sigma^2 * gradient, the natural gradient of the mean, so that steps are measured in sigmas.
     weight_decay : added to the gradient: weight_decay * mean (the L2 penalty weight_decay / 2 |mean|^2).
@@ -229,13 +229,13 @@ class GradientES:
         after = GradientState(state.seed, generation, state.mean + step, scale, estimator, rule, scale_rule)
         choices = {name: note for name, note in gradient.notes.items() if isinstance(note, str)}
         scalars = {name: note for name, note in gradient.notes.items() if not isinstance(note, str)}
-        return after, Info(state.generation, gradient, evals.failures, scalars, choices)
+        return after, Info(state.generation, gradient, self._failures(evals, population.n), scalars, choices)
 
     def stop(self, state: GradientState) -> dict[str, float]:
         """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""
         reasons: dict[str, float] = {}
-        total = float(state.mean.sum())
-        if not math.isfinite(total) and not np.isfinite(state.mean).all():
+        furthest = max(float(state.mean.max()), -float(state.mean.min()))
+        if not math.isfinite(furthest):
             reasons["diverged"] = float(np.count_nonzero(~np.isfinite(state.mean)))
         largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())
         least = state.scale if isinstance(state.scale, float) else float(state.scale.min())
@@ -243,9 +243,17 @@ class GradientES:
             reasons["scale"] = largest
         elif least <= 0.0:
             reasons["scale"] = least
-        elif largest < _FINE and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
+        elif least < _ROUNDING * furthest and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
             reasons["scale"] = largest
         return reasons
+
+    def _failures(self, evals: Evals, n: int) -> Mapping[str, int]:
+        """Return the evaluator's counts, and how many infinite values a shaping that is not rank-based left out."""
+        values = evals.values[:n]
+        if self.shaping.ranks or math.isfinite(float(values.sum())):
+            return evals.failures
+        infinite = int(np.isinf(values).sum())
+        return {**evals.failures, "infinite": infinite} if infinite else evals.failures
 
     def _utilities(self, values: Array, population: Population) -> Array:
         if self.shaping.ranks and np.isnan(values).all():
@@ -264,7 +272,9 @@ class GradientES:
         if self.scale_rule is None or gradient.scale is None:
             return (at(self.sigma, generation) if callable(self.sigma) else state.scale), state.scale_rule
         if isinstance(state.scale, float):
-            relative, after = self.scale_rule.step(np.array([state.scale * float(gradient.scale)]), state.scale_rule)
+            # The average over coordinates, so that a rule is as fast as with one sigma for each.
+            by_log = state.scale * float(gradient.scale) / state.mean.size
+            relative, after = self.scale_rule.step(np.array([by_log]), state.scale_rule)
             return state.scale * (1.0 + float(relative[0])), after
         relative, after = self.scale_rule.step(np.asarray(gradient.scale), state.scale_rule)
         return state.scale * (1.0 + relative), after

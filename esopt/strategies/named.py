@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from ..baselines.none import NoBaseline
@@ -14,9 +16,9 @@ from ..rules.exponential import Exponential
 from ..rules.sgd import SGD
 from ..samplers.antithetic import Antithetic
 from ..samplers.gaussian import Gaussian
-from ..schedules import check_positive
+from ..schedules import check_nonnegative, check_positive
 from ..shaping import CenteredRanks, RecombinationWeights, TopFraction
-from .gradient_es import GradientES, Radius
+from .gradient_es import GradientES, Radius, check_sigma
 
 
 def openai_es(
@@ -36,7 +38,12 @@ def openai_es(
     Salimans, Ho, Chen, Sidor, Sutskever (2017), Evolution strategies as a scalable alternative to reinforcement
     learning, algorithm 2; defaults of the published code.
     """
-    largest = float(np.max(sigma))
+    start = check_sigma(sigma)
+    if isinstance(start, Radius):
+        raise TypeError(
+            f"openai_es() got sigma={sigma!r}. Pass a number or one per coordinate, for example sigma=0.02."
+        )
+    check_nonnegative("weight_decay", weight_decay)
     return GradientES(
         sigma=sigma,
         n=n,
@@ -44,7 +51,7 @@ def openai_es(
         shaping=CenteredRanks(),
         estimator=Score(NoBaseline()),
         rule=Adam(lr),
-        weight_decay=weight_decay / largest if largest > 0.0 else weight_decay,
+        weight_decay=weight_decay / float(np.max(start)),
     )
 
 
@@ -70,8 +77,10 @@ def ars(*, n: int = 16, top: int | None = None, sigma: float = 0.03, lr: float =
     check_positive("sigma", sigma)
     check_positive("lr", lr)
     kept = n // 2 if top is None else top
-    if not 1 <= kept <= n // 2:
-        raise ValueError(f"top must be in [1, n / 2 = {n // 2}], got {top}. Leave it out to keep all pairs.")
+    if isinstance(kept, bool) or not isinstance(kept, (int, np.integer)) or not 1 <= kept <= n // 2:
+        raise ValueError(
+            f"top must be a whole number in [1, n / 2 = {n // 2}], got {top!r}. Leave it out to keep all pairs."
+        )
     # Score averages (v+ - v-) eps / (2 sigma) over all pairs; the factor undoes 1 / (2 sigma).
     return GradientES(
         sigma=sigma,
@@ -103,7 +112,7 @@ def pgpe(
     lr : length of a normalised step; None for max_speed / 2.
     momentum : of ClipUp.
     sigma_lr : learning rate of log sigma.
-    sigma_max_change : largest relative change of a sigma in one generation.
+    sigma_max_change : largest relative change of a sigma in one generation, in (0, 1).
 
     References
     ----------
@@ -111,6 +120,11 @@ def pgpe(
     and algorithm 1.
     """
     check_positive("max_speed", max_speed)
+    if not (isinstance(sigma_max_change, Real) and 0.0 < sigma_max_change < 1.0):
+        raise ValueError(
+            f"sigma_max_change must be in (0, 1), got {sigma_max_change!r}: a sigma that changes by more may become "
+            "negative. Pass for example 0.2."
+        )
     return GradientES(
         sigma=Radius(15.0 * max_speed if radius is None else radius),
         n=n,

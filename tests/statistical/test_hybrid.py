@@ -15,8 +15,8 @@ from esopt import (
     Antithetic,
     AtMean,
     Bonnet,
-    EvaluationError,
     Evals,
+    EvaluationError,
     Gaussian,
     Given,
     Gradient,
@@ -100,24 +100,25 @@ def notes(found: list[Gradient], name: str) -> Array:
     return np.array([g.notes[name] for g in found])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("sampler", "tangent"), [("rows", False), ("rows", True), ("pairs", True)])
 @pytest.mark.parametrize("kind", SMOOTH)
-def test_unbiased(kind: str, sampler: str) -> None:
+def test_unbiased(kind: str, sampler: str, tangent: bool) -> None:
     """Few blocks, so that weights vary much: fitted to their own blocks they would bias exp by 10 errors or more."""
     problem, sigma = SMOOTH[kind], 0.8 if sampler == "rows" else np.array([0.8, 0.5, 1.1])
-    found = run(Hybrid(), problem, SAMPLERS[sampler], sigma, 20, 2500)
+    found = run(Hybrid(tangent=tangent), problem, SAMPLERS[sampler], sigma, 20, 1000)
     truth = problem.truth(np.broadcast_to(sigma, 3).astype(np.float64))
     error = means(found).std(axis=0, ddof=1) / np.sqrt(len(found))
 
-    assert notes(found, "weight_on_gradients").std() > 0.1
-    assert np.all(np.abs(means(found).mean(axis=0) - truth) < 4.0 * error)
-    assert np.linalg.norm(error) < 0.03 * np.linalg.norm(truth) + 0.01
+    exact = kind == "quadratic" and sampler == "pairs"
+    assert exact or notes(found, "weight_on_gradients").std() > 0.1
+    assert np.all(np.abs(means(found).mean(axis=0) - truth) < 4.0 * error + 1e-12)
+    assert np.linalg.norm(error) < 0.03 * np.linalg.norm(truth) + 0.02
 
 
 def test_standard_errors_of_the_mixture() -> None:
     """With weights of their own for the two halves; the squared z-scores average 1."""
     problem = SMOOTH["sin"]
-    found = run(Hybrid(), problem, Gaussian(), 1.3, 128, 1500)
+    found = run(Hybrid(), problem, Gaussian(), 1.3, 128, 1000)
     off = means(found) - problem.truth(np.full(3, 1.3))
     ratio = np.square(off).mean() / np.mean([np.square(g.mean_stderr) for g in found])
 
@@ -147,7 +148,7 @@ def test_wave_costs_less_than_either_side() -> None:
     assert (v_p, v_s, best) == pytest.approx((0.452, 0.357, 0.102), abs=6e-4)
 
     n = 200
-    found = run(Hybrid(), WAVE, Gaussian(), 1.0, n, 2500)
+    found = run(Hybrid(tangent=False), WAVE, Gaussian(), 1.0, n, 1500)
     squares = n * np.square(means(found)[:, 0] - truth)
     variance, error = squares.mean(), squares.std() / np.sqrt(squares.size)
     # What the scatter of the weights costs: the variance of a fixed weight, averaged over the weights that were used.
@@ -159,63 +160,106 @@ def test_wave_costs_less_than_either_side() -> None:
     assert expected - 4.0 * error < variance < best + 2.0 * (expected - best) + 4.0 * error
 
 
-@pytest.mark.parametrize(("dim", "least"), [(5, 0.75), (20, 0.88), (100, 0.94)])
-def test_quadratic_goes_to_the_gradients(dim: int, least: float) -> None:
+@pytest.mark.parametrize(("dim", "least"), [(5, 0.7), (20, 0.84), (100, 0.92)])
+@pytest.mark.parametrize("tangent", [False, True])
+def test_quadratic_goes_to_the_gradients(dim: int, least: float, tangent: bool) -> None:
     """The best weight is 1 for independent rows; the estimated bias holds it back, the less the more dimensions."""
     q = np.linspace(0.2, 2.0, dim)
     problem = Problem(
         lambda x: x.sum(axis=1) + 0.5 * np.square(x) @ q, lambda x: 1.0 + x * q, np.zeros(dim), lambda s: np.ones(dim)
     )
-    hybrid, score, bonnet = (
-        np.square(means(run(part, problem, Gaussian(), 0.3, 200, 60)) - 1.0).sum(axis=1).mean()
-        for part in (Hybrid(), Score(), Bonnet())
-    )
-    weight = notes(run(Hybrid(), problem, Gaussian(), 0.3, 200, 60), "weight_on_gradients").mean()
+    found = [run(part, problem, Gaussian(), 0.3, 200, 30) for part in (Hybrid(tangent=tangent), Score(), Bonnet())]
+    hybrid, score, bonnet = (np.square(means(each) - 1.0).sum(axis=1).mean() for each in found)
 
-    assert least < weight <= 1.0
+    assert least < notes(found[0], "weight_on_gradients").mean() <= 1.0
     assert bonnet < hybrid < 0.1 * score
 
 
-def jump(height: float, dim: int = 20) -> Problem:
-    """Unit slope in one direction, a jump in another."""
+def test_pairs_on_a_quadratic_are_exact() -> None:
+    """With tangents both sides are; what rounding leaves is no jump."""
+    for found in run(Hybrid(), SMOOTH["quadratic"], Antithetic(), 0.5, 40, 20):
+        np.testing.assert_allclose(found.mean, SMOOTH["quadratic"].truth(A), rtol=1e-12)
+        assert np.all(found.mean_stderr < 1e-12)
+        assert found.notes == {"weight_on_gradients": 1.0, "jump_z": 0.0, "side": "gradients: the least variance"}
+
+
+def jump(height: float, dim: int = 20, bend: float = 0.0) -> Problem:
+    """Unit slope in one direction, a jump in another, the same curvature in all."""
     slope, across = np.eye(dim)[1], np.eye(dim)[0]
     return Problem(
-        lambda x: x @ slope + height * (x[:, 0] > 0.0),
-        lambda x: np.tile(slope, (len(x), 1)),
+        lambda x: x @ slope + height * (x[:, 0] > 0.0) + 0.5 * bend * np.square(x).sum(axis=1),
+        lambda x: slope + bend * x,
         np.zeros(dim),
         lambda sigma: slope + height * across / (np.sqrt(2.0 * np.pi) * sigma[0]),
     )
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_no_false_alarms(sampler: str) -> None:
-    z = notes(run(Hybrid(), jump(0.0), SAMPLERS[sampler], 1.0, 400, 300), "jump_z")
+def wave(dim: int) -> Problem:
+    """One wave across all dimensions."""
+    a = np.full(dim, 1.2 / np.sqrt(dim))
+    return Problem(
+        lambda x: np.sin(x @ a + 0.3), lambda x: np.cos(x @ a + 0.3)[:, None] * a, np.zeros(dim), lambda s: a
+    )
 
-    assert z.max() <= 3.0
+
+# The problem, whether with tangents, and the number of false alarms in 300 that is let pass.
+NO_JUMPS = {"linear": (jump(0.0), False, 0), "wave": (wave(20), True, 2), "wave, d = 1": (wave(1), True, 2)}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("kind", NO_JUMPS)
+def test_no_false_alarms(kind: str, sampler: str) -> None:
+    problem, tangent, allowed = NO_JUMPS[kind]
+    z = notes(run(Hybrid(tangent=tangent), problem, SAMPLERS[sampler], 1.0, 400, 300), "jump_z")
+
+    assert np.count_nonzero(z > 3.0) <= allowed
     assert abs(z.mean()) < 0.25
     assert z.std() == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NO_JUMPS)
+def test_false_alarms_are_as_rare_as_for_a_normal_score(kind: str) -> None:
+    """0.13 % of the generations, to a factor of three where the spectrum of the differences is uneven."""
+    problem, tangent, _ = NO_JUMPS[kind]
+    z = notes(run(Hybrid(tangent=tangent), problem, Gaussian(), 1.0, 400, 8000), "jump_z")
+
+    assert np.mean(z > 3.0) < 0.004
+    assert np.mean(z > 1.645) == pytest.approx(0.05, abs=0.015)
+
+
 @pytest.mark.parametrize(("height", "power"), [(0.5, 0.19), (1.0, 0.97), (2.0, 0.999)])
-def test_power_against_jumps(height: float, power: float) -> None:
-    """Of 400 antithetic pairs."""
-    found = run(Hybrid(), jump(height), Antithetic(), 1.0, 800, 200)
+@pytest.mark.parametrize("bend", [0.0, 0.1])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_power_against_jumps(height: float, power: float, bend: float, sampler: str) -> None:
+    """With 400 rows in 20 dimensions."""
+    found = run(Hybrid(), jump(height, bend=bend), SAMPLERS[sampler], 1.0, 400, 100)
     flagged = notes(found, "jump_z") > 3.0
     sentences = np.array(["miss a jump" in str(g.notes["side"]) for g in found])
 
-    print(height, flagged.mean())
     assert np.array_equal(flagged, sentences)
     assert flagged.mean() >= power
 
 
-def test_squared_bias_in_the_test_is_that_of_the_jump() -> None:
-    """z times its denominator averages the squared height times the density at the jump."""
-    found = run(Hybrid(), jump(2.0), Antithetic(), 1.0, 800, 100)
-    mean = means(found).mean(axis=0)
+@pytest.mark.parametrize(("height", "power"), [(1.0, 0.9), (2.0, 0.999)])
+def test_power_without_tangents(height: float, power: float) -> None:
+    """The linear part hides small jumps; of 400 antithetic pairs."""
+    found = run(Hybrid(tangent=False), jump(height), Antithetic(), 1.0, 800, 100)
 
-    assert notes(found, "weight_on_gradients").max() == 0.0
-    assert mean[0] == pytest.approx(2.0 / np.sqrt(2.0 * np.pi), abs=0.03)
-    assert {str(g.notes["side"])[:5] for g in found} == {"score"}
+    assert np.mean(notes(found, "jump_z") > 3.0) >= power
+
+
+def test_tangents_leave_the_jump_only() -> None:
+    """The score of a function that is linear but for a jump pays for the jump alone."""
+    problem = jump(0.5)
+    truth = problem.truth(np.ones(20))
+    found = [run(part, problem, Antithetic(), 1.0, 400, 100) for part in (Hybrid(), Hybrid(tangent=False), Bonnet())]
+    error = [np.square(means(each) - truth).sum(axis=1).mean() for each in found]
+
+    assert notes(found[0], "weight_on_gradients").max() == 0.0
+    assert {str(g.notes["side"])[:5] for g in found[0]} == {"score"}
+    assert error[0] < 0.25 * min(error[1:])
+    assert means(found[0]).mean(axis=0)[0] == pytest.approx(truth[0], abs=0.02)
 
 
 @pytest.mark.parametrize("dim", [1, 5])
@@ -232,25 +276,28 @@ def test_step_function(dim: int) -> None:
     assert notes(found, "jump_z").min() > 3.0
 
 
+@pytest.mark.parametrize("tangent", [False, True])
 @pytest.mark.parametrize(("n", "dim"), [(10, 20), (60, 3), (11, 2)])
-def test_against_double_loops(n: int, dim: int) -> None:
+def test_against_double_loops(n: int, dim: int, tangent: bool) -> None:
     """More blocks than dimensions, fewer, and halves of unequal size; the known gradient of a baseline is added."""
     q = np.linspace(0.2, 2.0, dim)
     problem = Problem(lambda x: np.sin(x @ q), lambda x: np.cos(x @ q)[:, None] * q, 0.1 + q, lambda s: q)
     noise = Gaussian().noise(Key(3), n, dim)
     population = Population(problem.mean, q, noise)
     x, eps = population.rows(), noise.rows().astype(np.float64)
-    values, pathwise, tangent = problem.f(x), problem.grad(x), np.linspace(-0.2, 0.5, dim)
-    estimator = Hybrid(Score(Linear()))
+    values, pathwise, plane = problem.f(x), problem.grad(x), np.linspace(-0.2, 0.5, dim)
+    estimator = Hybrid(Score(Linear()), tangent)
     state = estimator.init(dim)
-    learned = type(state)(type(state.baseline)(tangent.copy(), 1.0))
+    learned = type(state)(type(state.baseline)(plane.copy(), 1.0))
     gradient, _ = estimator.estimate(population, Evals(values, pathwise), learned)
 
     score = np.zeros((n, dim))
     for i in range(n):
         rest = [j for j in range(i % 2, n, 2) if j != i]
-        residual = [values[j] - tangent @ (q * eps[j]) for j in range(n)]
-        score[i] = tangent + (residual[i] - np.mean([residual[j] for j in rest])) * eps[i] / q
+        slope = plane + tangent * pathwise[rest].mean(axis=0)
+        slopes = {j: plane + tangent * pathwise[[k for k in [*rest, i] if k != j]].mean(axis=0) for j in rest}
+        level = np.mean([values[j] - slopes[j] @ (q * eps[j]) for j in rest])
+        score[i] = slope + (values[i] - slope @ (q * eps[i]) - level) * eps[i] / q
     z = [naive_z((score - pathwise)[rows]) for rows in (slice(0, None, 2), slice(1, None, 2), slice(None))]
     w = [naive_weight(score[h::2], pathwise[h::2], z[h]) for h in (0, 1)]
     weight = np.array([w[1 - i % 2] for i in range(n)])[:, None]
@@ -272,9 +319,13 @@ def naive_squared_bias(delta: Array) -> tuple[float, float]:
 
 
 def naive_z(delta: Array) -> float:
+    """The chance of a sum of squares above U's, by Wilson and Hilferty, as a normal score."""
     u, squares = naive_squared_bias(delta)
     pairs = len(delta) * (len(delta) - 1)
-    return u / np.sqrt(2.0 * squares / pairs**2)
+    trace = np.mean([d @ d for d in delta])
+    k = trace**2 / (squares / pairs)
+    chi = k + np.sqrt(2.0 * k) * u / np.sqrt(2.0 * squares / pairs**2)
+    return float((np.cbrt(max(chi, 0.0) / k) - 1.0 + 2.0 / (9.0 * k)) / np.sqrt(2.0 / (9.0 * k)))
 
 
 def naive_weight(score: Array, pathwise: Array, z: float) -> float:
@@ -365,7 +416,7 @@ def test_nothing_to_mix() -> None:
 
 def test_refusals() -> None:
     noise = Gaussian().noise(Key(12), 12, 3)
-    with pytest.raises(ValueError, match="got no gradients. Pass grad="):
+    with pytest.raises(ValueError, match=r"got no gradients\. Pass grad="):
         Hybrid().estimate(Population(AT, 0.6, noise), Evals(np.zeros(12)), Hybrid().init(3))
     with pytest.raises(ValueError, match="uniform on the sphere"):
         one(Hybrid(), Sphere().noise(Key(12), 12, 3))

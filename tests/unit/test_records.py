@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import esopt
 from esopt import Antithetic, Evals, Gaussian, Given, Gradient, Key, Population
 
 KEY = Key(seed=7, generation=3)
@@ -139,3 +140,23 @@ def test_snr_is_unbiased_where_it_is_not_clipped():
 
     assert abs(np.mean(found) - exact) < 4.0 * np.std(found) / math.sqrt(len(found))
     assert np.mean(found) == pytest.approx(exact, rel=0.02)
+
+
+def test_a_population_takes_numbers_and_lists_and_refuses_what_does_not_fit():
+    noise = esopt.Gaussian().noise(esopt.Key(1), 8, 3)
+    population = esopt.Population([1, 2, 3], 2, noise)
+
+    assert population.mean.dtype == np.float64
+    assert type(population.scale) is float
+    np.testing.assert_array_equal(population[2:5], population.rows()[2:5])
+    np.testing.assert_array_equal(population[6:2:-2], population.rows()[6:2:-2])
+    np.testing.assert_array_equal(population[5:2], np.empty((0, 3)))
+    for start, stop in ((5, 12), (-1, 3), (4, 2)):
+        with pytest.raises(IndexError, match="of a population of 8"):
+            population.rows(start, stop)
+    with pytest.raises(ValueError, match="out has shape"):
+        population.rows(0, 2, out=np.empty((3, 3)))
+    with pytest.raises(ValueError, match="mean has shape"):
+        esopt.Population(np.zeros(5), 1.0, noise)
+    with pytest.raises(ValueError, match="scale has shape"):
+        esopt.Population(np.zeros(3), np.ones(2), noise)

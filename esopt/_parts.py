@@ -1,0 +1,13 @@
+"""Parts that are given by hand: an instance of the protocol, and not its class."""
+
+from __future__ import annotations
+
+
+def check_instance(name: str, part: object, protocol: type, example: str) -> None:
+    """Raise TypeError unless ``part`` is an instance with the members of ``protocol``; ``example`` is one to pass."""
+    if isinstance(part, type):
+        raise TypeError(f"{name} must be an instance, got the class {part.__name__}. Write {part.__name__}().")
+    if not isinstance(part, protocol):
+        raise TypeError(
+            f"{name} must follow esopt.protocols.{protocol.__name__}, got {part!r}. Pass for example {example}."
+        )

@@ -1,0 +1,85 @@
+"""What a run has used and found so far: the bookkeeping of an optimizer, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .noise import Array
+from .protocols import State
+from .records import Evals, Info, Population
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """What a run has used and found so far.
+
+    ``value`` is the last generation's estimate of J with its standard error, ``failures`` a JSON object of counts.
+    """
+
+    generation: int
+    evaluations: int
+    gradients: int
+    steps: int
+    seconds: float
+    best_x: Array
+    best_value: float
+    value: float
+    value_stderr: float
+    failures: str
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that a checkpoint holds; ``objective`` is its description in JSON, empty where it is not known."""
+
+    strategy: State
+    evaluator: State
+    progress: Progress
+    objective: str
+
+
+def start(x0: Array) -> Progress:
+    """Return the progress before the first generation."""
+    return Progress(0, 0, 0, 0, 0.0, x0.copy(), np.inf, np.nan, np.nan, "{}")
+
+
+def advance(progress: Progress, population: Population, evals: Evals, info: Info, seconds: float) -> Progress:
+    """Return the progress after a generation in which a strategy learned ``info`` from ``evals``."""
+    values = evals.values
+    least = int(values.argmin())  # the first nan, if there is one
+    if not np.isfinite(values[least]):
+        least = int(np.where(np.isfinite(values), values, np.inf).argmin())
+    better = bool(np.isfinite(values[least]) and values[least] < progress.best_value)
+    value, value_stderr = centre(evals, info)
+    failures = progress.failures
+    if info.failures:
+        failures = json.dumps(add_counts(json.loads(failures), info.failures))
+    return Progress(
+        progress.generation + 1,
+        progress.evaluations + len(population),
+        progress.gradients + (0 if evals.grads is None else len(population)),
+        progress.steps + evals.steps,
+        seconds,
+        population[least] if better else progress.best_x,
+        float(values[least]) if better else progress.best_value,
+        value,
+        value_stderr,
+        failures,
+    )
+
+
+def centre(evals: Evals, info: Info) -> tuple[float, float]:
+    """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan."""
+    if info.gradient is not None:
+        return float(info.gradient.value), float(info.gradient.value_stderr)
+    finite = evals.values[np.isfinite(evals.values)]
+    return float(finite.mean()) if finite.size else np.nan, np.nan
+
+
+def add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Return the sum of two counts by kind."""
+    return {kind: counts.get(kind, 0) + more.get(kind, 0) for kind in sorted({*counts, *more})}
