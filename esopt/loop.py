@@ -14,22 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._outcome import failed, finish
+from .errors import EvaluationError
 from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
-from .noise import EVAL, Array, Key, Philox
+from .noise import Array
 from .objective import Objective
-from .optimizer import Optimizer, check_limit, check_x0
+from .optimizer import Optimizer, check_limit, check_target, check_x0
 from .protocols import Evaluator, State, Strategy
-from .records import Evals, Info, Population, Step
+from .records import Evals, Info, Step
 from .result import Result
 from .rules.adam import Adam
-from .samplers.gaussian import Gaussian
 from .schedules import ExponentialDecay
 from .strategies.gradient_es import GradientES
 from .strategies.named import snes
-
-_FINAL = 2**32 - 1
-"""Generation that addresses the seeds of the final evaluation; no run gets there."""
 
 
 def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strategy:
@@ -65,7 +63,7 @@ def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | N
 
 
 def minimize(
-    f: Callable[..., Any] | None,
+    f: Callable[..., Any] | Objective | None,
     x0: ArrayLike,
     *,
     strategy: Strategy | None = None,
@@ -94,10 +92,12 @@ def minimize(
     Parameters
     ----------
     f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an
-        :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. None if ``evaluator`` knows
-        the objective.
+        :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. An :class:`esopt.Objective`
+        has ``grad``, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
-    strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam if ``grad`` is given.
+    strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam(0.05) if ``grad`` is given. That moves about
+        0.05 per generation and coordinate at most: scale x to about 1, or pass
+        ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
         ``grad``, where it does not adapt: 0.1, halved every 100 generations).
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
@@ -108,21 +108,25 @@ def minimize(
     evaluator : an evaluator of one's own in place of f.
     evaluations, generations, steps, seconds : budgets. A generation that does not fit into ``evaluations`` is not
         begun; steps and seconds are known only after one. Without any budget, 1000 (d + 10) evaluations.
-    target : stop once a value at or below it was seen.
+    target : stop once a value at or below it was seen; for a noisy objective, once the generation's estimate of J is.
     seed : equal arguments and seed give equal bits, whatever evaluates.
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
-    checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end.
+    checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
+        be of the same f, by name, and the same args.
     on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
-    final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget.
+    final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
+        Where the budget of steps or seconds ended the run, at most as often as in one generation.
 
     Returns
     -------
-    Result  ``x``, ``value``, ``reason``, ``evaluations`` ...; prints as a table. Ctrl-C returns the result so far.
+    Result  ``x``, ``value``, ``reason``, ``evaluations`` ...; prints as a table. Ctrl-C returns the result so far, and
+        so does a generation without any usable value, unless it is the first. An exception at the final mean is
+        counted in ``failures``.
 
     Raises
     ------
     ValueError, TypeError  for arguments that do not fit.
-    EvaluationError  if f raises, or if a whole generation fails.
+    EvaluationError  if f raises, or if the whole first generation fails; ``error.result`` is the result so far.
     CheckpointError  if ``checkpoint`` is damaged, foreign, or of another configuration.
 
     Examples
@@ -133,39 +137,68 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
-    dim = math.prod(shape)
+    objective: Objective | None
     if evaluator is None:
-        if f is None:
-            raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-        own = Objective(f, grad, args, seeded, shape if len(shape) != 1 else None)
-        evaluator = choose_evaluator(own, vectorized=vectorized, workers=workers, on_error=on_error)
-        objective: Objective | None = own
+        objective = _make_objective(f, grad, args, seeded, shape)
+        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
     else:
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
-        objective = _own_objective(evaluator, {**given, "on_error": on_error if on_error != "raise" else None})
+        objective = _own_objective(evaluator, given, on_error, seeded=seeded)
     if strategy is None:
         strategy = default_strategy(sigma, gradients=objective is not None and objective.grad is not None)
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     if evaluations is None and generations is None and steps is None and seconds is None:
-        evaluations = 1000 * (dim + 10)
+        evaluations = 1000 * (math.prod(shape) + 10)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    final = _count_final(final_evaluations if stochastic else 1, evaluations)
-    reserved = None if evaluations is None else evaluations - final
-    limits = _Limits(steps, seconds, callback, checkpoint, checkpoint_seconds)
-    es = Optimizer(strategy, x0, seed, evaluations=reserved, generations=generations, target=target)
+    final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
+    limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
+    es = Optimizer(
+        strategy,
+        x0,
+        seed,
+        evaluations=None if evaluations is None else evaluations - final,
+        generations=generations,
+        target=None if stochastic else target,
+        objective=None if checkpoint is None else objective,
+    )
     _check_start(es, objective, evaluations)
     state = evaluator.init()
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
             state = es.load(checkpoint, state)
-        reasons, centre = _generations(es, evaluator, state, limits)
-        return _finish(es, evaluator, reasons, centre, final, stochastic=stochastic)
+        reasons, lost = _generations(es, evaluator, state, limits)
+        return finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+    except EvaluationError as error:
+        error.result = failed(es, evaluator, stochastic=stochastic)
+        raise
     finally:
         evaluator.close()
 
 
-def _own_objective(evaluator: Evaluator, given: dict[str, Any]) -> Objective | None:
+def _make_objective(
+    f: Callable[..., Any] | Objective | None,
+    grad: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    seeded: bool,
+    shape: tuple[int, ...],
+) -> Objective:
+    """Return the objective of the arguments of :func:`minimize`."""
+    seen = shape if len(shape) != 1 else None
+    if f is None:
+        raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
+    if not isinstance(f, Objective):
+        return Objective(f, grad, args, seeded, seen)
+    given = {"grad": grad is not None, "args": args != (), "seeded": seeded}
+    if any(given.values()):
+        names = ", ".join(name for name, there in given.items() if there)
+        raise TypeError(f"minimize() got both an Objective and {names}. Set them there: Objective(f, ...).")
+    if f.shape is not None and math.prod(f.shape) != math.prod(shape):
+        raise ValueError(f"the Objective has shape {f.shape}, but x0 has {shape}. Leave shape out to take that of x0.")
+    return f if f.shape is not None else replace(f, shape=seen)
+
+
+def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:
     """Return the objective that a user's evaluator shows, if it does; refuse arguments that it would not see."""
     if isinstance(evaluator, type) or not isinstance(evaluator, Evaluator):
         raise TypeError(
@@ -173,13 +206,21 @@ def _own_objective(evaluator: Evaluator, given: dict[str, Any]) -> Objective | N
             "Pass for example Serial(Objective(f))."
         )
     ignored = [name for name, value in given.items() if value is not None and value is not False and value != ()]
+    ignored += ["on_error"] if on_error != "raise" else []
     if ignored:
         raise TypeError(
             f"minimize() got both evaluator and {', '.join(ignored)}, but an evaluator has its own objective. "
             "Set them there, and pass f=None."
         )
     objective = getattr(evaluator, "objective", None)
-    return objective if isinstance(objective, Objective) else None
+    if not isinstance(objective, Objective):
+        return None
+    if seeded and not objective.seeded:
+        raise ValueError(
+            "minimize() got seeded=True, but the evaluator's objective takes no seed. "
+            "Give the evaluator Objective(f, seeded=True), or pass noisy=True."
+        )
+    return objective
 
 
 @dataclass(frozen=True)
@@ -188,6 +229,8 @@ class _Limits:
 
     steps: int | None
     seconds: float | None
+    target: float | None
+    stochastic: bool
     callback: Callable[[Step], Any] | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_seconds: float
@@ -195,6 +238,7 @@ class _Limits:
     def __post_init__(self) -> None:
         check_limit("steps", self.steps)
         check_limit("seconds", self.seconds, whole=False)
+        check_target(self.target)
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be a function, got {type(self.callback).__name__}. Pass callback=function.")
         if not (isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0.0):
@@ -202,6 +246,8 @@ class _Limits:
         if self.checkpoint is None:
             return
         path = os.fspath(self.checkpoint)
+        if not path:
+            raise ValueError("checkpoint is an empty name. Pass the name of a file, or leave it out for none.")
         folder = os.path.dirname(os.path.realpath(path))
         if not os.path.isdir(folder):
             raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
@@ -211,15 +257,20 @@ class _Limits:
             raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
 
 
-def _count_final(final: int, evaluations: int | None) -> int:
+def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> int:
     """Return how many evaluations the final mean gets, and check that the budget leaves some for the search."""
-    check_limit("final_evaluations", final)
+    advice = "Pass for example final_evaluations=30; a function without noise gets one."
+    if isinstance(final, (bool, np.bool_)) or not isinstance(final, Real):
+        raise TypeError(f"final_evaluations must be a number, got {type(final).__name__}. {advice}")
+    if not (0 < final < math.inf and final % 1 == 0):
+        raise ValueError(f"final_evaluations must be a positive whole number, got {final}. {advice}")
+    final = int(final) if stochastic else 1
     check_limit("evaluations", evaluations)
     if evaluations is not None and evaluations <= final:
         raise ValueError(
             f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
         )
-    return int(final)
+    return final
 
 
 def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None) -> None:
@@ -241,19 +292,22 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 def _generations(
     es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
-) -> tuple[dict[str, float], tuple[float, float]]:
-    """Run generations until there is a reason to stop; return the reasons, and J with its standard error at the end.
+) -> tuple[dict[str, float], Evals | None]:
+    """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
     However the run ends, what it has learned is saved; a file that was complete already is not written again.
     """
-    saved, centre, begun = time.perf_counter(), (np.nan, np.nan), es.generation
+    saved, begun = time.perf_counter(), es.generation
     reasons: dict[str, float] = {}
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
             evals, state = evaluator.evaluate(es.population(), state)
-            info = es.learn(evals, state)
-            if info.gradient is not None:
-                centre = info.gradient.value, info.gradient.value_stderr
+            try:
+                info = es.learn(evals, state)
+            except EvaluationError:
+                if es.generation == 0:
+                    raise
+                return {"failed": float(es.generation)}, evals
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
                 es.save(limits.checkpoint)
                 saved = time.perf_counter()
@@ -266,7 +320,7 @@ def _generations(
     finally:
         if limits.checkpoint is not None and es.generation > begun:
             es.save(limits.checkpoint)
-    return reasons, centre
+    return reasons, None
 
 
 def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
@@ -284,6 +338,8 @@ def _used_up(es: Optimizer, limits: _Limits) -> dict[str, float]:
         reasons["steps"] = float(progress.steps)
     if limits.seconds is not None and progress.seconds >= limits.seconds:
         reasons["seconds"] = progress.seconds
+    if limits.target is not None and limits.stochastic and progress.value <= limits.target:
+        reasons["target"] = progress.value
     return reasons
 
 
@@ -299,39 +355,6 @@ def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
         float(finite.mean()) if finite.size else np.nan,
         progress.best_value,
         evals.values,
-        evals.failures,
+        info.failures,
         info,
     )
-
-
-def _finish(
-    es: Optimizer,
-    evaluator: Evaluator,
-    reasons: dict[str, float],
-    centre: tuple[float, float],
-    final: int,
-    *,
-    stochastic: bool,
-) -> Result:
-    """Evaluate the final mean, unless the user is waiting, and return the result."""
-    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
-    evals = None
-    if "interrupted" not in reasons and "diverged" not in reasons:
-        noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
-        try:
-            evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
-        except KeyboardInterrupt:
-            result = replace(result, reason={**reasons, "interrupted": float(es.generation)})
-    if evals is None:
-        if not stochastic:
-            return result
-        return replace(result, x=result.mean, value=centre[0], value_stderr=centre[1])
-    counted = replace(result, evaluations=result.evaluations + final, steps=result.steps + evals.steps)
-    finite = evals.values[np.isfinite(evals.values)]
-    value = float(finite.mean()) if finite.size else np.nan
-    if stochastic:
-        error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
-        return replace(counted, x=counted.mean, value=value, value_stderr=error)
-    if value < counted.value:
-        return replace(counted, x=counted.mean, value=value, best=type(counted.best)(counted.mean, value))
-    return counted

@@ -7,7 +7,7 @@ tests, replays and designs of one's own. Both offer the members of :class:`Noise
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
@@ -204,7 +204,7 @@ def moment(
             f"moment() got weights of dtype {np.asarray(weights).dtype}. Pass real numbers, (n,) or (m, n)."
         )
     table = np.atleast_2d(np.asarray(weights, np.float64))
-    degrees = (int(degree),) * len(table) if isinstance(degree, (int, np.integer)) else tuple(degree)
+    degrees = tuple(degree) if isinstance(degree, Iterable) else (degree,) * len(table)
     if table.shape[1] != noise.n or table.ndim != 2:
         raise ValueError(f"moment() got weights of shape {np.shape(weights)} for {noise.n} rows. Pass (n,) or (m, n).")
     if len(degrees) != len(table) or not set(degrees) <= {1, 2}:

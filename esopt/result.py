@@ -118,11 +118,11 @@ class Result:
         return iter(_SCIPY)
 
     def values(self) -> Iterator[Any]:
-        """What :meth:`keys` name, in their order."""
+        """Return what :meth:`keys` name, in their order."""
         return (getattr(self, name) for name in _SCIPY)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Pairs of a name and what it names."""
+        """Return pairs of a name and what it names."""
         return zip(self.keys(), self.values(), strict=True)
 
     def get(self, name: str, default: Any = None) -> Any:

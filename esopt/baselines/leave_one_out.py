@@ -31,8 +31,8 @@ class LeaveOneOut:
     1 / (n - 1) sum (y_i - mean(y)) eps_i, the sample mean with its factor B / (B - 1); in general
     y_i - mean(y) + (mean of i's block - mean(y)) / (B - 1), so that the difference of an antithetic pair is left alone.
 
-    Blocks share the baseline, so the squared standard error of a gradient g from unpaired rows is low by (g / (B - 1))^2
-    in expectation: of no account from a dozen blocks on.
+    Blocks share the baseline, so the squared standard error of a gradient g from unpaired rows is low by
+    (g / (B - 1))^2 in expectation: of no account from a dozen blocks on.
 
     References
     ----------

@@ -147,6 +147,12 @@ class Compiled:
 
     def _compile(self, objective: Objective, grads: bool) -> None:
         """Make the C functions, once for each instance and process."""
+        for number, arg in enumerate(objective.args):
+            if isinstance(arg, (list, dict, set)):
+                raise TypeError(
+                    f"Compiled() got a {type(arg).__name__} as args[{number}], but args become constants of compiled "
+                    "code. Pass an array, a tuple or a number, or use Serial()."
+                )
         part, live, frozen = "f", self._live, kernels.freeze(objective.args)
         try:
             if live.value is None:
@@ -250,10 +256,7 @@ class Compiled:
 
 
 def _advice(function: Any, objective: Objective) -> str:
-    """Return a sentence on the probable mistake, if there is one to be seen."""
-    wrong = next((type(arg).__name__ for arg in objective.args if isinstance(arg, (list, dict, set))), None)
-    if wrong is not None:
-        return f"args became constants, and one is a {wrong}: pass arrays, tuples and numbers. "
+    """Return a sentence on the probable mistake, if it is a forgotten seed."""
     try:
         taken = len(inspect.signature(function.py_func).parameters)
     except (TypeError, ValueError):

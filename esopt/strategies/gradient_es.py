@@ -123,7 +123,7 @@ class GradientES:
     >>> import esopt
     >>> es = esopt.Optimizer(esopt.GradientES(sigma=0.1), [1.0, 2.0], seed=1, generations=400)
     >>> while not es.stop():
-    ...     es.tell([(x**2).sum() for x in es.ask()])
+    ...     info = es.tell([(x**2).sum() for x in es.ask()])
     >>> bool(es.result.value < 1e-3)
     True
     """
@@ -233,19 +233,18 @@ class GradientES:
 
     def stop(self, state: GradientState) -> dict[str, float]:
         """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""
-        reasons: dict[str, float] = {}
         furthest = max(float(state.mean.max()), -float(state.mean.min()))
         if not math.isfinite(furthest):
-            reasons["diverged"] = float(np.count_nonzero(~np.isfinite(state.mean)))
+            return {"diverged": float(np.count_nonzero(~np.isfinite(state.mean)))}
         largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())
         least = state.scale if isinstance(state.scale, float) else float(state.scale.min())
         if not _TINY < largest < _HUGE:
-            reasons["scale"] = largest
-        elif least <= 0.0:
-            reasons["scale"] = least
-        elif least < _ROUNDING * furthest and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
-            reasons["scale"] = largest
-        return reasons
+            return {"scale": largest}
+        if least <= 0.0:
+            return {"scale": least}
+        if least < _ROUNDING * furthest and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
+            return {"scale": largest}
+        return {}
 
     def _failures(self, evals: Evals, n: int) -> Mapping[str, int]:
         """Return the evaluator's counts, and how many infinite values a shaping that is not rank-based left out."""

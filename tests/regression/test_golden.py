@@ -25,7 +25,7 @@ RUNS = {
         sampler=esopt.Gaussian(),
         estimator=esopt.Score(esopt.AtMean(), with_scale=True),
         rule=esopt.Momentum(1e-4),
-        scale_rule=esopt.Clipped(esopt.SGD(5e-3), 0.1),
+        scale_rule=esopt.Clipped(esopt.SGD(1e-2), 0.1),
     ),
     "moving_average": esopt.GradientES(
         sigma=esopt.CosineDecay(0.5, 0.1, 15),

@@ -1,0 +1,79 @@
+"""The end of a run: the evaluation of the final mean, and the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ._progress import add_counts
+from .noise import EVAL, Key, Philox
+from .optimizer import Optimizer
+from .protocols import Evaluator
+from .records import Evals, Population
+from .result import Point, Result
+from .samplers.gaussian import Gaussian
+
+_FINAL = 2**32 - 1
+"""Generation that addresses the seeds of the final evaluation; no run gets there."""
+
+
+def finish(
+    es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], lost: Evals | None, final: int, *, stochastic: bool
+) -> Result:
+    """Evaluate the final mean, unless the user is waiting, and return the result.
+
+    ``lost`` is what a strategy could not use, ``final`` how often the mean is to be evaluated. A run that ended for
+    its steps or seconds spends no more on that than on a generation. An exception there costs nothing but the
+    evaluation: the result is that of an interrupted run, and the exception is counted.
+    """
+    result = _so_far(es, evaluator, reasons, stochastic=stochastic)
+    if lost is not None:
+        result = _count(result, len(es.population()), lost, es.seconds)
+    if "interrupted" in reasons or "diverged" in reasons:
+        return result
+    if "steps" in reasons or "seconds" in reasons:
+        final = min(final, len(es.population()))
+    noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
+    try:
+        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
+    except KeyboardInterrupt:
+        return replace(result, reason={**reasons, "interrupted": float(es.generation)})
+    except Exception:
+        return replace(result, failures=add_counts(result.failures, {"exception": 1}), seconds=es.seconds)
+    result = _count(result, final, evals, es.seconds)
+    finite = evals.values[np.isfinite(evals.values)]
+    value = float(finite.mean()) if finite.size else np.nan
+    if stochastic:
+        error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
+        return replace(result, value=value, value_stderr=error)
+    if value < result.value:
+        return replace(result, x=result.mean, value=value, best=Point(result.mean, value))
+    return result
+
+
+def failed(es: Optimizer, evaluator: Evaluator, *, stochastic: bool) -> Result:
+    """Return the result of a run that an exception of the objective ended."""
+    return _so_far(es, evaluator, {"failed": float(es.generation)}, stochastic=stochastic)
+
+
+def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], *, stochastic: bool) -> Result:
+    """Return the result of what was told: the best point, or with noise the mean and the last estimate of J."""
+    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
+    if not stochastic:
+        return result
+    return replace(result, x=result.mean, value=es.progress.value, value_stderr=es.progress.value_stderr)
+
+
+def _count(result: Result, rows: int, evals: Evals, seconds: float) -> Result:
+    """Return the result with the cost of ``rows`` evaluations that nothing was learned from, and their failures."""
+    infinite = int(np.isinf(evals.values).sum())
+    failures = {**evals.failures, "infinite": infinite} if infinite else evals.failures
+    return replace(
+        result,
+        evaluations=result.evaluations + rows,
+        gradients=result.gradients + (0 if evals.grads is None else rows),
+        steps=result.steps + evals.steps,
+        seconds=seconds,
+        failures=add_counts(result.failures, failures),
+    )
