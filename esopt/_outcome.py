@@ -53,8 +53,8 @@ def finish(
 
 
 def failed(es: Optimizer, evaluator: Evaluator, *, stochastic: bool) -> Result:
-    """Return the result of a run that an exception of the objective ended."""
-    return _so_far(es, evaluator, {"failed": float(es.generation)}, stochastic=stochastic)
+    """Return the result of a run that an exception ended."""
+    return _so_far(es, evaluator, {"exception": float(es.generation)}, stochastic=stochastic)
 
 
 def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], *, stochastic: bool) -> Result:

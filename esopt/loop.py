@@ -144,10 +144,7 @@ def minimize(
     else:
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
-    if strategy is None:
-        strategy = default_strategy(sigma, gradients=objective is not None and objective.grad is not None)
-    elif sigma is not None:
-        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
+    strategy = _choose_strategy(strategy, sigma, objective)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
@@ -174,6 +171,14 @@ def minimize(
         raise
     finally:
         evaluator.close()
+
+
+def _choose_strategy(strategy: Strategy | None, sigma: float | Array | None, objective: Objective | None) -> Strategy:
+    if strategy is None:
+        return default_strategy(sigma, gradients=objective is not None and objective.grad is not None)
+    if sigma is not None:
+        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
+    return strategy
 
 
 def _make_objective(

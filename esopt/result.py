@@ -19,6 +19,7 @@ _SENTENCES = {
     "callback": "the callback stopped the run",
     "interrupted": "the run was interrupted",
     "failed": "a whole generation failed",
+    "exception": "an exception ended the run",
     "diverged": "the mean is not finite any more; use a smaller learning rate",
     "scale": "sigma left the range of numbers: the run has converged, or the objective is flat or unbounded",
 }
@@ -99,7 +100,7 @@ class Result:
     @property
     def success(self) -> bool:
         """Whether the run has a finite value, and neither diverged nor failed."""
-        return bool(np.isfinite(self.value)) and not {"diverged", "failed"} & set(self.reason)
+        return bool(np.isfinite(self.value)) and not {"diverged", "failed", "exception"} & set(self.reason)
 
     @property
     def status(self) -> int:

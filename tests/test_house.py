@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "_kernels": 0,
     "_describe": 0,
+    "_parts": 0,
     "_tree": 0,
     "errors": 0,
     "noise": 1,

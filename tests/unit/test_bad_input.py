@@ -25,6 +25,8 @@ class Untouched:
         raise AssertionError("f was called")
 
 
+OBJECTIVE = esopt.Objective(Untouched())
+
 X0S = [
     ("nan", [1.0, math.nan], ValueError, "x0 has 1 entries that are not finite"),
     ("inf", [math.inf, -math.inf], ValueError, "x0 has 2 entries that are not finite"),
@@ -151,15 +153,15 @@ PARTS = [
         ValueError,
         "sigma is a schedule and scale_rule would change it too",
     ),
-    (lambda: esopt.ars(n=8, top=5), ValueError, r"top must be in \[1, n / 2 = 4\], got 5"),
-    (lambda: esopt.ars(n=8, top=0), ValueError, r"top must be in \[1, n / 2 = 4\], got 0"),
+    (lambda: esopt.ars(n=8, top=5), ValueError, r"top must be a whole number in \[1, n / 2 = 4\], got 5"),
+    (lambda: esopt.ars(n=8, top=0), ValueError, r"top must be a whole number in \[1, n / 2 = 4\], got 0"),
     (lambda: esopt.ars(lr=-1.0), ValueError, r"lr must be a positive number or a schedule, got -1\.0"),
     (lambda: esopt.ars(sigma=0.0), ValueError, "sigma must be .*positive"),
     (lambda: esopt.openai_es(sigma=0.0), ValueError, "sigma must be positive and finite"),
     (lambda: esopt.openai_es(lr=0.0), ValueError, "lr must be a positive number"),
     (lambda: esopt.pgpe(max_speed=-1.0), ValueError, "max_speed must be a positive number"),
     (lambda: esopt.pgpe(momentum=1.0), ValueError, r"momentum must be in \[0, 1\)"),
-    (lambda: esopt.pgpe(sigma_max_change=0.0), ValueError, "limit must be a positive number"),
+    (lambda: esopt.pgpe(sigma_max_change=0.0), ValueError, r"sigma_max_change must be in \(0, 1\), got 0\.0"),
     (lambda: esopt.snes(sigma_lr=-1.0), ValueError, "lr must be a positive number"),
     (lambda: esopt.MovingAverage(1.0), ValueError, r"decay must be in \[0, 1\)"),
     (lambda: esopt.Antithetic(esopt.Antithetic()), ValueError, "mirrored already"),
@@ -221,6 +223,21 @@ def test_budgets_are_numbers(name: str, limit: Any):
         esopt.minimize(Untouched(), X0, noisy=True, **{name: limit})
 
 
+@pytest.mark.parametrize(
+    ("final", "kind", "message"),
+    [
+        (None, TypeError, "final_evaluations must be a number, got NoneType. Pass for example final_evaluations=30"),
+        (0, ValueError, "final_evaluations must be a positive whole number, got 0. Pass for example"),
+        (2.5, ValueError, "final_evaluations must be a positive whole number, got 2.5"),
+        (math.inf, ValueError, "final_evaluations must be a positive whole number, got inf"),
+    ],
+)
+@pytest.mark.parametrize("noisy", [False, True])
+def test_final_evaluations(final: Any, kind: type[Exception], message: str, noisy: bool):
+    with pytest.raises(kind, match=message):
+        esopt.minimize(Untouched(), X0, noisy=noisy, final_evaluations=final)
+
+
 @pytest.mark.parametrize("name", ["evaluations", "generations", "steps"])
 def test_counts_are_whole(name: str):
     with pytest.raises(ValueError, match=f"{name} must be a positive whole number, got 10.5"):
@@ -248,9 +265,10 @@ def test_budgets_too_small_for_anything(settings: dict[str, Any], message: str):
 
 
 @pytest.mark.parametrize("target", [math.nan, "0", True, [0.0]])
-def test_target(target: Any):
+@pytest.mark.parametrize("noisy", [False, True])
+def test_target(target: Any, noisy: bool):
     with pytest.raises(ValueError, match="target must be a number, got"):
-        esopt.minimize(Untouched(), X0, target=target)
+        esopt.minimize(Untouched(), X0, target=target, noisy=noisy)
 
 
 FUNCTIONS = [
@@ -275,6 +293,19 @@ FUNCTIONS = [
     ({"checkpoint_seconds": math.nan}, ValueError, "checkpoint_seconds must be 0 or more, got nan"),
     ({"checkpoint_seconds": "60"}, ValueError, "checkpoint_seconds must be 0 or more, got '60'"),
     ({"checkpoint": 3.0}, TypeError, "float"),
+    ({"checkpoint": ""}, ValueError, "checkpoint is an empty name. Pass the name of a file"),
+    ({"f": OBJECTIVE, "grad": lambda x: x}, TypeError, r"got both an Objective and grad\. Set them there"),
+    ({"f": OBJECTIVE, "args": (1,), "seeded": True}, TypeError, "got both an Objective and args, seeded"),
+    (
+        {"f": esopt.Objective(Untouched(), shape=(2, 2))},
+        ValueError,
+        r"the Objective has shape \(2, 2\), but x0 has \(3,\)",
+    ),
+    (
+        {"f": None, "evaluator": esopt.Serial(OBJECTIVE), "seeded": True},
+        ValueError,
+        "got seeded=True, but the evaluator's objective takes no seed",
+    ),
 ]
 
 
@@ -353,3 +384,25 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_kept(content: bytes, tmp_pa
     with pytest.raises(esopt.CheckpointError, match=r"thesis\.txt is damaged, or no esopt checkpoint"):
         esopt.minimize(Untouched(), X0, checkpoint=path)
     assert path.read_bytes() == content
+
+
+SETTINGS = [
+    (lambda: esopt.openai_es(sigma="a"), TypeError, "sigma must be a number or one per coordinate, got 'a'"),
+    (lambda: esopt.openai_es(sigma=esopt.Radius(1.0)), TypeError, r"got sigma=Radius\(norm=1.0\). Pass a number"),
+    (lambda: esopt.openai_es(sigma=0.0), ValueError, "sigma must be positive and finite, got 0.0"),
+    (lambda: esopt.openai_es(weight_decay="a"), ValueError, "weight_decay must be 0 or a positive number, got 'a'"),
+    (lambda: esopt.ars(top=1.5), ValueError, r"top must be a whole number in \[1, n / 2 = 8\], got 1.5"),
+    (lambda: esopt.ars(top=9), ValueError, r"top must be a whole number in \[1, n / 2 = 8\], got 9"),
+    (lambda: esopt.ars(top=True), ValueError, "top must be a whole number"),
+    (lambda: esopt.pgpe(sigma_max_change=5), ValueError, r"sigma_max_change must be in \(0, 1\), got 5"),
+    (lambda: esopt.pgpe(sigma_max_change=1.0), ValueError, r"sigma_max_change must be in \(0, 1\), got 1.0"),
+    (lambda: esopt.pgpe(sigma_max_change="a"), ValueError, r"sigma_max_change must be in \(0, 1\), got 'a'"),
+    (lambda: esopt.Antithetic(esopt.Gaussian), TypeError, r"got the class Gaussian. Write Gaussian\(\)"),
+    (lambda: esopt.Antithetic(3), TypeError, "base of .* must follow esopt.protocols.Sampler, got 3"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), SETTINGS, ids=[case[2] for case in SETTINGS])
+def test_named_settings_and_samplers(make: Any, kind: type[Exception], message: str):
+    with pytest.raises(kind, match=message):
+        make()

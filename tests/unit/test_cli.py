@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,7 @@ ERRORS = {
     "unsupported space": (["FrozenLake-v1"], r"observation space is Discrete\(16\)"),
     "odd n": (["--n", "7"], "even number, got n=7"),
     "bad sigma": (["--sigma", "-1"], "sigma must be "),
+    "huge seed": (["--seed", str(10**23)], r"seed must be in \[0, 2\*\*64\)"),
     "bad strategy": (["--strategy", "cma"], "Pass ars, openai_es or pgpe"),
 }
 
@@ -134,6 +137,87 @@ def test_interrupt_before_the_end_is_said(tmp_path, monkeypatch):
     assert status == 130
     assert "nothing was written" in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("played", [0, 2])
+def test_interrupt_in_the_final_evaluation_keeps_the_policy(tmp_path, monkeypatch, played: int):
+    from esopt.rl import rollout
+
+    count = 0
+
+    def play(env, act, seed, max_steps=None):
+        nonlocal count
+        count += seed in rollout.FINAL
+        if count > played:
+            raise KeyboardInterrupt
+        return real(env, act, seed, max_steps)
+
+    real = rollout.play
+    monkeypatch.setattr(rollout, "play", play)
+    status, out, _ = run(*QUICK, "--out", str(tmp_path))
+    policy = Policy.load(tmp_path / "policy.npz")
+
+    assert status == 0
+    assert f"The final evaluation was cut short after {played} of 3 episodes." in out
+    assert ("mean return" in out) == (played > 0)
+    assert "2 generations, 32 evaluations," in out
+    assert (tmp_path / "curve.png").exists()
+    assert (policy.about["episodes"], policy.about["mean_return"] is None) == (played, played == 0)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+import esopt
+
+def f(x, parent=os.getpid(), folder=sys.argv[1], busy=sys.argv[2] == "busy"):
+    if os.getpid() != parent:
+        open(f"{folder}/{os.getpid()}", "w").close()
+    time.sleep(60.0 if busy else 0.05)  # so that both workers get something to do
+    return 0.0
+
+def pause(step):
+    try:
+        time.sleep(60.0)
+    finally:
+        time.sleep(0.5)  # for what idle workers may have to say
+
+def interrupt():
+    while len(os.listdir(sys.argv[1])) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(0, signal.SIGINT)
+
+if __name__ == "__main__":  # workers import this file
+    threading.Thread(target=interrupt, daemon=True).start()
+    print(sorted(esopt.minimize(f, np.ones(3), workers=2, callback=pause).reason))
+    for name in os.listdir(sys.argv[1]):
+        try:
+            os.kill(int(name), 0)
+            print("alive", name)
+        except ProcessLookupError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["busy", "idle"])
+def test_ctrl_c_in_a_terminal_ends_the_workers_at_once_and_silently(tmp_path, workers: str):
+    """A terminal sends SIGINT to every process; the workers leave it to the first."""
+    (tmp_path / "pids").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "pids"), workers],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.stderr) == ("['interrupted']\n", "")
+    assert time.perf_counter() - begun < 50.0
 
 
 def test_missing_extra_is_one_message(monkeypatch, capsys):

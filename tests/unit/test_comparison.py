@@ -67,7 +67,7 @@ def test_prints_a_table_and_draws(tmp_path):
     assert (tmp_path / "bars.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("settings", [{"n": 48}, {"n": 100}, {"grad_cost": 0.0}])
+@pytest.mark.parametrize("settings", [{"n": 48}, {"n": 100}, {"n": 0}, {"grad_cost": 0.0}, {"grad_cost": "2"}])
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         esopt.compare_estimators(lambda x: A @ x, np.zeros(D), **settings)

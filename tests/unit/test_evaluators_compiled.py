@@ -257,7 +257,7 @@ def test_an_index_error_is_found_in_its_row() -> None:
         (numba.njit(lambda x: x), r"Compiled\(\) cannot use f: it returns array\(float64, 1d, C\), not a number"),
         (numba.njit(lambda x: x.nonsense), r"(?s)cannot use f: numba cannot compile it: .*nonsense.*Expected a numba"),
         (
-            numba.njit(lambda x, y: 1.0),
+            numba.njit(lambda x, y, z: 1.0),
             r"(?s)cannot use f: numba cannot compile it.*function of x and 0 args\. Try f\(",
         ),
     ],
@@ -265,6 +265,24 @@ def test_an_index_error_is_found_in_its_row() -> None:
 def test_what_numba_cannot_use_is_explained(f: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         Compiled(f).evaluate(population(), ())
+
+
+def test_lists_as_args_are_refused() -> None:
+    objective = Objective(numba.njit(lambda x, a, b: x[0] + b[0]), args=(1.0, [1.0, 2.0]))
+    with pytest.raises(TypeError, match=r"got a list as args\[1\], but args become constants.* Pass an array, a tuple"):
+        Compiled(objective).evaluate(population(), ())
+    assert Compiled(Objective(objective.f, args=(1.0, (1.0, 2.0)))).evaluate(population(), ())[0].values.shape == (65,)
+
+
+def test_a_constant_that_numba_cannot_keep_is_explained() -> None:
+    objective = Objective(numba.njit(lambda x, a: x[0]), args=(range(3),))
+    with pytest.raises(TypeError, match=r"(?s)Compiled\(\) cannot use f: .*or use Serial\(\)"):
+        Compiled(objective).evaluate(population(), ())
+
+
+def test_a_forgotten_seed_is_suspected() -> None:
+    with pytest.raises(TypeError, match="one argument more: if that is the seed, set seeded=True"):
+        Compiled(numba.njit(lambda x, seed: x[0])).evaluate(population(), ())
 
 
 def test_gradients_are_checked_too() -> None:

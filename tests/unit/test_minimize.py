@@ -133,6 +133,35 @@ def test_target_ends_the_run_in_its_generation():
     assert 1 < result.generations < 500
 
 
+@pytest.mark.parametrize("seeded", [False, True])
+def test_a_lucky_draw_is_no_target_reached(seeded: bool):
+    """The value is 10 everywhere, the noise 3: of 4000 draws some lie below 2, no mean of 40 below 7."""
+    random = np.random.default_rng(5)
+    steps: list[esopt.Step] = []
+    result = esopt.minimize(
+        lambda x, *seed: 10.0 + 3.0 * random.standard_normal(),
+        X0,
+        strategy=esopt.GradientES(n=40, rule=esopt.SGD(1e-9)),
+        seeded=seeded,
+        noisy=not seeded,
+        target=7.0,
+        generations=100,
+        callback=steps.append,
+    )
+    assert result.reason == {"generations": 100.0}
+    assert result.best.value < 2.0
+    assert min(step.info.gradient.value for step in steps) > 8.0
+
+
+def test_the_target_of_a_noisy_run_is_one_of_the_estimate():
+    steps: list[esopt.Step] = []
+    result = esopt.minimize(noisy_sphere(0.5, 3), X0, sigma=0.3, noisy=True, target=2.0, callback=steps.append, seed=1)
+
+    assert result.reason == {"target": steps[-1].info.gradient.value}
+    assert all(step.info.gradient.value > 2.0 for step in steps[:-1])
+    assert steps[-1].info.gradient.value <= 2.0
+
+
 def test_steps_are_counted_and_limit_the_run():
     def f(x: Array) -> esopt.Outcome:
         return esopt.Outcome(sphere(x), steps=3)
@@ -155,6 +184,32 @@ def test_seconds():
     assert set(result.reason) == {"seconds"}
     assert 0.1 <= result.seconds <= time.perf_counter() - begun < 2.0
     assert 2 <= result.generations <= 5
+
+
+def test_the_final_evaluations_take_time_that_is_counted():
+    def f(x: Array) -> float:
+        time.sleep(0.01)
+        return sphere(x)
+
+    begun = time.perf_counter()
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=2), generations=1, noisy=True, final_evaluations=10)
+    assert 0.12 <= result.seconds <= time.perf_counter() - begun
+
+
+@pytest.mark.parametrize("budget", [{"steps": 40}, {"seconds": 0.02}])
+def test_final_evaluations_after_time_or_steps_are_no_more_than_a_generation(budget: dict[str, Any]):
+    def f(x: Array) -> esopt.Outcome:
+        time.sleep(0.001)
+        return esopt.Outcome(sphere(x), steps=3)
+
+    counted = Counted(f)
+    result = esopt.minimize(counted, X0, strategy=esopt.GradientES(n=4), noisy=True, **budget)
+
+    assert set(result.reason) == set(budget)
+    assert counted.calls == result.evaluations == 4 * result.generations + 4
+    assert result.steps == 3 * counted.calls
+    few = esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), noisy=True, final_evaluations=2, **budget)
+    assert few.evaluations == 4 * few.generations + 2
 
 
 # What x means
@@ -241,6 +296,26 @@ def test_seeded_objectives_get_the_seeds_of_their_candidates():
     assert result.value_stderr == pytest.approx(deviation / math.sqrt(20), rel=1e-12)
 
 
+def test_infinite_values_are_not_the_result():
+    f = Counted(lambda x: -math.inf if f.calls % 5 == 0 else bumpy(x))
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=8), generations=10)
+
+    assert bumpy(result.x) == result.value == result.best.value
+    assert result.failures == {"infinite": 16}
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_an_infinite_final_value_is_a_failure(noisy: bool):
+    f = Counted(lambda x: -math.inf if f.calls == 9 else bumpy(x))
+    result = esopt.minimize(f, X0, strategy=esopt.GradientES(n=8), generations=1, noisy=noisy, final_evaluations=3)
+
+    assert result.failures == {"infinite": 1}
+    if noisy:
+        assert result.value == pytest.approx(bumpy(result.mean), rel=1e-14)
+    else:
+        assert result.value == bumpy(result.x) == result.best.value
+
+
 def test_a_failing_final_value_is_nan_and_no_success():
     f = Counted(lambda x: sphere(x))
     strategy = esopt.GradientES(n=4)
@@ -251,9 +326,22 @@ def test_a_failing_final_value_is_nan_and_no_success():
     assert math.isnan(result.value)
     assert math.isnan(result.value_stderr)
     assert not result.success
+    assert result.failures == {"nan": 30}
 
 
 # Arguments
+
+
+def test_an_objective_says_how_it_is_called():
+    def f(x: Array, seed: int, a: float) -> float:
+        assert x.shape == (5, 1)
+        return seeded_sphere(x, seed) + a
+
+    column = X0.reshape(5, 1)
+    own = esopt.minimize(esopt.Objective(f, args=(2.0,), seeded=True), column, evaluations=90)
+    assert outcome(own) == outcome(esopt.minimize(f, column, args=(2.0,), seeded=True, evaluations=90))
+    own = esopt.minimize(esopt.Objective(bumpy, bumpy_grad), X0, evaluations=90)
+    assert outcome(own) == outcome(esopt.minimize(bumpy, X0, grad=bumpy_grad, evaluations=90))
 
 
 def test_args_follow_x_and_the_seed():
@@ -601,14 +689,60 @@ def test_the_checkpoint_of_a_run_that_failed_reproduces_the_candidate(tmp_path: 
         fails(es.population()[row])
 
 
-def test_the_error_of_the_final_mean_carries_it():
-    f = Counted(lambda x, seed: sphere(x), at=15, action=lambda: 1 / 0)
-    with pytest.raises(esopt.EvaluationError) as caught:
-        esopt.minimize(f, X0.reshape(5, 1), strategy=esopt.GradientES(n=4), seeded=True, generations=3)
-    es = run(esopt.Optimizer(esopt.GradientES(n=4), X0.reshape(5, 1)), sphere, 3)
+@pytest.mark.parametrize("kind", ["values", "noisy", "seeded"])
+def test_an_exception_at_the_final_mean_costs_nothing_but_its_evaluation(kind: str):
+    f = Counted(lambda x, *seed: bumpy(x), at=15 if kind != "values" else 13, action=lambda: 1 / 0)
+    result = esopt.minimize(
+        f, X0, strategy=esopt.GradientES(n=4), seeded=kind == "seeded", noisy=kind == "noisy", generations=3
+    )
+    twin = run(esopt.Optimizer(esopt.GradientES(n=4), X0), bumpy, 3)
 
-    np.testing.assert_array_equal(caught.value.x, es.mean)
-    assert 0 <= caught.value.seed < 2**32
+    assert result.reason == {"generations": 3.0}
+    assert result.failures == {"exception": 1}
+    assert result.evaluations == 12
+    assert result.success
+    if kind == "values":
+        assert result.value == twin.result.value
+        np.testing.assert_array_equal(result.x, twin.result.x)
+    else:
+        assert (result.value, result.value_stderr) == (twin.progress.value, twin.progress.value_stderr)
+        np.testing.assert_array_equal(result.x, twin.mean)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_an_exception_brings_the_result_so_far(noisy: bool):
+    f = Counted(bumpy, at=14, action=lambda: 1 / 0)
+    with pytest.raises(esopt.EvaluationError, match="candidate 1 of generation 3") as caught:
+        esopt.minimize(f, X0, strategy=esopt.GradientES(n=4), noisy=noisy)
+    result = caught.value.result
+    twin = run(esopt.Optimizer(esopt.GradientES(n=4), X0), bumpy, 3)
+
+    assert result.reason == {"exception": 3.0}
+    assert not result.success
+    assert (result.generations, result.evaluations, result.evaluator) == (3, 12, "Serial")
+    assert result.best.value == twin.result.value
+    assert result.value == (twin.progress.value if noisy else twin.result.value)
+    np.testing.assert_array_equal(result.x, twin.mean if noisy else twin.result.x)
+    assert esopt.EvaluationError.result is None
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_generation_without_any_value_ends_the_run_with_what_it_has(noisy: bool):
+    """The minimum is at the edge of where f has values; in the end everything asked for lies beyond."""
+    found: list[float] = []
+    f = Counted(lambda x: found.append(math.nan if x[0] < 0.0 else sphere(x)) or found[-1])
+    strategy = esopt.GradientES(sigma=0.02, rule=esopt.Adam(0.1))
+    result = esopt.minimize(f, np.full(3, 0.5), strategy=strategy, noisy=noisy, final_evaluations=5)
+
+    assert set(result.reason) == {"failed"}
+    assert result.reason["failed"] == result.generations > 3
+    assert "a whole generation failed" in result.message
+    assert not result.success
+    assert result.best.value < 0.5
+    assert f.calls == result.evaluations  # the lost generation and the final ones are counted
+    assert result.failures == {"nan": sum(map(math.isnan, found))}
+    if not noisy:
+        assert result.value == result.best.value == sphere(result.x)
 
 
 def test_failures_may_be_counted_instead():
@@ -652,7 +786,7 @@ def test_grad_must_return_a_gradient(returned: Any):
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path):
     path = tmp_path / "run.npz"
-    first = esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path, seed=3)
+    first = esopt.minimize(Counted(bumpy), X0, evaluations=200, checkpoint=path, seed=3)
     written = path.read_bytes()
     f = Counted(bumpy)
     second = esopt.minimize(f, X0, evaluations=200, checkpoint=path, seed=3)
@@ -664,7 +798,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path):
 
 def test_a_larger_budget_extends_the_run(tmp_path: Path):
     path = tmp_path / "run.npz"
-    esopt.minimize(bumpy, X0, evaluations=200, checkpoint=path, seed=3)
+    esopt.minimize(Counted(bumpy), X0, evaluations=200, checkpoint=path, seed=3)
     f = Counted(bumpy)
     longer = esopt.minimize(f, X0, evaluations=500, checkpoint=path, seed=3)
 
@@ -729,16 +863,44 @@ def test_evaluators_may_change_between_parts_of_a_run(tmp_path: Path):
     path = tmp_path / "run.npz"
     straight = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300)
     esopt.minimize(compiled_bumpy, X0, evaluations=100, checkpoint=path)
-    esopt.minimize(
-        lambda x: np.array([compiled_bumpy.py_func(row) for row in x]),
-        X0,
-        vectorized=True,
-        evaluations=200,
-        checkpoint=path,
-    )
+    other = esopt.Serial(esopt.Objective(compiled_bumpy))
+    esopt.minimize(None, X0, evaluator=other, evaluations=200, checkpoint=path)
     resumed = esopt.minimize(compiled_bumpy.py_func, X0, evaluations=300, checkpoint=path)
 
     assert outcome(resumed) == outcome(straight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"f": bumpy}, r"objective\.f: tests\.reference\.runs\.sphere in the file, tests\.reference\.runs\.bumpy here"),
+        (
+            {"f": lambda x, a: 0.0, "args": (2.0,)},
+            r"objective\.f: .*<lambda> here\n  objective\.args: \[\] in the file",
+        ),
+        ({"seeded": True}, r"objective\.seeded: False in the file, True here"),
+    ],
+)
+def test_a_checkpoint_of_another_objective_is_refused(changes: dict[str, Any], message: str, tmp_path: Path):
+    path = tmp_path / "run.npz"
+    settings: dict[str, Any] = {"f": sphere, "x0": X0, "checkpoint": path}
+    esopt.minimize(**settings, generations=3)
+    written = path.read_bytes()
+
+    with pytest.raises(esopt.CheckpointError, match=message):
+        esopt.minimize(**{**settings, **changes, "generations": 5})
+    assert path.read_bytes() == written
+    es = esopt.Optimizer(esopt.snes(), X0)
+    es.load(path)
+    assert es.generation == 3
+
+
+def test_a_finished_noisy_run_keeps_its_target_and_its_estimate(tmp_path: Path):
+    settings: dict[str, Any] = {"noisy": True, "target": 1.0, "checkpoint": tmp_path / "run.npz"}
+    first = esopt.minimize(noisy_sphere(0.1, 1), X0, **settings)
+    assert set(first.reason) == {"target"}
+    again = esopt.minimize(noisy_sphere(0.1, 2), X0, **settings)
+    assert (again.reason, again.generations) == (first.reason, first.generations)
 
 
 def test_saving_follows_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -376,3 +377,41 @@ def test_given_refuses_rows_that_are_not_what_they_are_said_to_be() -> None:
         Given(np.zeros((3, 2)), block=1, mirrored=True)
     with pytest.raises(ValueError, match=r"has 4 rows and cannot grow to 6\. Pass more rows"):
         Given(np.ones((4, 2))).resize(6)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Key(-1), ValueError, r"seed must be in \[0, 2\*\*64\), got -1"),
+        (lambda: Key(2**64), ValueError, r"seed must be in \[0, 2\*\*64\)"),
+        (lambda: Key(0.0), TypeError, "seed must be an integer, got float"),
+        (lambda: Key(1, -1), ValueError, r"generation must be in \[0, 2\*\*32\), got -1"),
+        (lambda: Key(1, 2**32), ValueError, r"generation must be in \[0, 2\*\*32\), got 4294967296"),
+        (lambda: Key(1, 0, 2**32), ValueError, r"stream must be in \[0, 2\*\*32\)"),
+        (lambda: Key(1, True), TypeError, "generation must be an integer, got bool"),
+        (lambda: child(-1, 0), ValueError, r"seed must be in \[0, 2\*\*64\), got -1"),
+        (lambda: child(1, 2**32), ValueError, r"index must be in \[0, 2\*\*32\), got 4294967296"),
+        (lambda: child(1, -1), ValueError, r"index must be in \[0, 2\*\*32\), got -1"),
+        (lambda: Given(np.ones((2, 2)), block=0), ValueError, "block=0"),
+        (lambda: Given(np.ones((2, 2)), block=1.0), ValueError, "block=1.0"),
+        (lambda: moment(Given(np.ones((2, 2))), np.ones(2) * 1j), TypeError, "dtype complex128. Pass real numbers"),
+        (lambda: moment(Given(np.ones((2, 2))), np.ones(2), 3), ValueError, "Pass 1 or 2 for each"),
+    ],
+)
+def test_addresses_outside_the_counter_are_refused(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_keys_are_tuples_that_can_be_sent():
+    key = Key(np.uint64(2**64 - 1), np.int64(2**32 - 1), 2**32 - 1)
+
+    assert key == (2**64 - 1, 2**32 - 1, 2**32 - 1)
+    assert repr(Key(3)) == "Key(seed=3, generation=0, stream=0)"
+    assert (type(copy := pickle.loads(pickle.dumps(key))), copy) == (Key, key)
+
+
+def test_degree_may_be_a_numpy_integer():
+    noise, weights = Given(np.array([[2.0], [3.0]])), np.ones(2)
+
+    assert moment(noise, weights, np.int64(2)).tolist() == moment(noise, weights, 2).tolist() == [11.0]

@@ -399,6 +399,85 @@ def test_result_fields():
     np.testing.assert_array_equal(result.mean, es.mean)
 
 
+def test_infinite_values_are_never_the_best():
+    es = esopt.Optimizer(esopt.snes(n=4), X0, seed=1, target=-5.0)
+    es.tell([-math.inf, math.inf, math.nan, math.inf])
+    assert es.result.value == math.inf
+    np.testing.assert_array_equal(es.result.x, X0)
+    assert es.stop() == {}
+
+    kept = es.ask()[2]
+    es.tell([math.inf, -math.inf, 3.0, 4.0])
+    assert es.result.value == es.result.best.value == 3.0
+    np.testing.assert_array_equal(es.result.x, kept)
+
+
+def test_values_that_a_shaping_rejects_are_counted():
+    es = esopt.Optimizer(esopt.GradientES(n=8), X0, seed=1)
+    info = es.tell([1.0, 2.0, math.inf, 1.0, math.nan, 2.0, -math.inf, 3.0])
+    assert info.failures == {"nan": 1, "infinite": 2}
+    es.tell([1.0, 2.0, math.inf, 1.0, 1.0, 2.0, 2.0, 3.0])
+    assert es.result.failures == {"nan": 1, "infinite": 3}
+    assert es.result.value == 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Silent:
+    """A strategy that does not pass the evaluator's counts on."""
+
+    inner: esopt.GradientES = dataclasses.field(default_factory=lambda: esopt.GradientES(n=4))
+
+    def init(self, x0, seed):
+        return self.inner.init(x0, seed)
+
+    def ask(self, state):
+        return self.inner.ask(state)
+
+    def tell(self, state, evals):
+        after, info = self.inner.tell(state, evals)
+        return after, esopt.Info(info.generation)
+
+    def stop(self, state):
+        return {}
+
+
+def test_failures_are_counted_whatever_the_strategy_passes_on():
+    es = esopt.Optimizer(Silent(), X0)
+    assert es.tell([1.0, 2.0, math.nan, 4.0]).failures == {"nan": 1}
+    assert es.failures == {"nan": 1}
+    assert math.isnan(es.progress.value_stderr)
+    assert es.progress.value == pytest.approx(7.0 / 3.0)
+
+
+def test_tell_returns_what_was_learned():
+    es = esopt.Optimizer(esopt.GradientES(n=64, sigma=0.1), X0, seed=1)
+    info = es.tell([sphere(x) for x in es.ask()])
+
+    assert (info.generation, es.generation) == (0, 1)
+    assert (np.abs(info.gradient.mean - 2.0 * X0) < 4.5 * info.gradient.mean_stderr).all()
+    assert abs(info.gradient.value - sphere(X0) - 0.05) < 4.5 * info.gradient.value_stderr
+    assert (es.progress.value, es.progress.value_stderr) == (info.gradient.value, info.gradient.value_stderr)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "message"),
+    [
+        (-5, ValueError, r"tell\(\) got steps=-5\. Pass 0 or more"),
+        ("a", TypeError, r"tell\(\) got steps of type str\. Pass a whole number"),
+        (1.5, TypeError, "steps of type float"),
+        (True, TypeError, "steps of type bool"),
+        (None, TypeError, "steps of type NoneType"),
+    ],
+)
+def test_steps_are_a_count(steps: Any, kind: type[Exception], message: str):
+    es, twin = [esopt.Optimizer(esopt.GradientES(n=2), X0) for _ in range(2)]
+    with pytest.raises(kind, match=message):
+        es.tell([1.0, 2.0], steps=steps)
+    assert untimed(es) == untimed(twin)
+    es.tell([1.0, 2.0], steps=np.int64(7))
+    assert es.result.steps == 7
+
+
 def test_seconds_are_the_time_between_the_first_line_and_the_last_tell():
     es = esopt.Optimizer(esopt.GradientES(n=2), X0)
     for _ in range(2):
@@ -461,6 +540,48 @@ def test_a_checkpoint_of_another_configuration_is_refused(strategy, x0, seed: in
     ):
         es.load(tmp_path / "run.npz")
     assert untimed(es) == before
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            esopt.Objective(sphere, args=(2.0,)),
+            r"objective\.f: tests\.reference\.runs\.bumpy in the file, .*sphere here",
+        ),
+        (esopt.Objective(bumpy, args=(3.0,)), r"objective\.args: \[2\.0\] in the file, \[3\.0\] here"),
+        (esopt.Objective(bumpy, args=(2.0,), seeded=True), r"objective\.seeded: False in the file, True here"),
+        (esopt.Objective(bumpy, bumpy_grad, args=(2.0,)), r"objective\.grad: None in the file, .*bumpy_grad here"),
+    ],
+    ids=["f", "args", "seeded", "grad"],
+)
+def test_a_checkpoint_of_another_objective_is_refused(other: esopt.Objective, message: str, tmp_path: Path):
+    path, strategy = tmp_path / "run.npz", esopt.GradientES(n=4)
+    own = esopt.Objective(bumpy, args=(2.0,))
+    run(esopt.Optimizer(strategy, X0, objective=own), bumpy, 2).save(path)
+    es = run(esopt.Optimizer(strategy, X0, objective=other), bumpy, 1)
+    before = untimed(es)
+
+    with pytest.raises(esopt.CheckpointError, match=rf"different configuration:\n  {message}"):
+        es.load(path)
+    assert untimed(es) == before
+    esopt.Optimizer(strategy, X0, objective=dataclasses.replace(own, shape=(5,))).load(path)
+
+
+def test_who_does_not_know_the_objective_keeps_what_the_file_knows(tmp_path: Path):
+    first, second, strategy = tmp_path / "first.npz", tmp_path / "second.npz", esopt.GradientES(n=4)
+    run(esopt.Optimizer(strategy, X0, objective=esopt.Objective(bumpy)), bumpy, 2).save(first)
+    es = esopt.Optimizer(strategy, X0)
+    es.load(first)
+    es.save(second)
+
+    with pytest.raises(esopt.CheckpointError, match=r"objective\.f"):
+        esopt.Optimizer(strategy, X0, objective=esopt.Objective(sphere)).load(second)
+    plain = tmp_path / "plain.npz"
+    run(esopt.Optimizer(strategy, X0), bumpy, 2).save(plain)
+    es = esopt.Optimizer(strategy, X0, objective=esopt.Objective(sphere))
+    es.load(plain)
+    assert es.generation == 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -575,5 +696,5 @@ def test_any_pattern_of_values_is_learned_from_or_refused(values: list[float], n
     else:
         es.tell(values)
         assert np.isfinite(es.mean).all()
-        assert es.result.value == np.nanmin([*values, math.inf])
+        assert es.result.value == min(filter(math.isfinite, values), default=math.inf)
         assert es.failures.get("nan", 0) == sum(map(math.isnan, values))

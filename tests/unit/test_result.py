@@ -44,6 +44,22 @@ def test_scipy_reads_it():
     assert (result.fun, result.nfev, result.njev, result.nit) == (0.5, 997, 40, 166)
 
 
+def test_it_reads_like_scipys_dictionary():
+    result = make()
+    there = OptimizeResult(**result)
+
+    assert list(result) == list(result.keys()) == list(there)
+    assert len(result) == len(there) == 8
+    assert "x" in result
+    assert [name in result for name in ("seconds", 0, None)] == [False] * 3
+    assert result.get("fun") == 0.5
+    assert result.get("seconds") is None
+    assert result.get("seconds", 3.0) == 3.0
+    assert [name for name, _ in result.items()] == list(result)
+    assert all(value is result[name] for name, value in result.items() if name == "x")
+    assert list(result.values())[1:] == [result[name] for name in result][1:]
+
+
 def test_only_scipys_keys_are_keys():
     with pytest.raises(KeyError, match="seconds"):
         make()["seconds"]
@@ -59,6 +75,8 @@ def test_only_scipys_keys_are_keys():
         ({"steps": 1e6}, "the budget of steps is used up (steps=1000000)"),
         ({"seconds": 1.5}, "the time is up (seconds=1.5)"),
         ({"callback": 3.0}, "the callback stopped the run (callback=3)"),
+        ({"failed": 3.0}, "a whole generation failed (failed=3)"),
+        ({"exception": 3.0}, "an exception ended the run (exception=3)"),
         ({"interrupted": 3.0}, "the run was interrupted (interrupted=3)"),
         ({"tolerance": 1e-9}, "tolerance (tolerance=1e-09)"),
         ({"steps": 5.0, "seconds": 2.0}, "the budget of steps is used up (steps=5); the time is up (seconds=2)"),
@@ -72,6 +90,8 @@ def test_success():
     assert make().success
     assert not make(value=math.nan).success
     assert not make(value=math.inf).success
+    assert not make(reason={"failed": 2.0}).success
+    assert not make(reason={"exception": 2.0}).success
     diverged = make(reason={"diverged": 2.0})
     assert not diverged.success
     assert diverged.status == 1

@@ -50,16 +50,17 @@ def test_it_learns_and_counts():
 
     assert run.mean > -0.01
     assert run.mean == pytest.approx(-((float(run.policy(np.array([1.0]))[0]) - 0.7) ** 2), rel=1e-12)
-    assert run.history["mean_return"][0] < -0.4
-    assert run.history["generation"].tolist() == list(range(1, 41))
-    assert run.history["evaluations"].tolist() == [8 * k for k in range(1, 41)]
-    assert run.history["steps"].tolist() == [16 + 8 * k for k in range(1, 41)]  # 16 episodes of normalisation
+    assert run.history["mean_return"][1] < -0.4
+    assert run.history["generation"].tolist() == list(range(41))
+    assert run.history["evaluations"].tolist() == [8 * k for k in range(41)]
+    assert run.history["steps"].tolist() == [16 + 8 * k for k in range(41)]  # 16 episodes of normalisation
     checked = np.isfinite(run.history["centre_return"])
-    assert (np.flatnonzero(checked) + 1).tolist() == [*range(1, 41, 4), 40]
-    assert (run.steps, run.check_steps, run.evaluation_steps) == (16 + 320, 3 * 11, 5)
+    assert np.flatnonzero(checked).tolist() == [0, *range(1, 41, 4), 40]
+    assert run.history["centre_return"][0] == pytest.approx(-0.49, rel=1e-12)  # where learning starts
+    assert (run.steps, run.check_steps, run.evaluation_steps) == (16 + 320, 3 * 12, 5)
     assert len(log) == run.steps + run.check_steps + run.evaluation_steps + 1  # and the final mean of minimize()
-    assert (run.history["best_return"] >= run.history["mean_return"]).all()
-    assert [p.snr for p in shown] == run.history["snr"].tolist()
+    assert (run.history["best_return"][1:] >= run.history["mean_return"][1:]).all()
+    assert [p.snr for p in shown] == run.history["snr"][1:].tolist()
     assert run.reason == {"generations": 40.0}
     assert np.isnan(run.target)
 
@@ -71,7 +72,7 @@ def test_seeds_of_training_checks_and_evaluation_never_meet():
 
     assert set(log) == parts["t"] | parts["c"] | parts["f"]
     assert log[-5:] == [seed for seed in log if seed in FINAL]
-    assert len(parts["c"]) == 3 * 4  # generations 1, 5, 9 and the end, other episodes each time
+    assert len(parts["c"]) == 3 * 5  # generations 0, 1, 5, 9 and the end, other episodes each time
     assert len(parts["t"]) == 16 + 10 * 4 + 1  # a pair shares its seed
 
 
@@ -107,7 +108,7 @@ def test_threshold_lets_it_settle():
     assert run.reason == {"settled": centres.max()}
     assert run.target == -0.1
     assert centres.max() >= -0.1
-    assert len(centres) == best + 1 + PATIENCE
+    assert len(centres) == best + 1 + PATIENCE  # the start is number 0
 
 
 def test_target_stops_at_the_first_check_that_reaches_it():
@@ -139,9 +140,56 @@ def test_callback_may_stop_and_interrupts_keep_the_policy(error: type[BaseExcept
     centres = run.history["centre_return"]
 
     assert set(run.reason) == {reason}
-    assert run.history["generation"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert run.history["generation"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert run.mean == pytest.approx(np.nanmax(centres), rel=1e-12)
-    assert np.isnan(centres[5]) == (reason == "interrupted")  # who is waiting gets what is there
+    assert np.isnan(centres[6]) == (reason == "interrupted")  # who is waiting gets what is there
+
+
+def interrupted(at: int, part: range, **settings):
+    """A factory of Aim environments that interrupts when its ``at``-th episode of ``part`` begins."""
+    log: list[int] = []
+
+    class Interrupting(Aim):
+        def reset(self, *, seed=None, options=None):
+            if seed in part and sum(old in part for old in log) == at:
+                log.append(seed)
+                raise KeyboardInterrupt
+            return super().reset(seed=seed, options=options)
+
+    return lambda: Interrupting(log, **settings)
+
+
+@pytest.mark.parametrize("played", [0, 1, 3])
+def test_ctrl_c_in_the_final_evaluation_keeps_the_policy_and_what_was_evaluated(played: int, tmp_path):
+    make, _ = aim(noise=0.2)
+    whole = train(make, generations=5, **SMALL)
+    run = train(interrupted(played, FINAL, noise=0.2), generations=5, **SMALL)
+
+    assert run.policy.parameters.tolist() == whole.policy.parameters.tolist()
+    assert run.returns.tolist() == whole.returns[:played].tolist()
+    assert run.evaluation_steps == run.policy.about["episodes"] == played
+    assert run.mean == pytest.approx(whole.returns[:played].mean() if played else np.nan, nan_ok=True)
+    assert np.isnan(run.interval).all() == (played < 2)
+    assert Policy.load(run.policy.save(tmp_path / "policy.npz")).about == run.policy.about
+
+
+def test_ctrl_c_in_the_last_check_keeps_the_best_centre_so_far():
+    run = train(interrupted(3 * 3, CHECK), generations=7, **SMALL)  # checks of generations 0, 1, 5, and 7 is the end
+    centres = run.history["centre_return"]
+
+    assert run.reason == {"generations": 7.0, "interrupted": 7.0}
+    assert np.flatnonzero(np.isfinite(centres)).tolist() == [0, 1, 5]
+    assert run.mean == pytest.approx(np.nanmax(centres), rel=1e-12)
+
+
+def test_a_start_that_training_does_not_improve_on_is_returned():
+    make, _ = aim()
+    start = Policy.linear(make()).with_parameters([0.0, 0.7])
+    wild = esopt.GradientES(sigma=0.5, n=8, sampler=esopt.Gaussian(), rule=esopt.SGD(1.0))
+    run = train(make, policy=start, generations=3, **dict(SMALL, strategy=wild, check_every=1))
+
+    assert run.policy.parameters.tolist() == [0.0, 0.7]
+    assert run.history["centre_return"][0] == 0.0 > run.history["centre_return"][1:].max()
 
 
 def test_equal_seeds_give_equal_bits():
@@ -171,7 +219,8 @@ def test_cartpole_reaches_500_from_scratch():
     assert run.returns.tolist() == [500.0] * 100
     assert run.interval == (500.0, 500.0)
     assert set(run.reason) == {"settled"}
-    assert run.history["mean_return"][0] < 60.0
+    assert run.history["mean_return"][1] < 60.0
+    assert run.history["centre_return"][0] < 20.0
     assert run.steps < 500_000
     assert run.policy.about["env"] == "CartPole-v1"
 
@@ -200,6 +249,9 @@ def test_bad_arguments():
         for value in (0, 1.5, True):
             with pytest.raises(ValueError, match=f"{name} must be a positive whole number, got {value!r}"):
                 train(make, **{name: value})
+    for seed, kind in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
+        with pytest.raises(kind, match="seed must be"):
+            train(make, seed=seed)
     with pytest.raises(gym.error.NameNotFound, match="Did you mean: `CartPole`"):
         train("CartPol-v1")
     with pytest.raises(ValueError, match="observation space is Discrete"):

@@ -86,3 +86,14 @@ def test_weights_of_the_past_are_in_the_unit_interval(bad: object):
 def test_schedules_refuse_what_would_fail_later(make):
     with pytest.raises(ValueError, match="must be a positive number"):
         make()
+
+
+@pytest.mark.parametrize("end", [-1, -1e-300, math.nan, math.inf, "0", None, True])
+def test_the_end_of_a_decay_is_not_negative(end: object):
+    for make in (
+        lambda: esopt.ExponentialDecay(1.0, 0.5, end=end),
+        lambda: esopt.LinearDecay(1.0, end, 5),
+        lambda: esopt.CosineDecay(1.0, end, 5),
+    ):
+        with pytest.raises(ValueError, match="end must be 0 or a positive number, got "):
+            make()

@@ -73,6 +73,8 @@ def test_shaped_x_and_value():
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"sigma": np.ones(2)}, "one per coordinate, 3"),
         ({"n": 7}, "multiple of 2"),
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": -2}, "n must be at least 1, got -2"),
         ({"estimator": esopt.Score(), "baseline": esopt.NoBaseline()}, "Set it in the estimator"),
         ({"estimator": esopt.Bonnet()}, "needs gradients"),
     ],
@@ -80,3 +82,32 @@ def test_shaped_x_and_value():
 def test_what_does_not_fit_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         esopt.smoothed_gradient(quadratic, X, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n": 64.0}, "n must be a whole number, got 64.0"),
+        ({"n": True}, "n must be a whole number, got True"),
+        ({"n": "64"}, "n must be a whole number, got '64'"),
+        ({"estimator": esopt.Score}, r"estimator must be an instance, got the class Score. Write Score\(\)"),
+        ({"sampler": esopt.Antithetic}, r"sampler must be an instance, got the class Antithetic. Write Antithetic\(\)"),
+        (
+            {"baseline": esopt.LeaveOneOut},
+            r"baseline must be an instance, got the class LeaveOneOut. Write LeaveOneOut",
+        ),
+        ({"sampler": "antithetic"}, r"sampler must follow esopt.protocols.Sampler, got 'antithetic'"),
+    ],
+)
+def test_other_types_are_refused(settings, message):
+    with pytest.raises(TypeError, match=message):
+        esopt.smoothed_gradient(quadratic, X, **settings)
+
+
+@pytest.mark.parametrize("sampler", [esopt.Rademacher(), esopt.Sphere(), esopt.Antithetic(esopt.Rademacher())])
+def test_other_laws_leave_the_scale_out(sampler):
+    g = esopt.smoothed_gradient(quadratic, X, sigma=0.3, n=20_000, seed=5, sampler=sampler)
+
+    assert g.scale is None
+    assert z_scores(g.mean, g.mean_stderr, A @ X).max() < 4
+    assert np.linalg.norm(g.mean_stderr) < 0.1 * np.linalg.norm(A @ X)
