@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,9 +52,9 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     """Return the progress after a generation in which a strategy learned ``info`` from ``evals``."""
     values = evals.values
     least = int(values.argmin())  # the first nan, if there is one
-    if not np.isfinite(values[least]):
+    if not math.isfinite(values[least]):
         least = int(np.where(np.isfinite(values), values, np.inf).argmin())
-    better = bool(np.isfinite(values[least]) and values[least] < progress.best_value)
+    better = math.isfinite(values[least]) and bool(values[least] < progress.best_value)
     value, value_stderr = centre(evals, info)
     failures = progress.failures
     if info.failures:

@@ -48,9 +48,11 @@ class Key(_Address):
     __slots__ = ()
 
     def __new__(cls, seed: int, generation: int = 0, stream: int = SEARCH) -> Key:
-        check_seed(seed)
-        _check_word("generation", generation)
-        _check_word("stream", stream)
+        plain = type(seed) is type(generation) is type(stream) is int
+        if not (plain and 0 <= seed < 2**64 and 0 <= generation < 2**32 and 0 <= stream < 2**32):
+            check_seed(seed)
+            _check_word("generation", generation)
+            _check_word("stream", stream)
         return super().__new__(cls, seed, generation, stream)
 
 

@@ -278,7 +278,8 @@ class Optimizer:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
         population, progress = self.population(), self._run.progress
         state, info = self.strategy.tell(self._run.strategy, evals)
-        info = replace(info, failures={**evals.failures, **info.failures})
+        if evals.failures:
+            info = replace(info, failures={**evals.failures, **info.failures})
         now = time.perf_counter()
         after = advance(progress, population, evals, info, progress.seconds + now - self._since)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.

@@ -23,6 +23,17 @@ def usable_blocks(values, block):
 
 
 @kernel()
+def furthest(values):
+    """Return the largest magnitude, or nan if there is one."""
+    largest = 0.0
+    for i in range(values.size):
+        if math.isnan(values[i]):
+            return math.nan
+        largest = max(largest, abs(values[i]))
+    return largest
+
+
+@kernel()
 def block_mean(values, block):
     """Return the mean over the usable blocks, and its standard error from their means (nan for fewer than two)."""
     total, count = 0.0, 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._parts import check_instance
 from ..baselines.leave_one_out import LeaveOneOut
 from ..noise import Array, Law, moment
 from ..protocols import Baseline, State
@@ -50,6 +51,9 @@ class Score:
 
     baseline: Baseline = field(default_factory=LeaveOneOut)
     with_scale: bool = False
+
+    def __post_init__(self) -> None:
+        check_instance("baseline", self.baseline, Baseline, "LeaveOneOut()")
 
     @property
     def raw_only(self) -> bool:

@@ -10,6 +10,7 @@ from typing import get_args
 
 import numpy as np
 
+from .._kernels import vectors
 from ..estimators.score import Score
 from ..noise import Array, Key, Share, check_seed
 from ..protocols import Estimator, Rule, Sampler, Shaping, State
@@ -227,13 +228,14 @@ class GradientES:
         generation = state.generation + 1
         scale, scale_rule = self._next_scale(gradient, state, generation)
         after = GradientState(state.seed, generation, state.mean + step, scale, estimator, rule, scale_rule)
-        choices = {name: note for name, note in gradient.notes.items() if isinstance(note, str)}
-        scalars = {name: note for name, note in gradient.notes.items() if not isinstance(note, str)}
+        notes = gradient.notes.items()
+        choices = {name: note for name, note in notes if isinstance(note, str)} if notes else {}
+        scalars = {name: note for name, note in notes if not isinstance(note, str)} if notes else {}
         return after, Info(state.generation, gradient, self._failures(evals, population.n), scalars, choices)
 
     def stop(self, state: GradientState) -> dict[str, float]:
         """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""
-        furthest = max(float(state.mean.max()), -float(state.mean.min()))
+        furthest = vectors.furthest(state.mean)
         if not math.isfinite(furthest):
             return {"diverged": float(np.count_nonzero(~np.isfinite(state.mean)))}
         largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())

@@ -406,3 +406,10 @@ SETTINGS = [
 def test_named_settings_and_samplers(make: Any, kind: type[Exception], message: str):
     with pytest.raises(kind, match=message):
         make()
+
+
+def test_a_baseline_must_be_an_instance():
+    with pytest.raises(TypeError, match=r"Write LeaveOneOut\(\)"):
+        esopt.Score(esopt.LeaveOneOut)
+    with pytest.raises(TypeError, match="baseline must follow"):
+        esopt.Score("mean")
