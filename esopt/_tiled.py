@@ -54,12 +54,22 @@ def dot(noise: Noise, rows: Array) -> Array:
     return out
 
 
-def norms(noise: Noise) -> Array:
+def norms(noise: Noise, weights: Array) -> Array:
     """Serve :meth:`esopt.noise.Noise.norms`."""
     out = np.zeros(noise.n)
-    for at, _, eps in noise.tiles():
-        out[at] += np.square(eps, dtype=np.float64).sum(axis=1)
+    for at, columns, eps in noise.tiles():
+        own = weights[columns] if weights.size > 1 else weights
+        out[at] += (own * np.square(eps, dtype=np.float64)).sum(axis=1)
     return out
+
+
+def check_weights(noise: Noise, weights: Array | None) -> Array:
+    """Return ``weights`` as the (1,) or (d,) array that kernels read."""
+    if weights is None:
+        return np.ones(1)
+    if weights.shape not in ((1,), (noise.dim,)):
+        raise ValueError(f"got weights of shape {weights.shape} for noise of {noise.dim} columns. Pass (1,) or (d,).")
+    return np.array(weights, np.float64)
 
 
 def weighted(noise: Noise, rows: Array, squares: bool) -> tuple[Array, Array]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Share = Literal["pair", "generation", "none"]
 
-SEARCH, EVAL, INIT, BENCH = 0, 1, 2, 3
+SEARCH, EVAL, INIT, BENCH, PROBE = 0, 1, 2, 3, 4
 """Streams of the library; numbers from 16 on are the user's."""
 
 _TILE_ROWS = 64
@@ -155,8 +155,8 @@ class Noise(Protocol):
         """Return rows[i] . eps[i], (n,); a single row serves every i."""
         ...
 
-    def norms(self) -> Array:
-        """Return |eps_i|**2 for every row, (n,)."""
+    def norms(self, weights: Array | None = None) -> Array:
+        """Return sum_j weights[j] * eps[i, j]**2 for every row, (n,); weights are (d,), or (1,) for all columns."""
         ...
 
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
@@ -302,12 +302,13 @@ class Philox:
         out[1] *= -1.0
         return out.T.reshape(-1)
 
-    def norms(self) -> Array:
+    def norms(self, weights: Array | None = None) -> Array:
+        own = _tiled.check_weights(self, weights)
         if not self.sampler.fused:
-            return _tiled.norms(self)
+            return _tiled.norms(self, own)
         out = np.empty(self.n // 2 if self.mirrored else self.n)
         kernel = gaussian.norms_parallel if threads.parallel(out.size * self.dim) else gaussian.norms
-        kernel(self.dim, *self._address, out)
+        kernel(own, self.dim, *self._address, out)
         return np.repeat(out, 2) if self.mirrored else out
 
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
@@ -383,8 +384,8 @@ class Given:
     def dot(self, rows: Array) -> Array:
         return _tiled.dot(self, rows)
 
-    def norms(self) -> Array:
-        return _tiled.norms(self)
+    def norms(self, weights: Array | None = None) -> Array:
+        return _tiled.norms(self, _tiled.check_weights(self, weights))
 
     def weighted(self, rows: Array, squares: bool = False) -> tuple[Array, Array]:
         return _tiled.weighted(self, rows, squares)

@@ -25,6 +25,9 @@ class Objective:
     ----------
     f : ``f(x, *args)`` or, ``seeded``, ``f(x, seed, *args)``; returns a number or an :class:`Outcome`.
     grad : gradient of ``f`` with the same arguments, or None; returns the shape of ``x``.
+    hess : Hessian of ``f`` with the same arguments, (d, d), or only its diagonal, (d,); or None.
+    hvp : ``hvp(x, v, ...)``, the Hessian times a direction ``v`` in the shape of ``x``; returns that shape; or None.
+    jvp : ``jvp(x, v, ...)``, the gradient times a direction ``v``, a number; or None.
     args : further arguments of both.
     seeded : whether ``f`` is stochastic and takes the candidate's seed, an int in [0, 2**32).
     shape : shape of ``x`` as the function sees it; None for (d,).
@@ -35,10 +38,14 @@ class Objective:
     args: tuple[Any, ...] = ()
     seeded: bool = False
     shape: tuple[int, ...] | None = None
+    hess: Callable[..., Any] | None = None
+    hvp: Callable[..., Any] | None = None
+    jvp: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        for name, function in (("f", self.f), ("grad", self.grad)):
-            if not callable(function) and not (name == "grad" and function is None):
+        for name in ("f", "grad", "hess", "hvp", "jvp"):
+            function = getattr(self, name)
+            if not callable(function) and (name == "f" or function is not None):
                 raise TypeError(f"{name} must be a function, got {type(function).__name__}. Pass a callable.")
         if not isinstance(self.args, tuple):
             raise TypeError(f"args must be a tuple, got {type(self.args).__name__}. Write args=(a,) for one argument.")

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._kernels import factor
 from .noise import Array, Noise, Share, evaluation_seeds
 
 Scale = float | Array
+"""sigma, one sigma per coordinate (d,), or a factor L (d, d): the covariance is sigma^2 I, diag(sigma^2) or L L^T."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """A scale that is no array: a linear map of the noise, for example one of low rank."""
+
+    def apply(self, eps: Array) -> Array:
+        """Return L eps_i for every row, (m, d) to (m, d); the bits of a row must not depend on the other rows."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +37,23 @@ class Population:
     Parameters
     ----------
     mean : (d,)
-    scale : float or (d,)
+    scale : float, (d,), a factor (d, d), or a :class:`Transform`.
     noise : n rows of d columns.
     extra : (k, d) or None  explicit rows, for example the mean itself.
     tags : k names that say what each explicit row is for.
-    needs : what the evaluator must compute: "values", "grads".
+    needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps".
     share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
+    probes : n rows of d columns, the directions of the "hvps" and "jvps" at the noise rows.
     """
 
     mean: Array
-    scale: Scale
+    scale: Scale | Transform
     noise: Noise
     extra: Array | None = None
     tags: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset({"values"})
     share: Share = "pair"
+    probes: Noise | None = None
 
     def __post_init__(self) -> None:
         mean, scale = self.mean, self.scale
@@ -51,11 +64,12 @@ class Population:
             raise ValueError(
                 f"the mean has shape {mean.shape} for noise of dimension {self.noise.dim}. Pass (d,) for both."
             )
-        if type(scale) is not float:
+        if type(scale) is not float and not isinstance(scale, Transform):
             spread = np.asarray(scale, np.float64)
-            if spread.shape not in ((), mean.shape):
+            if spread.shape not in ((), mean.shape, mean.shape * 2):
                 raise ValueError(
-                    f"the scale has shape {spread.shape}. Pass one number, or one per coordinate, {mean.shape}."
+                    f"the scale has shape {spread.shape}. Pass one number, one per coordinate, {mean.shape}, "
+                    f"or a factor, {mean.shape * 2}."
                 )
             object.__setattr__(self, "scale", spread if spread.ndim else float(spread))
 
@@ -68,6 +82,28 @@ class Population:
     def dim(self) -> int:
         """Dimension d."""
         return int(self.mean.size)
+
+    @property
+    def separable(self) -> bool:
+        """Whether the scale is one number or one per coordinate."""
+        return isinstance(self.scale, float) or (isinstance(self.scale, np.ndarray) and self.scale.ndim == 1)
+
+    @property
+    def factor(self) -> Array | None:
+        """The scale if it is a factor (d, d), else None."""
+        return self.scale if isinstance(self.scale, np.ndarray) and self.scale.ndim == 2 else None
+
+    def sigma(self, user: str) -> Scale:
+        """Return the scale as one number or one per coordinate, for ``user``, who can use nothing else.
+
+        Raises
+        ------
+        ValueError  for a factor or a transform.
+        """
+        if isinstance(self.scale, float) or (isinstance(self.scale, np.ndarray) and self.scale.ndim == 1):
+            return self.scale
+        kind = f"a factor {self.scale.shape}" if isinstance(self.scale, np.ndarray) else repr(self.scale)
+        raise ValueError(f"{user} got the scale {kind}. It needs one number or one per coordinate: pass such a sigma.")
 
     def __len__(self) -> int:
         return self.noise.n + (0 if self.extra is None else len(self.extra))
@@ -94,11 +130,20 @@ class Population:
         elif out.shape != (stop - start, self.dim):
             raise ValueError(f"out has shape {out.shape} for {stop - start} rows. Pass {(stop - start, self.dim)}.")
         split = min(max(self.n - start, 0), stop - start)
-        if split:
-            self.noise.displace(self.mean, np.atleast_1d(np.asarray(self.scale, np.float64)), start, out[:split])
+        if split and self.separable:
+            scale = np.atleast_1d(np.asarray(self.scale, np.float64))
+            self.noise.displace(self.mean, scale, start, out[:split])
+        elif split:
+            eps = self.noise.rows(start, start + split).astype(np.float64)
+            out[:split] = self.mean + self._apply(eps)
         if split < stop - start and self.extra is not None:
             out[split:] = self.extra[start + split - self.n : stop - self.n]
         return out
+
+    def _apply(self, eps: Array) -> Array:
+        if isinstance(self.scale, Transform):
+            return self.scale.apply(eps)
+        return np.asarray(factor.apply(self.scale, eps))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         rows = self.rows()
@@ -113,7 +158,8 @@ class Population:
 
     def resize(self, n: int) -> Population:
         """Return the population with ``n`` noise rows; rows that both have are equal."""
-        return replace(self, noise=self.noise.resize(n))
+        probes = None if self.probes is None else self.probes.resize(n)
+        return replace(self, noise=self.noise.resize(n), probes=probes)
 
     def with_extra(self, tag: str, rows: Array) -> Population:
         """Return the population with explicit ``rows`` (k, d) under ``tag``, unless it already has that tag."""
@@ -140,6 +186,9 @@ class Evals:
     ----------
     values : (n + k,)  lower is better; nan marks a failed evaluation.
     grads : (n + k, d) or None  gradients of the objective at the candidates.
+    hessians : (n + k, d, d) or, only their diagonals, (n + k, d); or None.
+    hvps : (n, d) or None  products of the Hessian with the probes, at the noise rows.
+    jvps : (n,) or None  products of the gradient with the probes, at the noise rows.
     utilities : (n,) or None  what a shaping put in place of the values of the noise rows.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
@@ -148,6 +197,9 @@ class Evals:
     values: Array
     grads: Array | None = None
     utilities: Array | None = None
+    hessians: Array | None = None
+    hvps: Array | None = None
+    jvps: Array | None = None
     steps: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
 
@@ -156,11 +208,12 @@ class Evals:
 class Gradient:
     """An estimate of the gradient of J(mean, scale) = E f(mean + scale * eps), with its error bars.
 
-    ``mean`` is dJ/dmean, (d,). ``scale`` is dJ/dscale for a scalar scale and dJ/dlog(scale), (d,), for a vector; None
-    where it was not asked for. Standard errors are nan where fewer than two independent blocks are left. ``snr`` is
-    (|mean|^2 - sum stderr^2) / sum stderr^2, clipped at 0: the squared length of the true gradient, estimated
-    without bias, over the total variance of the estimate. ``value`` estimates J itself, ``evaluations`` counts the
-    rows used. ``notes`` say by name what the estimator chose or found, in numbers and sentences.
+    ``mean`` is dJ/dmean, (d,). ``scale`` is dJ/dscale for a scalar scale, dJ/dlog(scale), (d,), for a vector, and
+    L^T (dJ/dSigma) L = 1/2 L^T E[Hessian] L, (d, d), for a factor L of Sigma = L L^T; None where it was not asked for.
+    Standard errors are nan where fewer than two independent blocks are left. ``snr`` is (|mean|^2 - sum stderr^2) /
+    sum stderr^2, clipped at 0: the squared length of the true gradient, estimated without bias, over the total variance
+    of the estimate. ``value`` estimates J itself, ``evaluations`` counts the rows used. ``notes`` say by name what the
+    estimator chose or found, in numbers and sentences.
     """
 
     mean: Array

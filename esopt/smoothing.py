@@ -21,7 +21,7 @@ from .optimizer import check_x0
 from .protocols import Baseline, Estimator, Evaluator, Sampler
 from .records import Gradient, Population
 from .samplers.antithetic import Antithetic
-from .strategies.gradient_es import Radius, check_sigma
+from .strategies.gradient_es import check_sigma, fit_sigma
 
 
 class Estimate(NamedTuple):
@@ -55,7 +55,7 @@ def smoothed_gradient(
     f : function of one x in the shape of ``x``, or an :class:`esopt.Objective`; see :func:`esopt.minimize` for the
         ways to call it (``args``, ``seeded``, ``vectorized``, ``workers``, ``on_error``; numba functions are compiled).
     x : where, any shape; d is its size.
-    sigma : standard deviation, a number or one per coordinate.
+    sigma : standard deviation, a number, one per coordinate, or a factor L of the covariance L L^T, (d, d).
     n : evaluations, a positive multiple of the sampler's block.
     seed : equal arguments give equal bits.
     grad : gradient of f. With it the default estimator is :class:`esopt.Bonnet`.
@@ -137,9 +137,7 @@ def _estimate(
     estimator: Estimator,
     sampler: Sampler,
 ) -> Gradient:
-    scale = check_sigma(sigma)
-    if isinstance(scale, Radius) or np.size(scale) not in (1, point.size):
-        raise ValueError(f"sigma must be one number, or one per coordinate, {point.size}; got {sigma!r}.")
+    scale = fit_sigma(check_sigma(sigma), point.size)
     state = estimator.init(point.size)
     population = estimator.prepare(Population(point, scale, sampler.noise(Key(seed), n, point.size)), state)
     try:

@@ -234,8 +234,8 @@ def dot_parallel(rows, generation, stream, seed, out):
 
 
 @njit(nogil=True)
-def _norm_unit(unit, dim, generation, stream, seed, out):
-    """|eps_u|**2 in float64, summed as in :func:`_dot_unit`."""
+def _norm_unit(unit, weights, dim, generation, stream, seed, out):
+    """sum_j weights[j] eps_uj**2 in float64, summed as in :func:`_dot_unit`; a single weight serves every column."""
     noise = np.empty(TILE, F32)
     lanes = np.zeros(BLOCK, np.float64)
     for column in range(0, dim, TILE):
@@ -243,7 +243,8 @@ def _norm_unit(unit, dim, generation, stream, seed, out):
         fill_blocks(noise, column // BLOCK, _blocks(width), unit, generation, stream, seed)
         for block in range(0, width, BLOCK):
             for j in range(min(BLOCK, width - block)):
-                lanes[j] += np.float64(noise[block + j]) * np.float64(noise[block + j])
+                weight = weights[column + block + j] if weights.size > 1 else weights[0]
+                lanes[j] += weight * (np.float64(noise[block + j]) * np.float64(noise[block + j]))
     total = 0.0
     for j in range(BLOCK):
         total += lanes[j]
@@ -251,17 +252,17 @@ def _norm_unit(unit, dim, generation, stream, seed, out):
 
 
 @kernel()
-def norms(dim, generation, stream, seed, out):
-    """out[u] = |eps_u|**2."""
+def norms(weights, dim, generation, stream, seed, out):
+    """out[u] = sum_j weights[j] eps_uj**2, with one weight for all columns or one for each."""
     for unit in range(out.size):
-        _norm_unit(unit, dim, generation, stream, seed, out)
+        _norm_unit(unit, weights, dim, generation, stream, seed, out)
 
 
 @kernel(parallel=True)
-def norms_parallel(dim, generation, stream, seed, out):
+def norms_parallel(weights, dim, generation, stream, seed, out):
     """Parallel twin of :func:`norms`."""
     for unit in prange(out.size):
-        _norm_unit(unit, dim, generation, stream, seed, out)
+        _norm_unit(unit, weights, dim, generation, stream, seed, out)
 
 
 @njit(nogil=True)

@@ -52,7 +52,7 @@ class Linear:
         if state.weight == 0.0:
             return Centered(leave_own_block_out(values, population.noise.block))
         tangent = state.total / state.weight
-        residuals = values - population.noise.dot((tangent * population.scale)[None, :])
+        residuals = values - population.noise.dot((tangent * population.sigma("Linear()"))[None, :])
         return Centered(leave_own_block_out(residuals, population.noise.block), tangent)
 
     def learn(self, values: Array, population: Population, gradient: Gradient, state: LinearState) -> LinearState:

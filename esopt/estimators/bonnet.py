@@ -69,7 +69,7 @@ class Bonnet:
         return gradient, state
 
     def _scale(self, population: Population, grads: Array, weight: float, blocks: int) -> tuple[Scale, Scale]:
-        noise, sigma = population.noise, population.scale
+        noise, sigma = population.noise, population.sigma("Bonnet()")
         if isinstance(sigma, float):
             return scalar_with_error(noise.dot(grads) * weight, noise.block, blocks, 1.0)
         return divide_with_error(*noise.weighted(grads * (sigma * weight), squares=True), blocks)

@@ -155,7 +155,7 @@ class Hybrid:
         if self.tangent:
             for half, terms in ((kept[first::2], pathwise[first::2]) for first in (0, 1)):
                 tangents[half] = (terms.sum(axis=0) - terms) / (len(half) - 1)
-            residuals = values - noise.dot(np.repeat(tangents * population.scale, block, axis=0))
+            residuals = values - noise.dot(np.repeat(tangents * population.sigma("Hybrid()"), block, axis=0))
         weights = np.zeros(noise.n)
         for half in (kept[0::2], kept[1::2]):
             rows = _rows_of(half, block)
@@ -163,7 +163,7 @@ class Hybrid:
             weights[rows] = centered.values[rows] / block
             known.append(centered.mean)
         terms = _block_sums(noise, weights)
-        terms /= population.scale
+        terms /= population.sigma("Hybrid()")
         terms += tangents
         terms = terms if kept.size == len(terms) else terms[kept]
         for first, mean in enumerate(known):

@@ -103,7 +103,7 @@ class Score:
     def _moments(
         self, population: Population, weights: Array, blocks: int
     ) -> tuple[Array, Array, Scale | None, Scale | None]:
-        noise, sigma = population.noise, population.scale
+        noise, sigma = population.noise, population.sigma("Score()")
         diagonal = self.with_scale and not isinstance(sigma, float)
         table = np.stack([weights, weights]) if diagonal else weights[None, :]
         sums, squares = moment(noise, table, (1, 2) if diagonal else (1,), squares=True)

@@ -173,9 +173,9 @@ class Compiled:
         """Fill ``found``; return how many rows failed."""
         noise, live, extra = population.noise, self._live, population.extra
         addresses = live.value.address, (live.gradient or live.value).address
-        if isinstance(noise, Philox) and noise.sampler.fused:
+        if isinstance(noise, Philox) and noise.sampler.fused and population.separable:
             n, mirrored, key = noise.n, noise.mirrored, noise.key
-            mean, scale = _plain(population.mean), _plain(np.asarray(population.scale, np.float64).reshape(-1))
+            mean, scale = _plain(population.mean), _plain(np.atleast_1d(population.sigma("Compiled()")))
             rows = _NO_ROWS if extra is None else _plain(extra)
             address = key.generation, key.stream, np.uint64(key.seed)
             units = (n + 1) // 2 if mirrored else n

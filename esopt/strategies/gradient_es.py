@@ -33,11 +33,11 @@ class Radius:
 
 
 def check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
-    """Return ``sigma`` as a float, (d,) floats or the radius it was.
+    """Return ``sigma`` as a float, (d,) floats, a square matrix, or the radius it was; :func:`fit_sigma` knows d.
 
     Raises
     ------
-    TypeError, ValueError  unless it is positive and finite.
+    TypeError, ValueError  unless it is finite and, but for a square matrix, positive.
     """
     try:
         start = np.asarray(sigma.norm if isinstance(sigma, Radius) else sigma)
@@ -45,11 +45,37 @@ def check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
         start = np.asarray([], object)
     if start.dtype.kind not in "fiu":
         raise TypeError(f"sigma must be a number or one per coordinate, got {sigma!r}. Pass for example sigma=0.1.")
-    if not (start.size and np.isfinite(start).all() and (start > 0.0).all()):
+    square = start.ndim == 2 and start.shape[0] == start.shape[1]
+    if not (start.size and np.isfinite(start).all() and (square or (start > 0.0).all())):
         raise ValueError(f"sigma must be positive and finite, got {sigma}. Pass for example sigma=0.1.")
     if isinstance(sigma, Radius):
         return sigma
-    return start.reshape(-1).astype(np.float64) if start.ndim else float(start)
+    if not start.ndim:
+        return float(start)
+    return np.array(start, np.float64) if square else start.reshape(-1).astype(np.float64)
+
+
+def fit_sigma(sigma: float | Array | Radius, dim: int) -> Scale:
+    """Return a checked ``sigma`` as the scale of a population in ``dim``: a float, (d,) floats or a factor (d, d).
+
+    Raises
+    ------
+    ValueError  for another number of entries, or a factor that is singular.
+    """
+    if isinstance(sigma, Radius):
+        return sigma.norm / math.sqrt(dim)
+    if isinstance(sigma, float):
+        return sigma
+    if sigma.size == dim and (sigma > 0.0).all():
+        return sigma.reshape(-1).copy()
+    if sigma.shape != (dim, dim):
+        raise ValueError(
+            f"sigma has {sigma.size} entries for x0 of size {dim}. Pass one positive number, one per coordinate, or a "
+            f"factor of the covariance, {(dim, dim)}."
+        )
+    if not np.linalg.cond(sigma) < 1.0 / np.finfo(np.float64).eps:
+        raise ValueError("sigma is a singular matrix. Pass a factor L of the covariance L L^T that can be inverted.")
+    return sigma.copy()
 
 
 _PARTS: dict[str, tuple[type, str]] = {
@@ -96,8 +122,8 @@ class GradientES:
 
     Parameters
     ----------
-    sigma : standard deviation of the search: a number, (d,) numbers, a :class:`Radius`, or a schedule of the
-        generation.
+    sigma : standard deviation of the search: a number, (d,) numbers, a factor L of the covariance L L^T, (d, d), a
+        :class:`Radius`, or a schedule of the generation.
     n : rows per generation, a multiple of the sampler's block; None for about 4 + 3 log d.
     sampler : joint law of the noise rows.
     shaping : values to utilities.
@@ -173,18 +199,14 @@ class GradientES:
     def init(self, x0: Array, seed: int) -> GradientState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        if isinstance(self.sigma, Radius):
-            scale: Scale = self.sigma.norm / math.sqrt(dim)
-        elif isinstance(self.sigma, np.ndarray):
-            if self.sigma.size != dim:
-                raise ValueError(
-                    f"sigma has {self.sigma.size} entries for x0 of size {dim}. Pass one number, or one per coordinate."
-                )
-            scale = self.sigma.copy()
-        else:
-            scale = at(self.sigma, 0)
-            if not 0.0 < scale < math.inf:
+        if callable(self.sigma):
+            scale: Scale = at(self.sigma, 0)
+            if not (isinstance(scale, float) and 0.0 < scale < math.inf):
                 raise ValueError(f"sigma must be positive and finite, but the schedule starts with {scale}.")
+        else:
+            scale = fit_sigma(self.sigma, dim)
+        if np.ndim(scale) == 2 and self.scale_rule is not None:
+            raise ValueError("scale_rule moves one sigma or one per coordinate, and sigma is a factor. Leave one out.")
         if self.diagonal and np.ndim(scale) == 0:
             scale = np.full(dim, scale)
         scale_state = None if self.scale_rule is None else self.scale_rule.init(int(np.size(scale)))
@@ -222,7 +244,8 @@ class GradientES:
         population = self.ask(state)
         if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
             utilities = self._utilities(evals.values[: population.n], population)
-            evals = Evals(evals.values, evals.grads, utilities, evals.steps, evals.failures)
+            derivatives = evals.hessians, evals.hvps, evals.jvps
+            evals = Evals(evals.values, evals.grads, utilities, *derivatives, evals.steps, evals.failures)
         gradient, estimator = self.estimator.estimate(population, evals, state.estimator)
         step, rule = self.rule.step(self._direction(gradient, state), state.rule)
         generation = state.generation + 1
@@ -238,6 +261,8 @@ class GradientES:
         furthest = vectors.furthest(state.mean)
         if not math.isfinite(furthest):
             return {"diverged": float(np.count_nonzero(~np.isfinite(state.mean)))}
+        if np.ndim(state.scale) == 2:
+            return {}
         largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())
         least = state.scale if isinstance(state.scale, float) else float(state.scale.min())
         if not _TINY < largest < _HUGE:
@@ -264,7 +289,8 @@ class GradientES:
     def _direction(self, gradient: Gradient, state: GradientState) -> Array:
         direction = gradient.mean
         if self.natural:
-            direction = direction * np.square(state.scale)
+            scale = np.asarray(state.scale)
+            direction = scale @ (scale.T @ direction) if scale.ndim == 2 else direction * np.square(state.scale)
         if self.weight_decay:
             direction = direction + self.weight_decay * state.mean
         return direction

@@ -64,7 +64,7 @@ def sums() -> str:
     plain, dots, norms = np.zeros((2, 100)), np.zeros(3), np.zeros(3)
     gaussian.moment(weights, np.array([2, 1]), *at, plain, np.zeros((0, 100)))
     gaussian.dot(rows, *at, dots)
-    gaussian.norms(100, *at, norms)
+    gaussian.norms(np.ones(1), 100, *at, norms)
     total, total_squares = np.zeros(100), np.zeros(100)
     gaussian.weighted(rows, *at, total, total_squares)
     return _hash(largest, moments, squares, plain, dots, norms, total, total_squares)

@@ -319,11 +319,18 @@ def test_dot_is_the_exact_sum(n: int, dim: int, kind: str, threads: int) -> None
 def test_norms_are_the_exact_sums(n: int, dim: int, threads: int) -> None:
     eps = _eps(n, dim)
     out, parallel = np.full(n, np.nan), np.full(n, np.nan)
-    gaussian.norms(dim, *AT, out)
-    gaussian.norms_parallel(dim, *AT, parallel)
+    gaussian.norms(np.ones(1), dim, *AT, out)
+    gaussian.norms_parallel(np.ones(1), dim, *AT, parallel)
 
     assert _same(out, parallel)
     assert np.all(np.abs(out / twin.dot(eps, eps) - 1.0) < 1e-14)
+
+    weights = np.linspace(0.5, 3.0, dim)
+    gaussian.norms(weights, dim, *AT, out)
+    gaussian.norms_parallel(weights, dim, *AT, parallel)
+
+    assert _same(out, parallel)
+    assert np.all(np.abs(out / twin.dot(eps, weights * eps) - 1.0) < 1e-14)
 
 
 def test_fold_gives_coefficients_of_units_and_their_scale() -> None:

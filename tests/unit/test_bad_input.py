@@ -61,7 +61,7 @@ SIGMAS = [
     (1j, TypeError, "sigma must be a number or one per coordinate"),
     (True, TypeError, "sigma must be a number or one per coordinate, got True"),
     ([[0.1], [0.1, 0.2]], TypeError, "sigma must be a number or one per coordinate"),
-    ([0.1, 0.1], ValueError, "sigma has 2 entries for x0 of size 3. Pass one number, or one per coordinate"),
+    ([0.1, 0.1], ValueError, "sigma has 2 entries for x0 of size 3. Pass one positive number, one per coordinate"),
     (np.full(4, 0.1), ValueError, "sigma has 4 entries for x0 of size 3"),
 ]
 

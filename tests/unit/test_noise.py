@@ -364,6 +364,9 @@ def test_given_is_plain_float64(block: int, mirrored: bool) -> None:
     assert np.allclose(noise.dot(rows), twin.dot(eps, rows), rtol=0.0, atol=1e-14)
     assert np.allclose(project(noise, rows[0]), eps @ rows[0], rtol=0.0, atol=1e-14)
     assert np.allclose(noise.norms(), (eps**2).sum(axis=1), rtol=1e-14, atol=0.0)
+    assert np.allclose(noise.norms(rows[0]), eps**2 @ rows[0], rtol=0.0, atol=1e-13)
+    with pytest.raises(ValueError, match="weights of shape"):
+        noise.norms(np.ones(noise.dim + 1))
 
 
 def test_given_refuses_rows_that_are_not_what_they_are_said_to_be() -> None:

@@ -114,6 +114,42 @@ def test_given_noise_makes_rows_in_float64():
     np.testing.assert_array_equal(population.rows(), 2.0 * rows)
 
 
+FACTOR = np.array([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [-0.3, 0.1, 0.7]])
+
+
+@pytest.mark.parametrize("sampler", [Gaussian(), Antithetic()])
+def test_rows_of_a_factor_are_mean_plus_factor_times_noise(sampler: Any):
+    population = Population(MEAN, FACTOR, sampler.noise(Key(7), 6, 3))
+    expected = MEAN + population.noise.rows().astype(np.float64) @ FACTOR.T
+
+    np.testing.assert_allclose(population.rows(), expected, rtol=0.0, atol=1e-14)
+    assert not population.separable
+    assert population.factor is population.scale
+
+
+def test_rows_of_a_factor_do_not_depend_on_their_neighbours():
+    rows = np.random.default_rng(0).standard_normal((300, 300))
+    population = Population(np.zeros(300), rows, Antithetic().noise(Key(7), 20, 300))
+    whole = population.rows()
+
+    np.testing.assert_array_equal(np.stack([population[i] for i in range(20)]), whole)
+    np.testing.assert_array_equal(whole[::2], -whole[1::2])
+
+
+def test_rows_of_a_transform_are_what_it_says():
+    class Doubled:
+        def apply(self, eps: Any) -> Any:
+            return 2.0 * eps
+
+    noise = Gaussian().noise(Key(7), 4, 3)
+    np.testing.assert_array_equal(Population(MEAN, Doubled(), noise).rows(), Population(MEAN, 2.0, noise).rows())
+
+
+def test_sigma_refuses_a_factor_for_who_cannot_use_it():
+    with pytest.raises(ValueError, match=r"Score\(\) got the scale a factor \(3, 3\)"):
+        Population(MEAN, FACTOR, Gaussian().noise(Key(7), 4, 3)).sigma("Score()")
+
+
 def test_evals_default_to_values_alone():
     evals = Evals(np.zeros(3))
 

@@ -71,7 +71,7 @@ def test_shaped_x_and_value():
     ("settings", "message"),
     [
         ({"sigma": 0.0}, "sigma must be positive"),
-        ({"sigma": np.ones(2)}, "one per coordinate, 3"),
+        ({"sigma": np.ones(2)}, "2 entries for x0 of size 3. Pass one positive number"),
         ({"n": 7}, "multiple of 2"),
         ({"n": 0}, "n must be at least 1, got 0"),
         ({"n": -2}, "n must be at least 1, got -2"),
