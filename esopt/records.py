@@ -64,14 +64,15 @@ class Population:
             raise ValueError(
                 f"the mean has shape {mean.shape} for noise of dimension {self.noise.dim}. Pass (d,) for both."
             )
-        if type(scale) is not float and not isinstance(scale, Transform):
+        if type(scale) is not float and (isinstance(scale, np.ndarray) or not isinstance(scale, Transform)):
             spread = np.asarray(scale, np.float64)
             if spread.shape not in ((), mean.shape, mean.shape * 2):
                 raise ValueError(
                     f"the scale has shape {spread.shape}. Pass one number, one per coordinate, {mean.shape}, "
                     f"or a factor, {mean.shape * 2}."
                 )
-            object.__setattr__(self, "scale", spread if spread.ndim else float(spread))
+            if spread is not scale:
+                object.__setattr__(self, "scale", spread if spread.ndim else float(spread))
 
     @property
     def n(self) -> int:
@@ -141,9 +142,9 @@ class Population:
         return out
 
     def _apply(self, eps: Array) -> Array:
-        if isinstance(self.scale, Transform):
-            return self.scale.apply(eps)
-        return np.asarray(factor.apply(self.scale, eps))
+        if isinstance(self.scale, np.ndarray):
+            return np.asarray(factor.apply(self.scale, eps))
+        return np.asarray(self.scale.apply(eps) if isinstance(self.scale, Transform) else self.scale * eps)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         rows = self.rows()
