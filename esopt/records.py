@@ -71,7 +71,7 @@ class Population:
                     f"the scale has shape {spread.shape}. Pass one number, one per coordinate, {mean.shape}, "
                     f"or a factor, {mean.shape * 2}."
                 )
-            if spread is not scale:
+            if spread is not scale or not spread.ndim:
                 object.__setattr__(self, "scale", spread if spread.ndim else float(spread))
 
     @property
