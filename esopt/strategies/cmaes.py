@@ -1,0 +1,176 @@
+"""CMA-ES: the covariance of the search learns the shape of the function."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from numbers import Real
+
+import numpy as np
+
+from .._kernels import cma
+from .._parts import check_instance
+from ..noise import Array, Key, Share, check_seed
+from ..protocols import Sampler
+from ..records import Evals, Info, Population
+from ..samplers.gaussian import Gaussian
+from ._cma import check_values, constants, default_size, history_size, recent, triggered
+from .gradient_es import check_sigma, fit_sigma
+
+
+@dataclass(frozen=True, eq=False)
+class CMAState:
+    """State of :class:`CMAES`: x ~ N(mean, sigma^2 C), C = B diag(D^2) B^T as it was ``age`` generations ago."""
+
+    seed: int
+    generation: int
+    mean: Array
+    sigma: float
+    start: float
+    correlation: Array
+    basis: Array
+    lengths: Array
+    path_sigma: Array
+    path_c: Array
+    age: int
+    history: Array
+    latest: Array
+
+    @property
+    def cov(self) -> Array:
+        """Covariance of the search, (d, d)."""
+        return self.sigma**2 * self.correlation
+
+    @property
+    def scale(self) -> Array:
+        """Factor of the covariance that candidates are made with, (d, d)."""
+        return self.sigma * self.basis * self.lengths
+
+
+@dataclass(frozen=True, eq=False)
+class CMAES:
+    """Covariance matrix adaptation: the default for up to some hundred dimensions, whatever the conditioning.
+
+    Weighted recombination of the better half, cumulative step-size adaptation, rank-one and rank-mu updates, negative
+    weights for the worse half; the eigendecomposition is repeated only when C has changed by then. Invariant under
+    increasing transformations of f and under rotations.
+
+    Parameters
+    ----------
+    sigma : initial standard deviation: a number, one per coordinate, or a factor (d, d); a third of the distance to
+        where the optimum may be.
+    n : population size; None for 4 + floor(3 ln d). Larger is more global and slower.
+    active : use negative weights.
+    sampler : joint law of the noise rows; n must be a multiple of its block.
+    share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+
+    Notes
+    -----
+    O(n d^2) time for each generation and O(d^2) memory. ``state.cov``, ``state.mean`` and ``state.scale`` can be read
+    at any time.
+
+    References
+    ----------
+    Hansen (2016), The CMA evolution strategy: a tutorial, arXiv:1604.00772, appendix A; Jastrebski and Arnold (2006),
+    Improving evolution strategies through active covariance matrix adaptation.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> def ellipsoid(x): return sum(10.0 ** (6 * i / 9) * v * v for i, v in enumerate(x))
+    >>> result = esopt.minimize(ellipsoid, [1.0] * 10, strategy=esopt.CMAES(), target=1e-8, seed=1)
+    >>> bool(result.value <= 1e-8) and result.evaluations < 7000
+    True
+    """
+
+    sigma: float | Array = 0.5
+    n: int | None = None
+    active: bool = True
+    sampler: Sampler = field(default_factory=Gaussian)
+    share: Share = "pair"
+
+    def __post_init__(self) -> None:
+        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+        check_size(self.n, self.sampler)
+
+    def init(self, x0: Array, seed: int) -> CMAState:
+        """Return the state before the first generation, around ``x0`` (d,)."""
+        dim = x0.size
+        scale = fit_sigma(self.sigma, dim)
+        if isinstance(scale, float):
+            sigma, cov = scale, np.eye(dim)
+        else:
+            cov = np.diag(np.square(scale)) if scale.ndim == 1 else scale @ scale.T
+            sigma = math.sqrt(float(np.trace(cov)) / dim)
+            cov /= sigma**2
+        basis, lengths, _ = cma.decompose(cov)
+        n = self.rows(dim)
+        zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
+        return CMAState(
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, cov, basis, lengths, zero, zero, 0, history,
+            np.full(n, np.nan),
+        )  # fmt: skip
+
+    def rows(self, dim: int) -> int:
+        """Return the population size in ``dim``."""
+        block = self.sampler.block
+        return int(self.n) if self.n is not None else block * max(2, -(-default_size(dim) // block))
+
+    def ask(self, state: CMAState) -> Population:
+        """Return this generation's population."""
+        dim = state.mean.size
+        noise = self.sampler.noise(Key(state.seed, state.generation), self.rows(dim), dim)
+        return Population(state.mean, state.scale, noise, share=self.share)
+
+    def tell(self, state: CMAState, evals: Evals) -> tuple[CMAState, Info]:
+        """Return the state after the update, and what was learned.
+
+        Raises
+        ------
+        EvaluationError  if all evaluations failed; the state is as before.
+        """
+        dim = state.mean.size
+        noise = self.sampler.noise(Key(state.seed, state.generation), self.rows(dim), dim)
+        values = check_values(evals, noise)
+        weights, rates = constants(dim, noise.n, self.active, False)
+        mean, sigma, cov, basis, lengths, path_sigma, path_c, age = cma.tell_full(
+            noise.rows(), values, state.generation, state.age, _gap(dim, rates.one + rates.mu), state.mean,
+            state.sigma, state.correlation, state.basis, state.lengths, state.path_sigma, state.path_c, weights, rates,
+        )  # fmt: skip
+        after = CMAState(
+            state.seed, state.generation + 1, mean, sigma, state.start, cov, basis, lengths, path_sigma, path_c, age,
+            cma.remember(state.history, values), values,
+        )  # fmt: skip
+        scalars = {"sigma": sigma, "axis_ratio": float(lengths[-1] / lengths[0]) if lengths[0] > 0.0 else math.inf}
+        return after, Info(state.generation, None, evals.failures, scalars)
+
+    def stop(self, state: CMAState) -> dict[str, float]:
+        """Return the stop rules that hold and their numbers; see ``docs`` for each."""
+        if state.generation == 0:
+            return {}
+        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
+            return {"diverged": state.sigma}
+        dim = state.mean.size
+        return triggered(
+            cma.reasons(
+                state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start,
+                np.sqrt(np.diagonal(state.correlation)), state.basis, state.lengths, state.path_c, state.history,
+                state.latest,
+            )
+        )  # fmt: skip
+
+
+def check_size(n: int | None, sampler: Sampler) -> None:
+    """Raise ValueError unless ``n`` is None or a multiple of the sampler's block, at least 2."""
+    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+    if n is not None and not (whole and n >= 2 and n % sampler.block == 0):
+        raise ValueError(
+            f"n must be at least 2 and a multiple of {sampler.block} with the sampler {type(sampler).__name__}, got "
+            f"n={n!r}. Pass for example n={-(-16 // sampler.block) * sampler.block}."
+        )
+
+
+def _gap(dim: int, rate: float) -> int:
+    """Return how many generations a decomposition of C serves: 1 / (10 d (c_1 + c_mu)), Hansen (2016), appendix B.2."""
+    return max(1, int(1.0 / (10.0 * dim * rate))) if rate > 0.0 else 1 << 30
