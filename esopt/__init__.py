@@ -14,7 +14,9 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
+    "CMAES": "strategies.cmaes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
     "ClipUp": "rules.clipup",
@@ -33,6 +35,7 @@ _HOMES = {
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
     "Hybrid": "estimators.hybrid",
+    "IPOP": "strategies.restarts",
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
@@ -55,10 +58,12 @@ _HOMES = {
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
     "Replay": "samplers.replay",
+    "Restarts": "strategies.restarts",
     "Result": "result",
     "SGD": "rules.sgd",
     "SampleMean": "baselines.leave_one_out",
     "Score": "estimators.score",
+    "SepCMA": "strategies.sep_cma",
     "Serial": "evaluators.serial",
     "Sobol": "samplers.sobol",
     "Sphere": "samplers.sphere",
@@ -142,12 +147,17 @@ if TYPE_CHECKING:
     from .shaping import TopFraction as TopFraction
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.cmaes import CMAES as CMAES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
+    from .strategies.restarts import BIPOP as BIPOP
+    from .strategies.restarts import IPOP as IPOP
+    from .strategies.restarts import Restarts as Restarts
+    from .strategies.sep_cma import SepCMA as SepCMA
 else:
 
     def __getattr__(name: str) -> object:

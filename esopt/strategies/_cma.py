@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import EvaluationError
 from ..noise import Array, Noise
+from ..protocols import Sampler
 from ..records import Evals
 
 REASONS = (
@@ -38,9 +39,21 @@ class Rates(NamedTuple):
     mass: float
 
 
-def default_size(dim: int) -> int:
-    """Return 4 + floor(3 ln d)."""
-    return 4 + int(3.0 * math.log(dim))
+def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
+    """Return ``n``, or 4 + floor(3 ln d) rounded up to whole blocks of the sampler, at least two."""
+    if n is not None:
+        return int(n)
+    return sampler.block * max(2, -(-(4 + int(3.0 * math.log(dim))) // sampler.block))
+
+
+def check_size(n: int | None, sampler: Sampler) -> None:
+    """Raise ValueError unless ``n`` is None or a multiple of the sampler's block, at least 2."""
+    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+    if n is not None and not (whole and n >= 2 and n % sampler.block == 0):
+        raise ValueError(
+            f"n must be at least 2 and a multiple of {sampler.block} with the sampler {type(sampler).__name__}, got "
+            f"n={n!r}. Pass for example n={-(-16 // sampler.block) * sampler.block}."
+        )
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from numbers import Real
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from ..noise import Array, Key, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_values, constants, default_size, history_size, recent, triggered
+from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
 from .gradient_es import check_sigma, fit_sigma
 
 
@@ -105,22 +104,17 @@ class CMAES:
             sigma = math.sqrt(float(np.trace(cov)) / dim)
             cov /= sigma**2
         basis, lengths, _ = cma.decompose(cov)
-        n = self.rows(dim)
+        n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CMAState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, cov, basis, lengths, zero, zero, 0, history,
             np.full(n, np.nan),
         )  # fmt: skip
 
-    def rows(self, dim: int) -> int:
-        """Return the population size in ``dim``."""
-        block = self.sampler.block
-        return int(self.n) if self.n is not None else block * max(2, -(-default_size(dim) // block))
-
     def ask(self, state: CMAState) -> Population:
         """Return this generation's population."""
         dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), self.rows(dim), dim)
+        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         return Population(state.mean, state.scale, noise, share=self.share)
 
     def tell(self, state: CMAState, evals: Evals) -> tuple[CMAState, Info]:
@@ -131,7 +125,7 @@ class CMAES:
         EvaluationError  if all evaluations failed; the state is as before.
         """
         dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), self.rows(dim), dim)
+        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         values = check_values(evals, noise)
         weights, rates = constants(dim, noise.n, self.active, False)
         mean, sigma, cov, basis, lengths, path_sigma, path_c, age = cma.tell_full(
@@ -146,7 +140,7 @@ class CMAES:
         return after, Info(state.generation, None, evals.failures, scalars)
 
     def stop(self, state: CMAState) -> dict[str, float]:
-        """Return the stop rules that hold and their numbers; see ``docs`` for each."""
+        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
         if state.generation == 0:
             return {}
         if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
@@ -159,16 +153,6 @@ class CMAES:
                 state.latest,
             )
         )  # fmt: skip
-
-
-def check_size(n: int | None, sampler: Sampler) -> None:
-    """Raise ValueError unless ``n`` is None or a multiple of the sampler's block, at least 2."""
-    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-    if n is not None and not (whole and n >= 2 and n % sampler.block == 0):
-        raise ValueError(
-            f"n must be at least 2 and a multiple of {sampler.block} with the sampler {type(sampler).__name__}, got "
-            f"n={n!r}. Pass for example n={-(-16 // sampler.block) * sampler.block}."
-        )
 
 
 def _gap(dim: int, rate: float) -> int:
