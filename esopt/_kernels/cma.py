@@ -71,21 +71,27 @@ def paths(white, step, generation, c_sigma, damping, c_c, mass, path_sigma, path
 
 
 @kernel()
-def full(ranked, factor, cov, weights, c_1, c_mu, path, lost):
-    """Return C after the rank-one and the rank-mu update; ``lost`` is the variance that a stalled path misses."""
-    dim = cov.shape[0]
-    y = np.dot(ranked, factor.T)
-    weighted = np.empty_like(y)
-    for k in range(y.shape[0]):
-        for j in range(dim):
-            weighted[k, j] = c_mu * weights[k] * y[k, j]
-    after = np.dot(weighted.T, y)
-    for i in range(dim):
-        for j in range(i + 1):
-            sums = 0.5 * (after[i, j] + after[j, i])
-            after[i, j] = lost * cov[i, j] + c_1 * path[i] * path[j] + sums
-            after[j, i] = after[i, j]
-    return after
+def root(rows, weights, alpha):
+    """Return Q (d, k), T (k, k) and U (k, k) for R = sqrt(alpha) I + Q T Q^T with R^2 = alpha I + sum_k w_k z_k z_k^T.
+
+    R^-1 = I / sqrt(alpha) + Q U Q^T. With fewer ``rows`` z (k, d) than columns nothing of size (d, d) is decomposed.
+    """
+    k, dim = rows.shape
+    if k < dim:
+        orthonormal, triangle = np.linalg.qr(rows.T)
+        basis, corner = np.ascontiguousarray(orthonormal), np.ascontiguousarray(triangle)
+    else:
+        basis, corner = np.eye(dim), rows.T.copy()
+        k = dim
+    inner = np.dot(corner * weights, corner.T)
+    for i in range(k):
+        inner[i, i] += alpha
+    values, vectors = np.linalg.eigh(inner)
+    base = math.sqrt(alpha)
+    roots = np.sqrt(np.maximum(values, 1e-3 * alpha))
+    forth = np.dot(vectors * (roots - base), vectors.T)
+    back = np.dot(vectors * (1.0 / roots - 1.0 / base), vectors.T)
+    return basis, forth, back
 
 
 @kernel()
@@ -103,40 +109,27 @@ def diagonal(ranked, deviations, variances, weights, c_1, c_mu, path, lost):
     return after
 
 
-@kernel()
-def decompose(cov):
-    """Return eigenvectors (d, d) and the square roots of the eigenvalues (d,) of C, and whether they are usable."""
-    values, basis = np.linalg.eigh(cov)
-    usable = values[0] > 0.0
-    return basis, np.sqrt(np.maximum(values, 0.0)), usable
-
-
 @kernel(error_model="numpy")
-def tell_full(eps, values, generation, age, gap, mean, sigma, cov, basis, lengths, path_sigma, path_c, weights, rates):
-    """Return the state after a generation: mean, sigma, C, B, D, p_sigma, p_c, and the age of B and D.
+def tell_full(eps, values, generation, mean, sigma, factor, path_sigma, path_c, weights, rates):
+    """Return mean, sigma, A, p_sigma and A^-1 p_c after a generation; C = A A^T.
 
-    ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1, c_mu, mu_eff; C = B D^2 B^T was decomposed ``age`` generations ago.
+    ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1, c_mu, mu_eff. The covariance A (alpha I + sum w z z^T) A^T has the
+    factor A R, R the symmetric root of the bracket, so that C is never decomposed; paths live in the space of z.
     """
     c_m, c_sigma, damping, c_c, c_1, c_mu, mass = rates
-    ranked, selected, own = select(eps, values, weights)
-    factor = basis * lengths
-    step = np.dot(factor, selected)
-    white = np.dot(basis, selected)
-    p_sigma, p_c, change, moving = paths(white, step, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
+    n, dim = eps.shape
+    ranked, white, own = select(eps, values, weights)
+    p_sigma, p_c, change, moving = paths(white, white, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
     stalled = 0.0 if moving else c_c * (2.0 - c_c)
-    lost = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
-    after = full(ranked, factor, cov, own, c_1, c_mu, p_c, lost)
-    age += 1
-    if age >= gap:
-        basis, lengths, usable = decompose(after)
-        age = 0
-        if not usable:
-            # Rounding made C indefinite: lift all eigenvalues a little.
-            lift = 1e-14 * lengths[-1] ** 2
-            for i in range(mean.size):
-                after[i, i] += lift
-            lengths = np.sqrt(lengths * lengths + lift)
-    return mean + c_m * sigma * step, sigma * math.exp(change), after, basis, lengths, p_sigma, p_c, age
+    rows, masses = np.empty((n + 1, dim)), np.empty(n + 1)
+    rows[:n], rows[n] = ranked, p_c
+    masses[:n], masses[n] = c_mu * own, c_1
+    alpha = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
+    basis, forth, back = root(rows, masses, alpha)
+    wide = np.dot(np.dot(factor, basis), forth)
+    after = math.sqrt(alpha) * factor + np.dot(wide, basis.T)
+    p_c = p_c / math.sqrt(alpha) + np.dot(basis, np.dot(back, np.dot(basis.T, p_c)))
+    return mean + c_m * sigma * np.dot(factor, white), sigma * math.exp(change), after, p_sigma, p_c
 
 
 @kernel(error_model="numpy")
@@ -165,40 +158,40 @@ def remember(history, values):
 
 
 @kernel(error_model="numpy")
-def reasons(generation, recent, mean, sigma, start, deviations, basis, lengths, path_c, history, latest):
+def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, path_c, history, latest):
     """Return a number for each of the stop rules that holds, nan for the others.
 
     In order: tolfun (range of recent best and latest values), tolfunhist (of best values), tolx (largest step),
-    tolup (growth of sigma D), condition, noeffectaxis, noeffectcoord, stagnation, flat (generations without a
-    difference). ``history`` (2, h); ``recent`` of its entries count for the ranges; ``basis`` is (0, 0) for a diagonal
-    C; ``latest`` holds the last values.
+    tolup (growth of the largest deviation), condition, noeffectaxis, noeffectcoord, stagnation, flat (generations
+    without a difference). ``history`` (2, h), of which ``recent`` entries count for the ranges; ``axes`` (d, d) are the
+    columns of A, or (0, 0) for a diagonal; ``lengths`` the square roots of C's eigenvalues, or (0,) if unknown;
+    ``latest`` the last values.
     """
     out = np.full(9, math.nan)
     dim = mean.size
     known = min(generation, recent)
     best = history[0, :known]
-    if known >= recent or known > 10:
-        spread = best.max() - best.min() if known else math.inf
-        low, high = latest.min(), latest.max()
-        both = max(high, best.max()) - min(low, best.min())
-        if known >= recent and both < 1e-11:
+    if known >= recent:
+        spread = best.max() - best.min()
+        both = max(latest.max(), best.max()) - min(latest.min(), best.min())
+        if both < 1e-11:
             out[0] = both
-        if known >= recent and spread < 1e-12:
+        if spread < 1e-12:
             out[1] = spread
-    largest = 0.0
+    largest, widest = 0.0, 0.0
     for j in range(dim):
+        widest = max(widest, deviations[j])
         largest = max(largest, deviations[j], abs(path_c[j]))
     if sigma * largest < 1e-12 * start:
         out[2] = sigma * largest
-    longest, shortest = lengths.max(), lengths.min()
-    if sigma * longest > 1e4 * start:
-        out[3] = sigma * longest / start
-    if longest * longest > 1e14 * shortest * shortest:
-        out[4] = (longest / shortest) ** 2
+    if sigma * widest > 1e4 * start:
+        out[3] = sigma * widest / start
+    if lengths.size and lengths.max() ** 2 > 1e14 * lengths.min() ** 2:
+        out[4] = (lengths.max() / lengths.min()) ** 2
     axis = generation % dim
     same = True
     for j in range(dim):
-        along = lengths[axis] * basis[j, axis] if basis.shape[0] else (lengths[axis] if j == axis else 0.0)
+        along = axes[j, axis] if axes.shape[0] else (deviations[j] if j == axis else 0.0)
         same = same and mean[j] == mean[j] + 0.1 * sigma * along
     if same:
         out[5] = axis

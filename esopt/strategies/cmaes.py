@@ -16,34 +16,33 @@ from ..samplers.gaussian import Gaussian
 from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
 from .gradient_es import check_sigma, fit_sigma
 
+_UNKNOWN = np.empty(0)
+
 
 @dataclass(frozen=True, eq=False)
 class CMAState:
-    """State of :class:`CMAES`: x ~ N(mean, sigma^2 C), C = B diag(D^2) B^T as it was ``age`` generations ago."""
+    """State of :class:`CMAES`: x ~ N(mean, sigma^2 A A^T); ``path_c`` is A^-1 times the path of the mean."""
 
     seed: int
     generation: int
     mean: Array
     sigma: float
     start: float
-    correlation: Array
-    basis: Array
-    lengths: Array
+    factor: Array
     path_sigma: Array
     path_c: Array
-    age: int
     history: Array
     latest: Array
 
     @property
     def cov(self) -> Array:
         """Covariance of the search, (d, d)."""
-        return self.sigma**2 * self.correlation
+        return self.sigma**2 * (self.factor @ self.factor.T)
 
     @property
     def scale(self) -> Array:
         """Factor of the covariance that candidates are made with, (d, d)."""
-        return self.sigma * self.basis * self.lengths
+        return self.sigma * self.factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +96,13 @@ class CMAES:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
         scale = fit_sigma(self.sigma, dim)
-        if isinstance(scale, float):
-            sigma, cov = scale, np.eye(dim)
-        else:
-            cov = np.diag(np.square(scale)) if scale.ndim == 1 else scale @ scale.T
-            sigma = math.sqrt(float(np.trace(cov)) / dim)
-            cov /= sigma**2
-        basis, lengths, _ = cma.decompose(cov)
+        spread = np.asarray(scale)
+        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
+        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CMAState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, cov, basis, lengths, zero, zero, 0, history,
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, zero, zero, history,
             np.full(n, np.nan),
         )  # fmt: skip
 
@@ -128,16 +123,15 @@ class CMAES:
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         values = check_values(evals, noise)
         weights, rates = constants(dim, noise.n, self.active, False)
-        mean, sigma, cov, basis, lengths, path_sigma, path_c, age = cma.tell_full(
-            noise.rows(), values, state.generation, state.age, _gap(dim, rates.one + rates.mu), state.mean,
-            state.sigma, state.correlation, state.basis, state.lengths, state.path_sigma, state.path_c, weights, rates,
+        mean, sigma, factor, path_sigma, path_c = cma.tell_full(
+            noise.rows(), values, state.generation, state.mean, state.sigma, state.factor, state.path_sigma,
+            state.path_c, weights, rates,
         )  # fmt: skip
         after = CMAState(
-            state.seed, state.generation + 1, mean, sigma, state.start, cov, basis, lengths, path_sigma, path_c, age,
+            state.seed, state.generation + 1, mean, sigma, state.start, factor, path_sigma, path_c,
             cma.remember(state.history, values), values,
         )  # fmt: skip
-        scalars = {"sigma": sigma, "axis_ratio": float(lengths[-1] / lengths[0]) if lengths[0] > 0.0 else math.inf}
-        return after, Info(state.generation, None, evals.failures, scalars)
+        return after, Info(state.generation, None, evals.failures, {"sigma": sigma})
 
     def stop(self, state: CMAState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
@@ -146,15 +140,12 @@ class CMAES:
         if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
             return {"diverged": state.sigma}
         dim = state.mean.size
+        deviations = np.sqrt(np.einsum("ij,ij->i", state.factor, state.factor))
+        # The condition changes slowly, and costs as much as many generations.
+        lengths = np.linalg.svd(state.factor, compute_uv=False) if state.generation % (10 * dim) == 0 else _UNKNOWN
         return triggered(
             cma.reasons(
-                state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start,
-                np.sqrt(np.diagonal(state.correlation)), state.basis, state.lengths, state.path_c, state.history,
-                state.latest,
+                state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, deviations,
+                state.factor, lengths, state.factor @ state.path_c, state.history, state.latest,
             )
         )  # fmt: skip
-
-
-def _gap(dim: int, rate: float) -> int:
-    """Return how many generations a decomposition of C serves: 1 / (10 d (c_1 + c_mu)), Hansen (2016), appendix B.2."""
-    return max(1, int(1.0 / (10.0 * dim * rate))) if rate > 0.0 else 1 << 30
