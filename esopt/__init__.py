@@ -53,6 +53,7 @@ _HOMES = {
     "Outcome": "objective",
     "Philox": "noise",
     "Population": "records",
+    "QuasiNewton": "strategies.quasi_newton",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
     "Raw": "shaping",
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
+    from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
