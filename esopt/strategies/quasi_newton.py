@@ -15,6 +15,9 @@ from .gradient_es import check_sigma, fit_sigma
 _START, _DIFFERENCES, _LINE = 0, 1, 2
 _ARMIJO = 1e-4
 _SHRINK = (0.1, 0.5)
+_FARTHER = 4.0
+_WORTH = 0.1
+_ROUNDING = 1e-13
 _RELATIVE = {False: 1.5e-8, True: 6.0e-6}
 """Step of the differences relative to max(|x_i|, sigma): square and cube root of the rounding error."""
 
@@ -31,13 +34,16 @@ class QuasiNewtonState:
     phase: int
     central: bool
     known: bool
+    fresh: bool
     gradient: Array
     inverse: Array
     direction: Array
     step: float
     trials: int
+    kept: Array
     progress: float
     failed: int
+    iterations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +84,10 @@ class QuasiNewton:
         if np.ndim(scale) == 2:
             raise ValueError("QuasiNewton() got a factor as sigma. Pass one number or one per coordinate.")
         sigma = np.array(np.broadcast_to(scale, dim))
-        zero = np.zeros(dim)
+        zero, zero_kept = np.zeros(dim), np.zeros(2)
         return QuasiNewtonState(
-            check_seed(seed), 0, np.array(x0, np.float64), math.nan, sigma, _START, False, False, zero,
-            np.diag(sigma**2), zero, 1.0, 0, math.inf, 0,
+            check_seed(seed), 0, np.array(x0, np.float64), math.nan, sigma, _START, False, False, True, zero,
+            0.1 * np.diag(sigma**2), zero, 1.0, 0, zero_kept, math.inf, 0, 0,
         )  # fmt: skip
 
     def ask(self, state: QuasiNewtonState) -> Population:
@@ -121,7 +127,7 @@ class QuasiNewton:
         """Return reasons to stop: "gradient" (it is zero), "line" (central differences show no way down)."""
         if state.failed == 0:
             return {}
-        return {"gradient" if state.failed == 1 else "line": state.value}
+        return {("gradient", "line", "converged")[state.failed - 1]: state.value}
 
     def _steps(self, state: QuasiNewtonState) -> Array:
         return _RELATIVE[state.central] * np.maximum(np.abs(state.mean), state.sigma)
@@ -137,37 +143,58 @@ class QuasiNewton:
         inverse = state.inverse
         if state.known:
             moved, change = state.step * state.direction, gradient - state.gradient
-            inverse = _update(inverse, moved, change, first=state.trials < 0)
+            inverse = _update(inverse, moved, change, first=False)
         direction = -inverse @ gradient
         slope = float(gradient @ direction)
         if not slope < 0.0:
             inverse = np.diag(state.sigma**2)
             direction = -inverse @ gradient
             slope = float(gradient @ direction)
+        if -0.5 * slope <= _ROUNDING * abs(state.value) and state.progress <= 10.0 * _ROUNDING * abs(state.value):
+            return replace(state, failed=3)
         if slope == 0.0:
             return replace(state, failed=1) if state.central else replace(state, central=True, known=False)
         length = math.sqrt(float(np.square(direction / state.sigma).sum()))
         first = not state.known and inverse is state.inverse
         step = 1.0 / length if first or length > 10.0 else 1.0
         return replace(
-            state, phase=_LINE, gradient=gradient, inverse=inverse, direction=direction, step=step, trials=0, known=True
+            state, phase=_LINE, fresh=first, gradient=gradient, inverse=inverse, direction=direction, step=step, trials=0, known=True
         )
 
     def _move(self, state: QuasiNewtonState, value: float) -> QuasiNewtonState:
-        """Accept the point of the line, or come closer."""
-        slope = float(state.gradient @ state.direction)
-        if value <= state.value + _ARMIJO * state.step * slope:
-            there = state.mean + state.step * state.direction
-            return replace(state, mean=there, value=value, phase=_DIFFERENCES, progress=state.value - value)
-        if state.trials >= 12 or state.step * np.abs(state.direction / state.sigma).max() < 1e-13:
+        """Accept a point of the line, come closer, or go farther."""
+        slope, step = float(state.gradient @ state.direction), state.step
+        found, reached = state.kept
+        if value <= state.value + _ARMIJO * step * slope and (found == 0.0 or value < reached):
+            gain, kept = state.value - value, np.array([step, value])
+            curved = 2.0 * (value - state.value - step * slope) / (step * step)
+            if state.trials >= 12:
+                return self._accept(state, step, value)
+            if curved > 0.0:
+                wanted = min(-slope / curved, _FARTHER * step)
+                more = -(slope * wanted + 0.5 * curved * wanted * wanted) - gain
+            else:
+                wanted, more = _FARTHER * step, math.inf
+            if more > _WORTH * gain:
+                return replace(state, step=wanted, trials=state.trials + 1, kept=kept)
+            return self._accept(state, step, value)
+        if found > 0.0:
+            return self._accept(state, found, reached)
+        if state.trials >= 12 or step * np.abs(state.direction / state.sigma).max() < 1e-13:
             if state.central:
                 return replace(state, failed=2)
             # Forward differences are too coarse here.
-            fresh = np.diag(state.sigma**2)
-            return replace(state, central=True, phase=_DIFFERENCES, known=False, inverse=fresh)
-        curved = 2.0 * (value - state.value - state.step * slope)
-        share = -state.step * slope / curved if math.isfinite(curved) and curved > 0.0 else _SHRINK[0]
-        return replace(state, step=state.step * min(max(share, _SHRINK[0]), _SHRINK[1]), trials=state.trials + 1)
+            return replace(state, central=True, phase=_DIFFERENCES, known=False)
+        curved = 2.0 * (value - state.value - step * slope)
+        share = -step * slope / curved if math.isfinite(curved) and curved > 0.0 else _SHRINK[0]
+        return replace(state, step=step * min(max(share, _SHRINK[0]), _SHRINK[1]), trials=state.trials + 1)
+
+    def _accept(self, state: QuasiNewtonState, step: float, value: float) -> QuasiNewtonState:
+        there = state.mean + step * state.direction
+        return replace(
+            state, mean=there, value=value, step=step, phase=_DIFFERENCES, progress=state.value - value, kept=np.zeros(2),
+            iterations=state.iterations + 1,
+        )
 
 
 def _update(inverse: Array, moved: Array, change: Array, *, first: bool) -> Array:
@@ -175,6 +202,8 @@ def _update(inverse: Array, moved: Array, change: Array, *, first: bool) -> Arra
     bent = float(moved @ change)
     if not bent > 1e-10 * math.sqrt(float(moved @ moved) * float(change @ change)):
         return inverse
+    if first:
+        inverse = inverse * (bent / float(change @ inverse @ change))
     across = inverse @ change
     scale = (1.0 + float(change @ across) / bent) / bent
     mixed = np.outer(across, moved) / bent
