@@ -41,6 +41,8 @@ class MultistartState:
     centre: Array
     low: float
     high: float
+    worst: float
+    length: int
     reason: str
 
 
@@ -69,7 +71,7 @@ class Multistart:
         """Return the state before the first generation, at ``x0`` (d,)."""
         start = np.array(x0, np.float64)
         inner = self.inner.init(start, child(check_seed(seed), 0))
-        return MultistartState(seed, 0, start, inner, start, math.inf, 0, 0, 0, start, math.inf, -math.inf, "")
+        return MultistartState(seed, 0, start, inner, start, math.inf, 0, 0, 0, start, math.inf, -math.inf, -math.inf, 0, "")
 
     def ask(self, state: MultistartState) -> Population:
         """Return the points of the current search."""
@@ -90,8 +92,11 @@ class Multistart:
         after = replace(
             state, generation=state.generation + 1, inner=inner, mean=mean, value=value, used=state.used + evals.values.size
         )
-        if not reasons and runs > 0 and _hopeless(inner, state.value):
-            reasons = {"hopeless": inner.value}
+        if math.isfinite(evals.values[0]):
+            after = replace(after, worst=max(after.worst, float(evals.values[0])))
+        foreseen = _foresee(inner)
+        if not reasons and runs > 0 and foreseen > state.value:
+            reasons = {"hopeless": foreseen}
         if reasons:
             after = self._restart(after, next(iter(reasons)))
             info = replace(info, choices={**info.choices, "restart": f"search {after.runs}, after {', '.join(reasons)}"})
@@ -106,20 +111,21 @@ class Multistart:
         reach = _FARTHEST * sigma
         ends, low, high = state.ends + 1, state.low, state.high
         centre = state.centre + (np.clip(end, x0 - reach, x0 + reach) - state.centre) / (ends + 1.0)
-        if reason != "hopeless" and math.isfinite(state.inner.value):
-            low, high = min(low, state.inner.value), max(high, state.inner.value)
+        final = _foresee(state.inner) if reason == "hopeless" else state.inner.value
+        if math.isfinite(final):
+            low, high = min(low, final), max(high, final)
         number = state.runs + 1
         seed = child(state.seed, number)
         eps = Gaussian().noise(Key(seed, 0), 1, x0.size).rows()[0].astype(np.float64)
         inner = self.inner.init(centre + _AROUND * sigma * eps, seed)
         return replace(
-            state, inner=inner, runs=number, used=0, ends=ends, centre=centre, low=low, high=high, reason=reason
+            state, inner=inner, runs=number, used=0, length=state.used, ends=ends, centre=centre, low=low, high=high, reason=reason
         )
 
 
-def _hopeless(inner: QuasiNewtonState, best: float) -> bool:
-    """Return whether the search is going to end above ``best``."""
+def _foresee(inner: QuasiNewtonState) -> float:
+    """Return a value that the search will hardly fall below; minus infinity if nothing is known yet."""
     if inner.iterations < 2 or not inner.known:
-        return False
+        return -math.inf
     gain = max(-0.5 * float(inner.gradient @ inner.direction), inner.progress)
-    return inner.value - _PATIENCE * gain > best
+    return inner.value - _PATIENCE * gain

@@ -17,7 +17,7 @@ from .coordinates import Coordinates, CoordinatesState
 from .gradient_es import check_sigma
 from .multistart import Multistart, MultistartState
 from .quasi_newton import QuasiNewton
-from .restarts import BIPOP, Restarts, RestartState
+from .restarts import BIPOP, Plan, Restarts, RestartState
 
 ARMS = ("coordinates", "local", "cma")
 _COORDINATES, _LOCAL, _CMA = 0, 1, 2
@@ -26,8 +26,10 @@ LEAD = 0.5      # share of local arm while it holds the best value
 LAG = 0.15
 FIRST = 1e9     # evaluations / d of the first local search before shares
 RUNS = 2
-LARGE = 1.0
-RUGGED = True
+LARGE = 4.0
+CAP = 50.0
+SHORT = 40.0
+ALIKE = 1e-3
 PATIENT = 50.0
 
 
@@ -111,7 +113,7 @@ class Portfolio:
         if state.turn == _LOCAL and state.local.inner.phase != 1:
             return state
         first = state.local.runs == 0 and used[1] < FIRST * dim
-        rugged = RUGGED and state.local.reason in ("line", "gradient")
+        rugged = state.local.reason in ("line", "gradient") and state.local.length < SHORT * dim
         if first or (state.local.runs < RUNS and not rugged):
             return replace(state, turn=_LOCAL)
         if used[2] == 0.0:
@@ -125,13 +127,22 @@ class Portfolio:
 
     def _open(self, state: PortfolioState) -> PortfolioState:
         """Begin CMA-ES, with a large population where local searches ended differently."""
-        return replace(state, turn=_CMA)
+        local = state.local
+        alike = local.runs > 1 and local.high - local.low <= ALIKE * (local.worst - local.low)
+        runs = replace(state.cma.runs, cap=0 if alike else int(CAP * state.mean.size))
+        return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
+
+
+@dataclass(frozen=True)
+class Opening(BIPOP):
+    large: float = 4.0
+    def next(self, runs, uniforms):
+        if runs.runs == 0:
+            return Plan(self.large, 1.0, False, 0)
+        return super().next(runs, uniforms)
 
 
 @lru_cache(maxsize=64)
 def _arms(portfolio: Portfolio, dim: int, wide: bool) -> tuple[Any, Any, Any]:
     sigma = portfolio.sigma
-    n = None
-    if wide or LARGE != 1.0:
-        n = int(LARGE * (4 + int(3.0 * math.log(dim))))
-    return Coordinates(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma, n), BIPOP(weighted=True))
+    return Coordinates(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening(weighted=True, large=LARGE))
