@@ -124,7 +124,8 @@ def tell_full(eps, values, generation, mean, sigma, factor, path_sigma, path_c, 
     rows, masses = np.empty((n + 1, dim)), np.empty(n + 1)
     rows[:n], rows[n] = ranked, p_c
     masses[:n], masses[n] = c_mu * own, c_1
-    alpha = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
+    # A large population in few dimensions forgets C at once (c_1 + c_mu = 1): the root needs a little of it.
+    alpha = max(1e-3, 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum())
     basis, forth, back = root(rows, masses, alpha)
     wide = np.dot(np.dot(factor, basis), forth)
     after = math.sqrt(alpha) * factor + np.dot(wide, basis.T)

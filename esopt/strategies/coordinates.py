@@ -1,4 +1,4 @@
-"""Global search along coordinates, for functions that are sums over them."""
+"""Global search along every coordinate at once, for functions that are sums over coordinates."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from ..records import Evals, Info, Population
 from .gradient_es import check_sigma, fit_sigma
 
 _REACH = 4.0
+"""The first places of a coordinate are this many sigma to both sides of x0."""
 _SPLITS = 3
-_AGREE = 1e-12
-_MOVES = 1e-9
+"""Tests of additivity that have to be passed."""
+_AGREE, _MOVES = 1e-12, 1e-9
+"""Rounding errors, and what counts as a change of f, both relative to the size of the values."""
+_DEEPER = 1e-2
+"""How far below the best place others are looked for, relative to the median of the values."""
 
 
 @dataclass(frozen=True, eq=False)
 class CoordinatesState:
-    """State of :class:`Coordinates`: tried places and values of every coordinate, (d, m), sorted by place.
+    """State of :class:`Coordinates`: ``places`` that were tried and their ``values``, (d, m), sorted by place.
 
-    ``mean`` is the best place of every coordinate, ``value`` what f is there; ``splits`` counts tests of additivity
-    that were passed, ``failed`` says that one was not.
+    ``mean`` has the best place of every coordinate, ``value`` is f there, evaluated again if more than one coordinate
+    ``moved``; ``splits`` counts tests of additivity, ``apart`` is by how much the last one failed, nan if none did.
     """
 
     seed: int
@@ -32,16 +36,40 @@ class CoordinatesState:
     value: float
     sigma: Array
     splits: int
+    moved: bool
     places: Array
     values: Array
-    moved: bool
-    failed: float
+    apart: float
 
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
+    """Global search of one variable in every coordinate at once, where f is a sum over coordinates; else it stops.
+
+    First f(x + a + b) - f(x + a) - f(x + b) + f(x) = 0 is tested for random halves a, b of the coordinates: four
+    evaluations where f is not additive. Then every generation tries one place in each coordinate, in turns the vertex
+    of the parabola through the best place and its neighbours, and the middle of the interval where the least
+    curvature is enough for something better (STEP). Not for noise.
+
+    Parameters
+    ----------
+    sigma : the first places are 4 sigma to both sides of x0; a number or one per coordinate.
+
+    References
+    ----------
+    Langerman, Seront, Bersini (1994), S.T.E.P.: the easiest way to optimize a function; Posik, Baudis (2015),
+    Dimension selection in axis-parallel Brent-STEP method for black-box optimization of separable continuous functions.
+
+    Examples
+    --------
+    >>> import esopt, numpy as np
+    >>> def rastrigin(x): return 10.0 * len(x) + float((x * x - 10.0 * np.cos(2.0 * np.pi * x)).sum())
+    >>> found = esopt.minimize(rastrigin, [1.7] * 10, strategy=esopt.Coordinates(), target=1e-8)
+    >>> bool(found.value <= 1e-8) and found.evaluations < 1000
+    True
+    """
+
     sigma: float | Array = 0.5
-    n: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
@@ -51,120 +79,147 @@ class Coordinates:
         scale = fit_sigma(self.sigma, x0.size)
         if np.ndim(scale) == 2:
             raise ValueError("Coordinates() got a factor as sigma. Pass one number or one per coordinate.")
-        sigma = np.array(np.broadcast_to(scale, x0.size))
-        none = np.empty((x0.size, 0))
+        sigma, none = np.array(np.broadcast_to(scale, x0.size)), np.empty((x0.size, 0))
         return CoordinatesState(
-            check_seed(seed), 0, np.array(x0, np.float64), math.nan, sigma, 0, none, none, False, math.nan
+            check_seed(seed), 0, np.array(x0, np.float64), math.nan, sigma, 0, False, none, none, math.nan
         )
 
     def ask(self, state: CoordinatesState) -> Population:
         """Return the points of a test, or one new place for each coordinate."""
-        rows = self._rows(state)
+        rows = _split_rows(state) if state.splits < _needed(state) else _search_rows(state)
         noise = Given(np.empty((0, state.mean.size)), key=Key(state.seed, state.generation))
         return Population(state.mean, state.sigma, noise, rows, ("point",) * len(rows), share="none")
 
-    def _rows(self, state: CoordinatesState) -> Array:
-        dim = state.mean.size
-        if state.splits < min(_SPLITS, dim):
-            first, second = _halves(state)
-            moves = np.stack([np.zeros(dim), first, second, first + second])
-            return state.mean + (moves if state.splits == 0 else moves[1:])
-        rows = np.tile(state.mean, (dim + state.moved, 1))
-        rows[np.arange(dim), np.arange(dim)] = self._places(state)
-        return rows
-
-    def _places(self, state: CoordinatesState) -> Array:
-        count = state.places.shape[1]
-        if count < 3:
-            return state.mean + _REACH * state.sigma * (-1.0) ** (count + 1)
-        return _next(state.places, state.values, count % 2 == 0)
-
     def tell(self, state: CoordinatesState, evals: Evals) -> tuple[CoordinatesState, Info]:
-        values = evals.values
-        ahead = replace(state, generation=state.generation + 1)
-        dim = state.mean.size
-        if not np.isfinite(values).any():
-            raise EvaluationError("all values failed")
-        if state.splits < min(_SPLITS, dim):
-            start = values[0] if state.splits == 0 else state.value
-            a, b, both = values[-3:]
-            size = np.abs(values).sum() + abs(start)
-            apart = abs(both - a - b + start)
-            fair = min(abs(a - start), abs(b - start)) > _MOVES * size
-            good = apart <= _AGREE * size and fair
-            if dim == 1: good=True
-            after = replace(ahead, value=float(start), splits=state.splits + 1 if good else 99, failed=math.nan if good else float(apart))
-            if after.splits == min(_SPLITS, dim):
-                after = replace(after, places=state.mean[:, None].copy(), values=np.zeros((dim, 1)))
-            return after, Info(state.generation, None, evals.failures, {})
-        return self._learn(ahead, self._places(state), values), Info(state.generation, None, evals.failures, {})
+        """Return the state after the points of :meth:`ask`, and what was learned.
 
-    def _learn(self, state: CoordinatesState, places: Array, values: Array) -> CoordinatesState:
-        dim = state.mean.size
-        if state.moved:
-            apart = abs(values[dim] - state.value)
-            if not apart <= 1e3 * _AGREE * (abs(values[dim]) + abs(state.value)):
-                return replace(state, failed=float(apart))
-            state = replace(state, value=float(values[dim]))
-        at = np.argmin(state.values, 1)
-        own = state.values[np.arange(dim), at]
-        new = np.where(np.isfinite(values[:dim]), values[:dim] - state.value + own, np.inf)
-        better = new < own
-        mean = np.where(better, places, state.mean)
-        value = state.value + float((new - own)[better].sum())
-        all_places, all_values = np.column_stack([state.places, places]), np.column_stack([state.values, new])
-        order = np.argsort(all_places, 1, kind="stable")
-        return replace(
-            state, mean=mean, value=value, moved=int(better.sum())>1,
-            places=np.take_along_axis(all_places, order, 1), values=np.take_along_axis(all_values, order, 1),
-        )
+        Raises
+        ------
+        EvaluationError  if all evaluations failed; the state is as before.
+        """
+        if np.isnan(evals.values).all():
+            raise EvaluationError(
+                f"all {evals.values.size} evaluations of generation {state.generation} failed.\n"
+                "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
+            )
+        ahead = replace(state, generation=state.generation + 1)
+        after = _compare(ahead, evals.values) if state.splits < _needed(state) else _learn(ahead, state, evals.values)
+        return after, Info(state.generation, None, evals.failures)
 
     def stop(self, state: CoordinatesState) -> dict[str, float]:
-        return {} if math.isnan(state.failed) else {"not additive": state.failed}
+        """Return "not additive" with the difference, once one was found."""
+        return {} if math.isnan(state.apart) else {"not additive": state.apart}
 
 
-def _halves(state):
+def _needed(state: CoordinatesState) -> int:
+    return min(_SPLITS, state.mean.size)
+
+
+def _split_rows(state: CoordinatesState) -> Array:
+    """Return x (only the first time), x + a, x + b, x + a + b for random moves a and b of different coordinates."""
     dim = state.mean.size
-    bits = child(state.seed, state.splits)
-    order = np.argsort([child(bits, j) for j in range(dim)])
-    part = np.zeros(dim, bool); part[order[: dim // 2]] = True
-    signs = np.array([1.0 if child(bits, dim + j) >> 63 else -1.0 for j in range(dim)])
-    size = state.sigma * signs * (0.5 + np.array([child(bits, 2*dim + j) / 2.0**64 for j in range(dim)]))
-    return np.where(part, size, 0.0), np.where(part, 0.0, size)
+    if dim == 1:
+        return state.mean[None, :].copy()
+    seed = child(state.seed, state.splits)
+    numbers = np.array([child(seed, j) for j in range(2 * dim)], np.float64) / 2.0**63 - 1.0
+    moves = state.sigma * np.sign(numbers[dim:]) * (0.5 + np.abs(numbers[dim:]))
+    first = np.zeros(dim, bool)
+    first[np.argsort(numbers[:dim])[: dim // 2]] = True
+    rows = state.mean + np.stack([np.zeros(dim), np.where(first, moves, 0.0), np.where(first, 0.0, moves), moves])
+    return rows if state.splits == 0 else rows[1:]
 
 
-EPS = 1e-2
-def _next(places, values, local):
-    """Return the next place of every coordinate."""
-    dim, m = places.shape
-    rows = np.arange(dim)
-    at = np.argmin(values, 1)
-    best = values[rows, at]
-    rise = np.sqrt(values - best[:, None] + EPS * np.median(values - best[:, None], 1)[:,None] + 1e-300)
-    gaps = np.diff(places, axis=1)
-    hard = (rise[:, :-1] + rise[:, 1:]) / np.maximum(gaps, 1e-300)
-    hard[gaps < 1e-12*np.maximum(1e-3,abs(places[:,1:]))] = np.inf
-    k = np.argmin(hard, 1)
-    share = 0.5
-    out = places[rows, k] + share * gaps[rows, k]
-    edge = (at == 0) | (at == m - 1)
+def _compare(state: CoordinatesState, values: Array) -> CoordinatesState:
+    """Return the state after a test of additivity."""
+    dim = state.mean.size
+    start = float(values[0]) if state.splits == 0 else state.value
+    apart, good = 0.0, math.isfinite(start)
+    if dim > 1:
+        one, two, both = (float(value) for value in values[-3:])
+        size = abs(start) + abs(one) + abs(two) + abs(both)
+        apart = abs(both - one - two + start)
+        good = apart <= _AGREE * size and min(abs(one - start), abs(two - start)) > _MOVES * size
+    if not good:
+        return replace(state, value=start, apart=apart if math.isfinite(apart) else math.inf)
+    after = replace(state, value=start, splits=state.splits + 1)
+    if after.splits < _needed(state):
+        return after
+    return replace(after, places=state.mean[:, None].copy(), values=np.zeros((dim, 1)))
+
+
+def _search_rows(state: CoordinatesState) -> Array:
+    """Return the best point with one coordinate at a new place, d times, and the best point itself if it is new."""
+    dim, count = state.places.shape
+    rows = np.tile(state.mean, (dim + (state.moved or count < 3), 1))
+    np.fill_diagonal(rows, _next_places(state))
+    return rows
+
+
+def _learn(ahead: CoordinatesState, state: CoordinatesState, values: Array) -> CoordinatesState:
+    """Return the state with the values of the rows of :func:`_search_rows`."""
+    dim = state.mean.size
+    if values.size > dim and state.moved:
+        # All coordinates at their best places: f must be what their sum says.
+        apart = abs(float(values[dim]) - state.value)
+        if not apart <= 1e3 * _AGREE * (abs(float(values[dim])) + abs(state.value)):
+            return replace(ahead, apart=apart if math.isfinite(apart) else math.inf)
+        state = replace(state, value=float(values[dim]))
+    every, places = np.arange(dim), _next_places(state)
+    own = state.values[every, np.argmin(state.values, 1)]
+    new = np.where(np.isfinite(values[:dim]), values[:dim] - state.value + own, math.inf)
+    better = new < own
+    all_places, all_values = np.column_stack([state.places, places]), np.column_stack([state.values, new])
+    order = np.argsort(all_places, 1, kind="stable")
+    return replace(
+        ahead,
+        mean=np.where(better, places, state.mean),
+        value=state.value + float((new - own)[better].sum()),
+        moved=int(better.sum()) > 1,
+        places=np.take_along_axis(all_places, order, 1),
+        values=np.take_along_axis(all_values, order, 1),
+    )
+
+
+def _next_places(state: CoordinatesState) -> Array:
+    """Return the next place of every coordinate, (d,)."""
+    places, values = state.places, state.values
+    count = places.shape[1]
+    if count < 3:
+        return state.mean if count == 0 else places[:, 0] + _REACH * state.sigma * (1.0 if count == 1 else -1.0)
+    best = np.argmin(values, 1)
     span = places[:, -1] - places[:, 0]
-    out = np.where(at == 0, places[:, 0] - span, np.where(at == m - 1, places[:, -1] + span, out))
-    if local:
-        j = np.clip(at, 1, m - 2)
-        x0, x1, x2 = places[rows, j - 1], places[rows, j], places[rows, j + 1]
-        f0, f1, f2 = values[rows, j - 1], values[rows, j], values[rows, j + 1]
-        with np.errstate(all="ignore"):
-            p = (x1 - x0) ** 2 * (f1 - f2) - (x1 - x2) ** 2 * (f1 - f0)
-            q = 2.0 * ((x1 - x0) * (f1 - f2) - (x1 - x2) * (f1 - f0))
-            t = x1 - p / q
-            gain = np.abs(t - x1)
-            small = gain < 1e-9 * np.minimum(x2-x0, 1)
-            # away from x1 toward the larger side when too close
-            wide = np.where(x2 - x1 > x1 - x0, x1 + 0.1 * (x2 - x1), x1 - 0.1 * (x1 - x0))
-            lop = np.maximum(x2 - x1, x1 - x0) > 20 * np.minimum(x2 - x1, x1 - x0)
-            t = np.where(lop, wide, t)
-        done = (f0 - f1 < 1e-13*abs(f1)+1e-12) & (f2 - f1 < 1e-12)
-        good = np.isfinite(t) & (t > x0) & (t < x2) & ~edge & ~done & (t != x1) & (gain > 1e-10)
-        out = np.where(good, t, out)
+    outside = np.where(best == 0, places[:, 0] - span, places[:, -1] + span)
+    border = (best == 0) | (best == count - 1)
+    out = np.where(border, outside, _easiest(places, values))
+    if count % 2 == 0:
+        near = _vertex(places, values, np.clip(best, 1, count - 2))
+        out = np.where(border | np.isnan(near), out, near)
     return out
+
+
+def _easiest(places: Array, values: Array) -> Array:
+    """Return the middle of the interval through whose ends the flattest parabola gets below the best value, (d,)."""
+    above = np.minimum(values, 1e300) - values.min(1)[:, None]
+    rise = np.sqrt(above + _DEEPER * np.median(above, 1)[:, None] + 1e-300)
+    gaps = np.diff(places, axis=1)
+    tiny = 1e-12 * np.maximum(np.abs(places[:, 1:]), 1e-3)
+    hard = np.where(gaps > tiny, (rise[:, :-1] + rise[:, 1:]) / np.maximum(gaps, 1e-300), math.inf)
+    every, at = np.arange(len(places)), np.argmin(hard, 1)
+    middle: Array = places[every, at] + 0.5 * gaps[every, at]
+    return middle
+
+
+def _vertex(places: Array, values: Array, at: Array) -> Array:
+    """Return the vertex of the parabola through the places ``at`` - 1, ``at``, ``at`` + 1, (d,); nan if it is no use."""
+    every = np.arange(len(places))
+    (x0, x1, x2), (f0, f1, f2) = ([table[every, at + k] for k in (-1, 0, 1)] for table in (places, values))
+    left, right = x1 - x0, x2 - x1
+    with np.errstate(all="ignore"):
+        down, up = f0 - f1, f2 - f1
+        vertex = x1 - 0.5 * (right**2 * down - left**2 * up) / -(right * down + left * up)
+        # Three places of which two are close say little: come closer from the far side.
+        lopsided = np.maximum(left, right) > 20.0 * np.minimum(left, right)
+        vertex = np.where(lopsided, x1 + 0.1 * np.where(right > left, right, -left), vertex)
+        flat = (down < 1e-12) & (up < 1e-12)
+    inside = (vertex > x0) & (vertex < x2) & (np.abs(vertex - x1) > 1e-10)
+    return np.where(inside & ~flat, vertex, math.nan)
