@@ -22,6 +22,7 @@ _HOMES = {
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
+    "Coordinates": "strategies.coordinates",
     "CosineDecay": "schedules",
     "EsoptError": "errors",
     "Evals": "records",
@@ -46,13 +47,16 @@ _HOMES = {
     "LowRank": "samplers.low_rank",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
+    "Multistart": "strategies.multistart",
     "NoBaseline": "baselines.none",
     "Objective": "objective",
+    "Opening": "strategies.portfolio",
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
     "Philox": "noise",
     "Population": "records",
+    "Portfolio": "strategies.portfolio",
     "QuasiNewton": "strategies.quasi_newton",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
@@ -149,12 +153,16 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.cmaes import CMAES as CMAES
+    from .strategies.coordinates import Coordinates as Coordinates
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
+    from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
+    from .strategies.portfolio import Opening as Opening
+    from .strategies.portfolio import Portfolio as Portfolio
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP

@@ -210,7 +210,7 @@ def _easiest(places: Array, values: Array) -> Array:
 
 
 def _vertex(places: Array, values: Array, at: Array) -> Array:
-    """Return the vertex of the parabola through the places ``at`` - 1, ``at``, ``at`` + 1, (d,); nan if it is no use."""
+    """Return the vertex of the parabola through the places ``at`` - 1, ``at``, ``at`` + 1, (d,); nan where useless."""
     every = np.arange(len(places))
     (x0, x1, x2), (f0, f1, f2) = ([table[every, at + k] for k in (-1, 0, 1)] for table in (places, values))
     left, right = x1 - x0, x2 - x1

@@ -1,11 +1,11 @@
-"""A portfolio for small dimensions: local searches, coordinates one by one, CMA-ES; shares follow success."""
+"""A portfolio for small dimensions: coordinates, local searches and CMA-ES; shares follow what they find."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,28 +14,55 @@ from ..noise import Array, check_seed, child
 from ..records import Evals, Info, Population
 from .cmaes import CMAES
 from .coordinates import Coordinates, CoordinatesState
-from .gradient_es import check_sigma
+from .gradient_es import check_sigma, fit_sigma
 from .multistart import Multistart, MultistartState
 from .quasi_newton import QuasiNewton
-from .restarts import BIPOP, Plan, Restarts, RestartState
+from .restarts import BIPOP, Plan, Restarts, RestartState, RunState
 
-ARMS = ("coordinates", "local", "cma")
 _COORDINATES, _LOCAL, _CMA = 0, 1, 2
+_NAMES = ("coordinates", "local", "cma")
 
-LEAD = 0.5      # share of local arm while it holds the best value
-LAG = 0.15
-FIRST = 1e9     # evaluations / d of the first local search before shares
-RUNS = 2
-LARGE = 4.0
-CAP = 50.0
-SHORT = 40.0
-ALIKE = 1e-3
-PATIENT = 50.0
+_STALE = 50.0
+"""Coordinates are left when they found nothing for as long as they took to get there, and this times d."""
+_AFTERWARDS = 0.3
+"""Share of coordinates once they were left."""
+_LEADING, _TRAILING = 0.5, 0.15
+"""Share of local searches while they have the best value, and otherwise."""
+_ROUGH = 40.0
+"""A first local search that found no way down after less than this times d says that f is rough."""
+_ALIKE = 1e-3
+"""Local searches ended alike if their ends differ by less than this share of what they gained."""
+_BRIEF = 50.0
+"""Evaluations over d of the first run of CMA-ES where local searches did not end alike."""
+
+
+@dataclass(frozen=True)
+class Opening(BIPOP):
+    """:class:`BIPOP` with budgets by success, after a first large run of ``large`` times the default population."""
+
+    weighted: bool = True
+    large: float = 4.0
+
+    def next(self, runs: RunState, uniforms: tuple[float, float]) -> Plan:
+        """Return the large run after the first run, and BIPOP's choice after that."""
+        if runs.runs == 0:
+            return Plan(self.large, 1.0, False, 0)
+        return super().next(runs, uniforms)
+
+
+class _Arms(NamedTuple):
+    coordinates: Coordinates
+    local: Multistart
+    cma: Restarts
 
 
 @dataclass(frozen=True, eq=False)
 class PortfolioState:
-    """State of :class:`Portfolio`: those of its arms, and their evaluations and best values (3,), as in ``ARMS``."""
+    """State of :class:`Portfolio`: the best point, ``mean``, and the states of the three arms.
+
+    ``turn`` is the arm that asks; ``used`` and ``best`` are the evaluations and lowest values of each, (3,);
+    ``improved`` is how many evaluations had been used when ``value`` was found.
+    """
 
     seed: int
     generation: int
@@ -45,7 +72,6 @@ class PortfolioState:
     local: MultistartState
     cma: RestartState
     turn: int
-    wide: bool
     used: Array
     best: Array
     improved: int
@@ -53,6 +79,35 @@ class PortfolioState:
 
 @dataclass(frozen=True, eq=False)
 class Portfolio:
+    """The default of :func:`esopt.minimize` for small d: three searches that share the evaluations.
+
+    :class:`Coordinates` begins with a test whether f is a sum over coordinates, four evaluations where it is not; where
+    it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one if it
+    soon finds no way down, then CMA-ES with restarts (:class:`Restarts`). Where local searches ended alike its
+    first run has the default population, else a short first run is followed by a four times larger one. From then
+    on local searches get half of the evaluations while they have the best value, 15 % otherwise.
+
+    ``Info.choices`` says which arm asked ("arm") and what each has used and found. Deterministic functions only: the
+    differences of local searches cannot see through noise.
+
+    Parameters
+    ----------
+    sigma : initial standard deviation, a number or one per coordinate; a third of the distance to where the optimum
+        may be.
+
+    Notes
+    -----
+    O(n d^2) time for each generation, O(d^2) memory. It has no stop rules of its own: there is always another restart.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> def rosenbrock(x): return float((100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2).sum())
+    >>> result = esopt.minimize(rosenbrock, [-1.2] * 5, strategy=esopt.Portfolio(), target=1e-8, seed=1)
+    >>> bool(result.value <= 1e-8) and result.evaluations < 1000
+    True
+    """
+
     sigma: float | Array = 0.5
 
     def __post_init__(self) -> None:
@@ -61,88 +116,84 @@ class Portfolio:
     def init(self, x0: Array, seed: int) -> PortfolioState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         start, seed = np.array(x0, np.float64), check_seed(seed)
-        arms = _arms(self, start.size, False)
-        states = [arm.init(start, child(seed, number)) for number, arm in enumerate(arms)]
+        if np.ndim(fit_sigma(self.sigma, start.size)) == 2:
+            raise ValueError(
+                "Portfolio() got a factor as sigma. Pass one number or one per coordinate."
+            )
+        arms = _arms(self)
+        coordinates, local, cma = (arm.init(start, child(seed, index)) for index, arm in enumerate(arms))
         return PortfolioState(
-            seed, 0, start, math.inf, states[0], states[1], states[2], _COORDINATES, False, np.zeros(3),
-            np.full(3, math.inf), 0,
+            seed, 0, start, math.inf, coordinates, local, cma, _COORDINATES, np.zeros(3), np.full(3, math.inf), 0
         )
 
     def ask(self, state: PortfolioState) -> Population:
+        """Return the population of the arm whose turn it is."""
         arm, inner = self._turn(state)
-        return arm.ask(inner)
-
-    def _turn(self, state: PortfolioState) -> tuple[Any, Any]:
-        arms = _arms(self, state.mean.size, state.wide)
-        return arms[state.turn], (state.coordinates, state.local, state.cma)[state.turn]
+        population: Population = arm.ask(inner)
+        return population
 
     def tell(self, state: PortfolioState, evals: Evals) -> tuple[PortfolioState, Info]:
+        """Return the state after the update of the arm that asked, and whose turn is next.
+
+        Raises
+        ------
+        EvaluationError  if all evaluations failed, unless it was a single one; the state is as before.
+        """
+        turn, values = state.turn, evals.values
+        if values.size > 1 and np.isnan(values).all():
+            raise EvaluationError(
+                f"all {values.size} evaluations of generation {state.generation} failed.\n"
+                "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
+            )
         arm, inner = self._turn(state)
-        after, info = arm.tell(inner, evals)
-        used, best = state.used.copy(), state.best.copy()
-        used[state.turn] += evals.values.size
-        low = float(np.fmin.reduce(evals.values))
-        best[state.turn] = np.fmin(best[state.turn], low)
-        mean, value, improved = state.mean, state.value, state.improved
-        if low < value:
-            mean, value, improved = arm.ask(inner)[int(np.nanargmin(evals.values))], low, int(used.sum())
-        name = ("coordinates", "local", "cma")[state.turn]
-        ahead = replace(
-            state, generation=state.generation + 1, mean=mean, value=value, used=used, best=best, improved=improved,
-            **{name: after},
-        )
-        ahead = self._next(ahead)
-        choices = {**info.choices, "arm": ARMS[state.turn]}
-        for k in range(3):
-            choices[ARMS[k]] = f"{int(used[k])} evaluations, best {best[k]:.6g}"
-        return ahead, replace(info, generation=state.generation, choices=choices)
+        learned, info = arm.tell(inner, evals)
+        used, best, low = state.used.copy(), state.best.copy(), float(np.fmin.reduce(values))
+        used[turn] += values.size
+        best[turn] = np.fmin(best[turn], low)
+        arms: dict[str, Any] = {_NAMES[turn]: learned}
+        after = replace(state, generation=state.generation + 1, used=used, best=best, **arms)
+        if low < state.value:
+            point = self.ask(state)[int(np.nanargmin(values))]
+            after = replace(after, mean=point, value=low, improved=int(used.sum()))
+        choices = {name: f"{used[k]:.0f} evaluations, best {best[k]:.6g}" for k, name in enumerate(_NAMES)}
+        choices = {"arm": _NAMES[turn], **choices, **info.choices}
+        return _allocate(after), replace(info, generation=state.generation, choices=choices)
 
     def stop(self, state: PortfolioState) -> dict[str, float]:
+        """Return no reason: there is always another restart."""
         return {}
 
-    def _next(self, state: PortfolioState) -> PortfolioState:
-        """Choose whose turn it is."""
-        dim = state.mean.size
-        coordinates = _arms(self, dim, state.wide)[0]
-        used = state.used
-        additive = not coordinates.stop(state.coordinates)
-        if additive and (used[0] < 2.0 * state.improved + PATIENT * dim):
-            return replace(state, turn=_COORDINATES)
-        if state.turn == _CMA and state.cma.inner.generation % 5 != 0:
-            return state
-        if state.turn == _LOCAL and state.local.inner.phase != 1:
-            return state
-        first = state.local.runs == 0 and used[1] < FIRST * dim
-        rugged = state.local.reason in ("line", "gradient") and state.local.length < SHORT * dim
-        if first or (state.local.runs < RUNS and not rugged):
-            return replace(state, turn=_LOCAL)
-        if used[2] == 0.0:
-            return self._open(state)
-        lead = state.best[1] < state.best[2]
-        share = LEAD if lead and not (rugged and used[2] < 100 * dim) else LAG
-        turn = _LOCAL if used[1] < share * (used[1] + used[2]) else _CMA
-        if additive and used[0] < 0.3 * used.sum():
-            turn = _COORDINATES
-        return replace(state, turn=turn)
-
-    def _open(self, state: PortfolioState) -> PortfolioState:
-        """Begin CMA-ES, with a large population where local searches ended differently."""
-        local = state.local
-        alike = local.runs > 1 and local.high - local.low <= ALIKE * (local.worst - local.low)
-        runs = replace(state.cma.runs, cap=0 if alike else int(CAP * state.mean.size))
-        return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
-
-
-@dataclass(frozen=True)
-class Opening(BIPOP):
-    large: float = 4.0
-    def next(self, runs, uniforms):
-        if runs.runs == 0:
-            return Plan(self.large, 1.0, False, 0)
-        return super().next(runs, uniforms)
+    def _turn(self, state: PortfolioState) -> tuple[Any, Any]:
+        """Return the strategy and the state of the arm that asks."""
+        return _arms(self)[state.turn], (state.coordinates, state.local, state.cma)[state.turn]
 
 
 @lru_cache(maxsize=64)
-def _arms(portfolio: Portfolio, dim: int, wide: bool) -> tuple[Any, Any, Any]:
+def _arms(portfolio: Portfolio) -> _Arms:
     sigma = portfolio.sigma
-    return Coordinates(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening(weighted=True, large=LARGE))
+    return _Arms(Coordinates(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening()))
+
+
+def _allocate(state: PortfolioState) -> PortfolioState:
+    """Return the state with the arm whose turn is next."""
+    used, local, dim = state.used, state.local, state.mean.size
+    additive = math.isnan(state.coordinates.apart)
+    if additive and used[_COORDINATES] < 2.0 * state.improved + _STALE * dim:
+        return replace(state, turn=_COORDINATES)
+    # A line, or some generations of CMA-ES, are not worth an interruption.
+    if state.turn == _LOCAL and not local.inner.turning:
+        return state
+    if state.turn == _CMA and state.cma.inner.generation % 5 != 0:
+        return state
+    rough = local.reason in ("line", "gradient", "failed") and local.length < _ROUGH * dim
+    if local.runs == 0 or (local.runs == 1 and not rough):
+        return replace(state, turn=_LOCAL)
+    if used[_CMA] == 0.0:
+        alike = local.runs > 1 and local.high - local.low <= _ALIKE * (local.worst - local.low)
+        runs = replace(state.cma.runs, cap=0 if alike else int(_BRIEF * dim))
+        return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
+    if additive and used[_COORDINATES] < _AFTERWARDS * used.sum():
+        return replace(state, turn=_COORDINATES)
+    leading = state.best[_LOCAL] < state.best[_CMA] and not (rough and used[_CMA] < 100.0 * dim)
+    share = _LEADING if leading else _TRAILING
+    return replace(state, turn=_LOCAL if used[_LOCAL] < share * (used[_LOCAL] + used[_CMA]) else _CMA)
