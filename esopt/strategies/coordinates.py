@@ -126,7 +126,8 @@ def _split_rows(state: CoordinatesState) -> Array:
     first = np.zeros(dim, bool)
     first[np.argsort(numbers[:dim])[: dim // 2]] = True
     rows = state.mean + np.stack([np.zeros(dim), np.where(first, moves, 0.0), np.where(first, 0.0, moves), moves])
-    return rows if state.splits == 0 else rows[1:]
+    asked: Array = rows if state.splits == 0 else rows[1:]
+    return asked
 
 
 def _compare(state: CoordinatesState, values: Array) -> CoordinatesState:
@@ -222,4 +223,5 @@ def _vertex(places: Array, values: Array, at: Array) -> Array:
         vertex = np.where(lopsided, x1 + 0.1 * np.where(right > left, right, -left), vertex)
         flat = (down < 1e-12) & (up < 1e-12)
     inside = (vertex > x0) & (vertex < x2) & (np.abs(vertex - x1) > 1e-10)
-    return np.where(inside & ~flat, vertex, math.nan)
+    useful: Array = np.where(inside & ~flat, vertex, math.nan)
+    return useful

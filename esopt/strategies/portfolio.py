@@ -117,11 +117,10 @@ class Portfolio:
         """Return the state before the first generation, around ``x0`` (d,)."""
         start, seed = np.array(x0, np.float64), check_seed(seed)
         if np.ndim(fit_sigma(self.sigma, start.size)) == 2:
-            raise ValueError(
-                "Portfolio() got a factor as sigma. Pass one number or one per coordinate."
-            )
+            raise ValueError("Portfolio() got a factor as sigma. Pass one number or one per coordinate.")
         arms = _arms(self)
-        coordinates, local, cma = (arm.init(start, child(seed, index)) for index, arm in enumerate(arms))
+        coordinates = arms.coordinates.init(start, child(seed, 0))
+        local, cma = arms.local.init(start, child(seed, 1)), arms.cma.init(start, child(seed, 2))
         return PortfolioState(
             seed, 0, start, math.inf, coordinates, local, cma, _COORDINATES, np.zeros(3), np.full(3, math.inf), 0
         )
