@@ -24,7 +24,7 @@ _NAMES = ("coordinates", "local", "cma")
 
 _STALE = 50.0
 """Coordinates are left when they found nothing for as long as they took to get there, and this times d."""
-_AFTERWARDS = 0.3
+_AFTERWARDS = 0.1
 """Share of coordinates once they were left."""
 _LEADING, _TRAILING = 0.5, 0.15
 """Share of local searches while they have the best value, and otherwise."""
