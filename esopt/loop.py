@@ -33,7 +33,6 @@ from .strategies.portfolio import Portfolio
 from .strategies.restarts import Restarts
 from .strategies.sep_cma import SepCMA
 
-
 PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 """The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
 

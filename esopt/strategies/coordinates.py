@@ -20,6 +20,8 @@ _AGREE, _MOVES = 1e-12, 1e-9
 """Rounding errors, and what counts as a change of f, both relative to the size of the values."""
 _DEEPER = 1e-2
 """How far below the best place others are looked for, relative to the median of the values."""
+_NEAR, _FLAT = 5e-11, 1e-14
+"""Distances over sigma, and values relative to their median, that are too small to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +195,7 @@ def _next_places(state: CoordinatesState) -> Array:
     border = (best == 0) | (best == count - 1)
     out = np.where(border, outside, _easiest(places, values))
     if count % 2 == 0:
-        near = _vertex(places, values, np.clip(best, 1, count - 2))
+        near = _vertex(places, values, np.clip(best, 1, count - 2), _NEAR * state.sigma)
         out = np.where(border | np.isnan(near), out, near)
     return out
 
@@ -210,8 +212,11 @@ def _easiest(places: Array, values: Array) -> Array:
     return middle
 
 
-def _vertex(places: Array, values: Array, at: Array) -> Array:
-    """Return the vertex of the parabola through the places ``at`` - 1, ``at``, ``at`` + 1, (d,); nan where useless."""
+def _vertex(places: Array, values: Array, at: Array, near: Array) -> Array:
+    """Return the vertex of the parabola through the places ``at`` - 1, ``at``, ``at`` + 1, (d,).
+
+    It is nan where the parabola is flat, as far as rounding errors let see, or the vertex is as ``near`` as it matters.
+    """
     every = np.arange(len(places))
     (x0, x1, x2), (f0, f1, f2) = ([table[every, at + k] for k in (-1, 0, 1)] for table in (places, values))
     left, right = x1 - x0, x2 - x1
@@ -221,7 +226,8 @@ def _vertex(places: Array, values: Array, at: Array) -> Array:
         # Three places of which two are close say little: come closer from the far side.
         lopsided = np.maximum(left, right) > 20.0 * np.minimum(left, right)
         vertex = np.where(lopsided, x1 + 0.1 * np.where(right > left, right, -left), vertex)
-        flat = (down < 1e-12) & (up < 1e-12)
-    inside = (vertex > x0) & (vertex < x2) & (np.abs(vertex - x1) > 1e-10)
+        level = _FLAT * np.median(values - values.min(1)[:, None], 1)
+        flat = (down <= level) & (up <= level)
+    inside = (vertex > x0) & (vertex < x2) & (np.abs(vertex - x1) > near)
     useful: Array = np.where(inside & ~flat, vertex, math.nan)
     return useful
