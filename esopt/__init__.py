@@ -22,7 +22,7 @@ _HOMES = {
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
-    "Coordinates": "strategies.coordinates",
+    "CoordinateSearch": "strategies.coordinate_search",
     "CosineDecay": "schedules",
     "EsoptError": "errors",
     "Evals": "records",
@@ -55,6 +55,8 @@ _HOMES = {
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
     "Philox": "noise",
+    "Plan": "strategies.restarts",
+    "Policy": "strategies.restarts",
     "Population": "records",
     "Portfolio": "strategies.portfolio",
     "QuasiNewton": "strategies.quasi_newton",
@@ -153,7 +155,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.cmaes import CMAES as CMAES
-    from .strategies.coordinates import Coordinates as Coordinates
+    from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.multistart import Multistart as Multistart
@@ -166,6 +168,8 @@ if TYPE_CHECKING:
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
+    from .strategies.restarts import Plan as Plan
+    from .strategies.restarts import Policy as Policy
     from .strategies.restarts import Restarts as Restarts
     from .strategies.sep_cma import SepCMA as SepCMA
 else:

@@ -113,7 +113,7 @@ def diagonal(ranked, deviations, variances, weights, c_1, c_mu, path, lost):
 def tell_full(eps, values, generation, mean, sigma, factor, path_sigma, path_c, weights, rates):
     """Return mean, sigma, A, p_sigma and A^-1 p_c after a generation; C = A A^T.
 
-    ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1, c_mu, mu_eff. The covariance A (alpha I + sum w z z^T) A^T has the
+    ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1, c_mu and mu_eff. The covariance A (alpha I + sum w z z^T) A^T has the
     factor A R, R the symmetric root of the bracket, so that C is never decomposed; paths live in the space of z.
     """
     c_m, c_sigma, damping, c_c, c_1, c_mu, mass = rates

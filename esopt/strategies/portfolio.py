@@ -13,7 +13,7 @@ from ..errors import EvaluationError
 from ..noise import Array, check_seed, child
 from ..records import Evals, Info, Population
 from .cmaes import CMAES
-from .coordinates import Coordinates, CoordinatesState
+from .coordinate_search import CoordinateSearch, CoordinateSearchState
 from .gradient_es import check_sigma, fit_sigma
 from .multistart import Multistart, MultistartState
 from .quasi_newton import QuasiNewton
@@ -51,7 +51,7 @@ class Opening(BIPOP):
 
 
 class _Arms(NamedTuple):
-    coordinates: Coordinates
+    coordinates: CoordinateSearch
     local: Multistart
     cma: Restarts
 
@@ -68,7 +68,7 @@ class PortfolioState:
     generation: int
     mean: Array
     value: float
-    coordinates: CoordinatesState
+    coordinates: CoordinateSearchState
     local: MultistartState
     cma: RestartState
     turn: int
@@ -81,7 +81,7 @@ class PortfolioState:
 class Portfolio:
     """The default of :func:`esopt.minimize` for small d: three searches that share the evaluations.
 
-    :class:`Coordinates` begins with a test whether f is a sum over coordinates, four evaluations where it is not; where
+    :class:`CoordinateSearch` begins with a test whether f is a sum over coordinates, four evaluations where it is not; where
     it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one if it
     soon finds no way down, then CMA-ES with restarts (:class:`Restarts`). Where local searches ended alike its
     first run has the default population, else a short first run is followed by a four times larger one. From then
@@ -170,7 +170,7 @@ class Portfolio:
 @lru_cache(maxsize=64)
 def _arms(portfolio: Portfolio) -> _Arms:
     sigma = portfolio.sigma
-    return _Arms(Coordinates(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening()))
+    return _Arms(CoordinateSearch(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening()))
 
 
 def _allocate(state: PortfolioState) -> PortfolioState:

@@ -117,6 +117,16 @@ STRATEGIES = cases(
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
         ],
+        esopt.QuasiNewton: [case(esopt.QuasiNewton(), seeded=False)],
+        esopt.CoordinateSearch: [
+            case(esopt.CoordinateSearch(), dims=(2, 5)),
+            case(esopt.CoordinateSearch(0.2), dims=(1,), seeded=False),
+        ],
+        esopt.Multistart: [case(esopt.Multistart(), seeded=False)],
+        esopt.Portfolio: [
+            case(esopt.Portfolio(), dims=(2, 5)),
+            case(esopt.Portfolio(0.2), dims=(1,), seeded=False),
+        ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),

@@ -25,8 +25,8 @@ _NEAR, _FLAT = 5e-11, 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class CoordinatesState:
-    """State of :class:`Coordinates`: ``places`` that were tried and their ``values``, (d, m), sorted by place.
+class CoordinateSearchState:
+    """State of :class:`CoordinateSearch`: ``places`` that were tried and their ``values``, (d, m), sorted by place.
 
     ``mean`` has the best place of every coordinate, ``value`` is f there, evaluated again if more than one coordinate
     ``moved``; ``splits`` counts tests of additivity, ``apart`` is by how much the last one failed, nan if none did.
@@ -45,7 +45,7 @@ class CoordinatesState:
 
 
 @dataclass(frozen=True, eq=False)
-class Coordinates:
+class CoordinateSearch:
     """Global search of one variable in every coordinate at once, where f is a sum over coordinates; else it stops.
 
     First f(x + a + b) - f(x + a) - f(x + b) + f(x) = 0 is tested for random halves a, b of the coordinates: four
@@ -66,7 +66,7 @@ class Coordinates:
     --------
     >>> import esopt, numpy as np
     >>> def rastrigin(x): return 10.0 * len(x) + float((x * x - 10.0 * np.cos(2.0 * np.pi * x)).sum())
-    >>> found = esopt.minimize(rastrigin, [1.7] * 10, strategy=esopt.Coordinates(), target=1e-8)
+    >>> found = esopt.minimize(rastrigin, [1.7] * 10, strategy=esopt.CoordinateSearch(), target=1e-8)
     >>> bool(found.value <= 1e-8) and found.evaluations < 1000
     True
     """
@@ -76,23 +76,23 @@ class Coordinates:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
 
-    def init(self, x0: Array, seed: int) -> CoordinatesState:
+    def init(self, x0: Array, seed: int) -> CoordinateSearchState:
         """Return the state before the first generation, at ``x0`` (d,)."""
         scale = fit_sigma(self.sigma, x0.size)
         if np.ndim(scale) == 2:
-            raise ValueError("Coordinates() got a factor as sigma. Pass one number or one per coordinate.")
+            raise ValueError("CoordinateSearch() got a factor as sigma. Pass one number or one per coordinate.")
         sigma, none = np.array(np.broadcast_to(scale, x0.size)), np.empty((x0.size, 0))
-        return CoordinatesState(
+        return CoordinateSearchState(
             check_seed(seed), 0, np.array(x0, np.float64), math.nan, sigma, 0, False, none, none, math.nan
         )
 
-    def ask(self, state: CoordinatesState) -> Population:
+    def ask(self, state: CoordinateSearchState) -> Population:
         """Return the points of a test, or one new place for each coordinate."""
         rows = _split_rows(state) if state.splits < _needed(state) else _search_rows(state)
         noise = Given(np.empty((0, state.mean.size)), key=Key(state.seed, state.generation))
         return Population(state.mean, state.sigma, noise, rows, ("point",) * len(rows), share="none")
 
-    def tell(self, state: CoordinatesState, evals: Evals) -> tuple[CoordinatesState, Info]:
+    def tell(self, state: CoordinateSearchState, evals: Evals) -> tuple[CoordinateSearchState, Info]:
         """Return the state after the points of :meth:`ask`, and what was learned.
 
         Raises
@@ -108,16 +108,16 @@ class Coordinates:
         after = _compare(ahead, evals.values) if state.splits < _needed(state) else _learn(ahead, state, evals.values)
         return after, Info(state.generation, None, evals.failures)
 
-    def stop(self, state: CoordinatesState) -> dict[str, float]:
+    def stop(self, state: CoordinateSearchState) -> dict[str, float]:
         """Return "not additive" with the difference, once one was found."""
         return {} if math.isnan(state.apart) else {"not additive": state.apart}
 
 
-def _needed(state: CoordinatesState) -> int:
+def _needed(state: CoordinateSearchState) -> int:
     return min(_SPLITS, state.mean.size)
 
 
-def _split_rows(state: CoordinatesState) -> Array:
+def _split_rows(state: CoordinateSearchState) -> Array:
     """Return x (only the first time), x + a, x + b, x + a + b for random moves a and b of different coordinates."""
     dim = state.mean.size
     if dim == 1:
@@ -132,7 +132,7 @@ def _split_rows(state: CoordinatesState) -> Array:
     return asked
 
 
-def _compare(state: CoordinatesState, values: Array) -> CoordinatesState:
+def _compare(state: CoordinateSearchState, values: Array) -> CoordinateSearchState:
     """Return the state after a test of additivity."""
     dim = state.mean.size
     start = float(values[0]) if state.splits == 0 else state.value
@@ -150,7 +150,7 @@ def _compare(state: CoordinatesState, values: Array) -> CoordinatesState:
     return replace(after, places=state.mean[:, None].copy(), values=np.zeros((dim, 1)))
 
 
-def _search_rows(state: CoordinatesState) -> Array:
+def _search_rows(state: CoordinateSearchState) -> Array:
     """Return the best point with one coordinate at a new place, d times, and the best point itself if it is new."""
     dim, count = state.places.shape
     rows = np.tile(state.mean, (dim + (state.moved or count < 3), 1))
@@ -158,13 +158,14 @@ def _search_rows(state: CoordinatesState) -> Array:
     return rows
 
 
-def _learn(ahead: CoordinatesState, state: CoordinatesState, values: Array) -> CoordinatesState:
+def _learn(ahead: CoordinateSearchState, state: CoordinateSearchState, values: Array) -> CoordinateSearchState:
     """Return the state with the values of the rows of :func:`_search_rows`."""
     dim = state.mean.size
     if values.size > dim and state.moved:
         # All coordinates at their best places: f must be what their sum says.
         apart = abs(float(values[dim]) - state.value)
-        if not apart <= 1e3 * _AGREE * (abs(float(values[dim])) + abs(state.value)):
+        size = abs(float(values[dim])) + abs(state.value) + 0.01 * float(np.abs(np.median(state.values, 1)).sum())
+        if not apart <= 1e3 * _AGREE * size:
             return replace(ahead, apart=apart if math.isfinite(apart) else math.inf)
         state = replace(state, value=float(values[dim]))
     every, places = np.arange(dim), _next_places(state)
@@ -183,7 +184,7 @@ def _learn(ahead: CoordinatesState, state: CoordinatesState, values: Array) -> C
     )
 
 
-def _next_places(state: CoordinatesState) -> Array:
+def _next_places(state: CoordinateSearchState) -> Array:
     """Return the next place of every coordinate, (d,)."""
     places, values = state.places, state.values
     count = places.shape[1]
