@@ -164,7 +164,7 @@ def _learn(ahead: CoordinateSearchState, state: CoordinateSearchState, values: A
     if values.size > dim and state.moved:
         # All coordinates at their best places: f must be what their sum says.
         apart = abs(float(values[dim]) - state.value)
-        size = abs(float(values[dim])) + abs(state.value) + 0.01 * float(np.abs(np.median(state.values, 1)).sum())
+        size = abs(float(values[dim])) + abs(state.value) + 0.01 * abs(float(state.values.min(1).sum()))
         if not apart <= 1e3 * _AGREE * size:
             return replace(ahead, apart=apart if math.isfinite(apart) else math.inf)
         state = replace(state, value=float(values[dim]))

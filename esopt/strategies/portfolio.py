@@ -82,8 +82,8 @@ class Portfolio:
     """The default of :func:`esopt.minimize` for small d: three searches that share the evaluations.
 
     :class:`CoordinateSearch` begins with a test whether f is a sum over coordinates, four evaluations where it is not;
-    where it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one if it
-    soon finds no way down, then CMA-ES with restarts (:class:`Restarts`). Where local searches ended alike its
+    where it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one
+    if it soon finds no way down, then CMA-ES with restarts (:class:`Restarts`). Where local searches ended alike its
     first run has the default population, else a short first run is followed by a four times larger one. From then
     on local searches get half of the evaluations while they have the best value, 15 % otherwise.
 
