@@ -138,7 +138,7 @@ def test_the_portfolio_says_who_asked_and_what_each_found():
 
 
 def test_the_portfolio_lets_coordinates_go_on_where_f_is_a_sum():
-    es, infos = run(esopt.Portfolio(2.0), rastrigin, np.linspace(2.0, 3.3, 10), 1000)
+    es, infos = run(esopt.Portfolio(2.0), rastrigin, np.linspace(2.0, 3.3, 10), 600)
     assert contributions(infos) == {"coordinates": es.progress.evaluations, "local": 0, "cma": 0}
     assert es.result.value < 1e-8
 
