@@ -85,7 +85,7 @@ class Portfolio:
     where it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one
     if it soon finds no way down, then CMA-ES with restarts (:class:`Restarts`). Where local searches ended alike its
     first run has the default population, else a short first run is followed by a four times larger one. From then
-    on local searches get half of the evaluations while they have the best value, 15 % otherwise.
+    on local searches get half of the evaluations while they end differently and have the best value, 15 % otherwise.
 
     ``Info.choices`` says which arm asked ("arm") and what each has used and found. Deterministic functions only: the
     differences of local searches cannot see through noise.
@@ -187,12 +187,13 @@ def _allocate(state: PortfolioState) -> PortfolioState:
     rough = local.reason in ("line", "gradient", "failed") and local.length < _ROUGH * dim
     if local.runs == 0 or (local.runs == 1 and not rough):
         return replace(state, turn=_LOCAL)
+    alike = local.runs > 1 and local.high - local.low <= _ALIKE * (local.worst - local.low)
     if used[_CMA] == 0.0:
-        alike = local.runs > 1 and local.high - local.low <= _ALIKE * (local.worst - local.low)
         runs = replace(state.cma.runs, cap=0 if alike else int(_BRIEF * dim))
         return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
     if additive and used[_COORDINATES] < _AFTERWARDS * used.sum():
         return replace(state, turn=_COORDINATES)
-    leading = state.best[_LOCAL] < state.best[_CMA] and not (rough and used[_CMA] < 100.0 * dim)
+    # More searches of one valley, or of a rough slope before CMA-ES had its turn, are no use however low they got.
+    leading = state.best[_LOCAL] < state.best[_CMA] and not alike and not (rough and used[_CMA] < 100.0 * dim)
     share = _LEADING if leading else _TRAILING
     return replace(state, turn=_LOCAL if used[_LOCAL] < share * (used[_LOCAL] + used[_CMA]) else _CMA)
