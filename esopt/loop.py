@@ -49,8 +49,9 @@ def default_strategy(sigma: float | Array | None, dim: int, *, gradients: bool, 
     spread = 0.5 if sigma is None else sigma
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
-    if dim <= PORTFOLIO_DIM and np.ndim(spread) < 2:
-        return Portfolio(spread)
+    portfolio = Portfolio(spread)
+    if dim <= PORTFOLIO_DIM and np.ndim(portfolio.sigma) < 2:
+        return portfolio
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))
     return Restarts(SepCMA(spread))
