@@ -103,7 +103,7 @@ def test_without_a_budget_there_is_one():
     result = esopt.minimize(f, [1.0, 2.0])
 
     assert f.calls == result.evaluations
-    assert 11_990 < result.evaluations <= 12_000
+    assert 11_000 < result.evaluations <= 12_000  # a large generation that does not fit is not begun
     assert set(result.reason) == {"evaluations"}
 
 
