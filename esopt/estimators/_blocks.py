@@ -53,3 +53,16 @@ def mean_value(values: Array, block: int) -> tuple[float, float]:
     """Return the mean of the usable blocks of values, and its standard error (nan for fewer than two blocks)."""
     mean, error = vectors.block_mean(values, block)
     return float(mean), float(error)
+
+
+def sum_with_error(by_block: Array, blocks: int) -> tuple[Array, Array]:
+    """Return the sum over blocks, (d,), and its standard error, with deviations taken first: exact agreement gives 0.
+
+    Rows of unusable blocks are zero and count neither way.
+    """
+    total = by_block.sum(axis=0)
+    if blocks < 2:
+        return total, np.full_like(total, np.nan)
+    deviations = by_block - total / blocks
+    squares = np.einsum("ij,ij->j", deviations, deviations) - (len(by_block) - blocks) * (total / blocks) ** 2
+    return total, np.sqrt(np.maximum(squares, 0.0) * (blocks / (blocks - 1)))
