@@ -175,7 +175,7 @@ def test_quadratic_goes_to_the_gradients(dim: int, least: float, tangent: bool) 
     hybrid, score, bonnet = (np.square(means(each) - 1.0).sum(axis=1).mean() for each in found)
 
     assert least < notes(found[0], "weight_on_gradients").mean() <= 1.0
-    assert hybrid < (1.2 * bonnet if tangent else 0.1 * score)
+    assert hybrid < (1.35 * bonnet if tangent else 0.1 * score)
 
 
 def test_pairs_on_a_quadratic_are_exact() -> None:
@@ -392,7 +392,7 @@ def naive_weight(score: Array, pathwise: Array, lags: int) -> float:
         return 0.0
     s, p = score - score.mean(axis=0), pathwise - pathwise.mean(axis=0)
     v_s, v_p, c = (float((a * b).sum()) / (len(s) - 1) for a, b in ((s, s), (p, p), (s, p)))
-    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * u * (z > 2.0)), 0.0, 1.0))
+    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * u * np.clip(z - 1.0, 0.0, 1.0)), 0.0, 1.0))
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS.values(), Orthogonal(4)])
