@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .._kernels import vectors
+from .._kernels import threads, vectors
 from ..errors import EvaluationError
 from ..noise import Array
 from ..records import Population, Scale
@@ -55,14 +55,15 @@ def mean_value(values: Array, block: int) -> tuple[float, float]:
     return float(mean), float(error)
 
 
-def sum_with_error(by_block: Array, blocks: int) -> tuple[Array, Array]:
-    """Return the sum over blocks, (d,), and its standard error, with deviations taken first: exact agreement gives 0.
+def sum_with_error(rows: Array, blocks: int, block: int = 1, weight: float = 1.0) -> tuple[Array, Array]:
+    """Return weight * the sum of ``rows`` (n, d), (d,), and its standard error from blocks of ``block`` rows.
 
-    Rows of unusable blocks are zero and count neither way.
+    Deviations are taken first, so that exact agreement gives 0. Rows of unusable blocks are zero and count neither
+    way.
     """
-    total = by_block.sum(axis=0)
-    if blocks < 2:
-        return total, np.full_like(total, np.nan)
-    deviations = by_block - total / blocks
-    squares = np.einsum("ij,ij->j", deviations, deviations) - (len(by_block) - blocks) * (total / blocks) ** 2
-    return total, np.sqrt(np.maximum(squares, 0.0) * (blocks / (blocks - 1)))
+    dim = rows.shape[1]
+    total, squares = np.empty(dim), np.empty(dim if blocks > 1 else 0)
+    kernel = vectors.block_moments_parallel if threads.parallel(rows.size) else vectors.block_moments
+    kernel(np.require(rows, np.float64, ["C", "W"]), block, blocks, total, squares)
+    error = np.sqrt(squares * (blocks / (blocks - 1))) if blocks > 1 else np.full(dim, np.nan)
+    return total * weight, error * abs(weight)

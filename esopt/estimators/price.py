@@ -117,7 +117,7 @@ class Price:
             grads = np.where(rows[:, None], grads, 0.0)
             second = np.where(rows.reshape(-1, *[1] * (second.ndim - 1)), second, 0.0)
         weight = 1.0 / (blocks * noise.block)
-        mean, mean_stderr = sum_with_error(grads.reshape(-1, noise.block, noise.dim).sum(axis=1) * weight, blocks)
+        mean, mean_stderr = sum_with_error(grads, blocks, noise.block, weight)
         scale, scale_stderr = self._scale(population, second * weight, blocks)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)

@@ -211,10 +211,9 @@ class GradientES:
                 "Use shaping=Raw(), or Score with another baseline."
             )
         if self.scale_rule is not None and not self.estimator.with_scale:
-            raise ValueError(
-                f"scale_rule needs the gradient of the scale, which {self.estimator} does not have. "
-                "Pass an estimator with it, for example Score(with_scale=True)."
-            )
+            kind = type(self.estimator)
+            name = kind.__name__ if "with_scale" in getattr(kind, "__dataclass_fields__", ()) else "Score"
+            raise ValueError(f"scale_rule needs the gradient of the scale. Pass {name}(with_scale=True).")
 
     def init(self, x0: Array, seed: int) -> GradientState:
         """Return the state before the first generation, around ``x0`` (d,)."""

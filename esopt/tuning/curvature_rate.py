@@ -15,14 +15,16 @@ from ..schedules import check_fraction, check_positive
 
 @dataclass(frozen=True, eq=False)
 class CurvatureState:
-    """Where the last generation was, its gradient and squared errors, (d,) each, and the mean square of its blocks.
+    """Where the last generation was, its gradient and squared errors, (d,) each, and their sum.
 
+    ``size`` is the mean square of its blocks over their number.
     ``change`` over ``distance`` is the averaged secant, ``factor`` the last one, 0 before the first generation.
     """
 
     mean: Array
     gradient: Array
     squares: Array
+    variance: float
     size: float
     change: float
     distance: float
@@ -35,8 +37,10 @@ class CurvatureRate:
 
     L is (g' - g) . s / |s|^2 for the step s between two generations with the gradients g and g', less what the noise of
     g puts into it: a step -c g makes -g . s too large by c W, W the total variance of g. Numerators and denominators
-    are averaged over generations, each divided by the mean squares of the blocks of g and g'. A single secant that is larger than the average, by
-    more than two of its standard errors, counts at once: too long a step shows itself in the next generation.
+    are averaged over generations, each divided by the mean squares of the blocks of g and g', so that generations count
+    alike; the share 2 / B of the signal that the noise term loses by that (see tuning/_parts.py) is put back. A single
+    secant that is larger than the average, by more than two of its standard errors, counts at once: too long a step
+    shows itself in the next generation.
 
     The first step is as long as the search is wide, |s|^2 = trace of the covariance. The factor grows by ``growth`` a
     generation at most, which is also what it does where no curvature is seen.
@@ -60,7 +64,7 @@ class CurvatureRate:
 
     def init(self, dim: int) -> CurvatureState:
         nowhere = np.zeros(dim)
-        return CurvatureState(nowhere, nowhere, nowhere, 0.0, 0.0, 0.0, 0.0)
+        return CurvatureState(nowhere, nowhere, nowhere, 0.0, 0.0, 0.0, 0.0, 0.0)
 
     def factor(self, gradient: Gradient, population: Population, state: State) -> tuple[float, CurvatureState]:
         """Return 1 / L."""
@@ -76,7 +80,7 @@ class CurvatureRate:
             newest = -math.inf
             if moved > 0.0 and before > 0.0:
                 along = -float(step @ state.gradient) / before
-                noise = along * float(state.squares.sum())
+                noise = along * (state.variance - 2.0 / gradient.blocks * (before - state.variance))
                 secant = float((gradient.mean - state.gradient) @ step) - noise
                 error = math.sqrt(float((squares + state.squares) @ np.square(step)))
                 change = self.decay * change + secant / (size + state.size)
@@ -85,7 +89,7 @@ class CurvatureRate:
             curvature = max(change / distance if distance > 0.0 else 0.0, newest)
             longest = self.growth * factor
             factor = min(longest, 1.0 / curvature) if curvature > 0.0 else longest
-        after = CurvatureState(population.mean, gradient.mean, squares, size, change, distance, factor)
+        after = CurvatureState(population.mean, gradient.mean, squares, variance, size, change, distance, factor)
         return factor, after
 
 

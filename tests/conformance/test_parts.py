@@ -90,7 +90,7 @@ ESTIMATORS = cases(
         Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
         esopt.Price: [case(esopt.Price(probes)) for probes in (None, esopt.Rademacher(), esopt.Gaussian())],
         esopt.Hybrid: [
-            case(esopt.Hybrid(Score(base.build()), tangent), linear=False, factor=False)
+            case(esopt.Hybrid(Score(base.build()), tangent), linear=False, factor=False, generations=120)
             for base in BASELINES
             for tangent in (False, True)
         ],
