@@ -60,6 +60,7 @@ _HOMES = {
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
+    "Paired": "samplers.paired",
     "Philox": "noise",
     "Population": "records",
     "Price": "estimators.price",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from .samplers.halton import Halton as Halton
     from .samplers.low_rank import LowRank as LowRank
     from .samplers.orthogonal import Orthogonal as Orthogonal
+    from .samplers.paired import Paired as Paired
     from .samplers.rademacher import Rademacher as Rademacher
     from .samplers.replay import Replay as Replay
     from .samplers.sobol import Sobol as Sobol

@@ -42,7 +42,7 @@ def moments_apart(
     ValueError  for offsets with a factor.
     """
     noise, offsets = population.noise, centered.offsets
-    unit = np.full(noise.n, 1.0 / (blocks * noise.block))
+    unit = np.full(noise.n, 1.0 / (noise.n if rows is None else np.count_nonzero(rows)))
     by_scale = weights if centered.scale_values is None else centered.scale_values * unit
     if rows is not None:
         unit, by_scale = np.where(rows, unit, 0.0), np.where(rows, by_scale, 0.0)

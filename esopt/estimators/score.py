@@ -90,10 +90,10 @@ class Score:
         noise = population.noise
         values = evals.values[: noise.n]
         utilities = values if evals.utilities is None else evals.utilities
-        blocks, rows = usable_blocks(utilities, population)
+        blocks, rows = usable_blocks(utilities, population, pairs=True)
         kept = utilities if rows is None else np.where(rows, utilities, np.nan)
         centered = self.baseline.center(kept, population, evals, state.baseline)
-        weights = centered.values / (blocks * noise.block)
+        weights = centered.values / (noise.n if rows is None else np.count_nonzero(rows))
         if rows is not None:
             weights = np.where(rows, weights, 0.0)
         if centered.offsets is None and (centered.scale_values is None or not self.with_scale):

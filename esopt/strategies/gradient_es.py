@@ -16,7 +16,7 @@ from ..noise import Array, Key, Share, check_seed
 from ..protocols import Estimator, Rate, Rule, Sampler, Shaping, Sizing, State
 from ..records import Evals, Gradient, Info, Population, Scale
 from ..rules.adam import Adam
-from ..samplers.antithetic import Antithetic
+from ..samplers.paired import Paired
 from ..schedules import at
 from ..shaping import Raw
 
@@ -169,7 +169,7 @@ class GradientES:
 
     sigma: float | Array | Radius | Callable[[int], float] = 0.1
     n: int | None = None
-    sampler: Sampler = field(default_factory=Antithetic)
+    sampler: Sampler = field(default_factory=Paired)
     shaping: Shaping = field(default_factory=Raw)
     estimator: Estimator = field(default_factory=Score)
     rule: Rule = field(default_factory=Adam)
