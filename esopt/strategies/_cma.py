@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from .._kernels import cma, laps
 from ..errors import EvaluationError
-from ..noise import Array, Noise
+from ..noise import Array, Key, Noise, Share
 from ..protocols import Sampler
-from ..records import Evals
+from ..records import Evals, Goal, Lap, Population
 
 REASONS = (
     "tolfun",
@@ -25,6 +26,8 @@ REASONS = (
     "flat",
 )
 """Names of the numbers that the kernel ``cma.reasons`` returns."""
+
+_UNKNOWN = np.empty(0)
 
 
 class Rates(NamedTuple):
@@ -97,8 +100,6 @@ def recent(dim: int, n: int) -> int:
 
 def triggered(numbers: Array) -> dict[str, float]:
     """Return the stop rules that hold, by name."""
-    if np.isnan(numbers).all():
-        return {}
     return {name: float(x) for name, x in zip(REASONS, numbers, strict=True) if x == x}
 
 
@@ -116,3 +117,102 @@ def check_values(evals: Evals, noise: Noise) -> Array:
             "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
         )
     return values
+
+
+class Settings(Protocol):
+    """What the members of the family have in common."""
+
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def share(self) -> Share: ...
+
+
+def draw(strategy: Settings, state: Any) -> Noise:
+    """Return the noise of the state's generation."""
+    dim = state.mean.size
+    n = population_size(strategy.n, dim, strategy.sampler)
+    return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
+
+
+def populate(strategy: Settings, state: Any) -> Population:
+    """Return the population of the state's generation; injected candidates come last."""
+    population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
+    return population.with_extra("injected", state.injected) if len(state.injected) else population
+
+
+def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+    """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
+
+    Raises
+    ------
+    EvaluationError  if all evaluations failed; the state is as before.
+    """
+    noise = draw(strategy, state)
+    values, rows = check_values(evals, noise), noise.rows()
+    if len(state.injected):
+        rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
+        values = evals.values
+    weights, rates = constants(state.mean.size, values.size, strategy.active, shape.ndim == 1)
+    mean, sigma, *paths = cma.tell(
+        rows, values, state.generation, state.mean, state.sigma, shape, state.path_sigma, state.path_c, state.history,
+        weights, rates,
+    )  # fmt: skip
+    latest = values[: noise.n]
+    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
+
+
+def lap(strategy: Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+    """Return the fields of the state after generations in compiled code, and what happened in them.
+
+    The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.
+    """
+    dim, size = state.mean.size, state.latest.size
+    weights, rates = constants(dim, size, strategy.active, shape.ndim == 1)
+    fused = strategy.sampler.fused and not len(state.injected)
+    until = period(dim) - state.generation % period(dim)
+    done, mean, sigma, *paths, value, x, nans, steps = laps.run(
+        address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),
+        strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
+        state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
+    )  # fmt: skip
+    fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected
+    return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
+
+
+def reasons(state: Any, shape: Array) -> dict[str, float]:
+    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
+    if state.generation == 0:
+        return {}
+    dim, lengths = state.mean.size, _UNKNOWN
+    if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
+        # The condition changes slowly, and costs as much as many generations.
+        lengths = np.linalg.svd(shape, compute_uv=False)
+    numbers, found, finite = cma.judge(
+        state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
+        state.path_c, state.history, state.latest,
+    )  # fmt: skip
+    if not finite:
+        return {"diverged": state.sigma}
+    return triggered(numbers) if found else {}
+
+
+def period(dim: int) -> int:
+    """Return how many generations pass between two looks at the condition of C."""
+    return 100 + 10 * dim
+
+
+def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
+    """Return the noise (k, d) that would have made the candidates ``rows``, shortened to what noise may be.
+
+    Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
+    """
+    away = (rows - mean) / sigma
+    eps: Array = np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
+    longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
+    lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
+    return eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from .._kernels import cma
 from .._parts import check_instance
-from ..noise import Array, Key, Share, check_seed
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons
 from .gradient_es import check_sigma, fit_sigma
-
-_NO_BASIS = np.empty((0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +31,7 @@ class SepCMAState:
     path_c: Array
     history: Array
     latest: Array
+    injected: Array
 
     @property
     def cov(self) -> Array:
@@ -105,13 +104,12 @@ class SepCMA:
             zero,
             history,
             np.full(n, np.nan),
+            np.empty((0, dim)),
         )
 
     def ask(self, state: SepCMAState) -> Population:
         """Return this generation's population."""
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        return Population(state.mean, state.scale, noise, share=self.share)
+        return populate(self, state)
 
     def tell(self, state: SepCMAState, evals: Evals) -> tuple[SepCMAState, Info]:
         """Return the state after the update, and what was learned.
@@ -120,47 +118,14 @@ class SepCMA:
         ------
         EvaluationError  if all evaluations failed; the state is as before.
         """
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        values = check_values(evals, noise)
-        weights, rates = constants(dim, noise.n, self.active, True)
-        mean, sigma, variances, path_sigma, path_c = cma.tell_diagonal(
-            noise.rows(),
-            values,
-            state.generation,
-            state.mean,
-            state.sigma,
-            state.variances,
-            state.path_sigma,
-            state.path_c,
-            weights,
-            rates,
-        )
-        history = cma.remember(state.history, values)
-        after = SepCMAState(
-            state.seed, state.generation + 1, mean, sigma, state.start, variances, path_sigma, path_c, history, values
-        )
-        return after, Info(state.generation, None, evals.failures, {"sigma": sigma})
+        after = SepCMAState(*learn(self, state, state.variances, evals))
+        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
+
+    def run(self, state: SepCMAState, address: Any, goal: Goal) -> tuple[SepCMAState, Lap]:
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        fields, laps = lap(self, state, state.variances, address, goal)
+        return SepCMAState(*fields), laps
 
     def stop(self, state: SepCMAState) -> dict[str, float]:
-        """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        deviations = np.sqrt(state.variances)
-        return triggered(
-            cma.reasons(
-                state.generation,
-                recent(state.mean.size, state.latest.size),
-                state.mean,
-                state.sigma,
-                state.start,
-                deviations,
-                _NO_BASIS,
-                deviations,
-                state.path_c,
-                state.history,
-                state.latest,
-            )
-        )
+        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
+        return reasons(state, state.variances)
