@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoint
 from ._describe import describe, differences
+from ._injection import inject
 from ._progress import Progress, Run, advance, advance_lap, start
 from .errors import CheckpointError, EvaluationError
 from .noise import Array, check_seed
@@ -286,6 +287,26 @@ class Optimizer:
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
         return info
+
+    def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
+        """Put candidates from elsewhere, or the direction of a gradient, into the next population.
+
+        Parameters
+        ----------
+        x : one candidate in the shape of x0, or several, (k, *shape of x0).
+        gradient : a gradient of f at the mean, in the shape of x0: the candidate that lies against it joins.
+
+        Notes
+        -----
+        Call it before :meth:`ask`: the population of this generation then has a row more at its end for each candidate,
+        and :meth:`tell` expects their values too.
+
+        Raises
+        ------
+        TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
+        """
+        state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
+        self._run, self._population = replace(self._run, strategy=state), None
 
     def skip(self, state: State, lap: Lap) -> None:
         """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""

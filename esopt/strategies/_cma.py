@@ -216,3 +216,12 @@ def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
     return eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+
+
+def toward(state: Any, shape: Array, gradient: Array) -> Array:
+    """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
+    inner = shape.T @ gradient if shape.ndim == 2 else np.sqrt(shape) * gradient
+    length = float(np.sqrt(inner @ inner))
+    step = shape @ inner if shape.ndim == 2 else np.sqrt(shape) * inner
+    mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
+    return mean

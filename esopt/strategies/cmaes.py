@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons
+from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
 from .gradient_es import check_sigma, fit_sigma
 
 
@@ -123,6 +123,21 @@ class CMAES:
         """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
         fields, laps = lap(self, state, state.factor, address, goal)
         return CMAState(*fields), laps
+
+    def inject(self, state: CMAState, rows: Array) -> CMAState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
+
+        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
+        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
+        """
+        return replace(state, injected=np.concatenate([state.injected, rows]))
+
+    def toward(self, state: CMAState, gradient: Array) -> Array:
+        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
+
+        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
+        """
+        return toward(state, state.factor, gradient)
 
     def stop(self, state: CMAState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
