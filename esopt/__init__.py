@@ -15,7 +15,9 @@ _HOMES = {
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
     "Auto": "estimators.auto",
+    "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
+    "CMAES": "strategies.cmaes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
     "ClipUp": "rules.clipup",
@@ -40,6 +42,7 @@ _HOMES = {
     "Halton": "samplers.halton",
     "Hessian": "smoothing",
     "Hybrid": "estimators.hybrid",
+    "IPOP": "strategies.restarts",
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
@@ -65,17 +68,20 @@ _HOMES = {
     "Population": "records",
     "Price": "estimators.price",
     "Quadratic": "baselines.quadratic",
+    "QuasiNewton": "strategies.quasi_newton",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
     "Regression": "estimators.regression",
     "Replay": "samplers.replay",
+    "Restarts": "strategies.restarts",
     "Result": "result",
     "SGD": "rules.sgd",
     "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
     "Score": "estimators.score",
+    "SepCMA": "strategies.sep_cma",
     "Serial": "evaluators.serial",
     "Sobol": "samplers.sobol",
     "Sphere": "samplers.sphere",
@@ -182,6 +188,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.cmaes import CMAES as CMAES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.named import ars as ars
@@ -190,6 +197,11 @@ if TYPE_CHECKING:
     from .strategies.named import snes as snes
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
+    from .strategies.quasi_newton import QuasiNewton as QuasiNewton
+    from .strategies.restarts import BIPOP as BIPOP
+    from .strategies.restarts import IPOP as IPOP
+    from .strategies.restarts import Restarts as Restarts
+    from .strategies.sep_cma import SepCMA as SepCMA
     from .timing import gradient_cost as gradient_cost
     from .tuning.curvature_rate import CurvatureRate as CurvatureRate
     from .tuning.norm_test import NormTest as NormTest

@@ -11,7 +11,7 @@ import numpy as np
 
 from .noise import Array
 from .protocols import State
-from .records import Evals, Info, Population
+from .records import Evals, Info, Lap, Population
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,27 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
         seconds,
         population[least] if better else progress.best_x,
         float(values[least]) if better else progress.best_value,
+        value,
+        value_stderr,
+        failures,
+    )
+
+
+def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:
+    """Return the progress after a lap: that of :func:`advance` after each of its generations."""
+    better = lap.value < progress.best_value
+    value, value_stderr = centre(Evals(lap.values), Info(progress.generation))
+    failures = progress.failures
+    if lap.nans:
+        failures = json.dumps(add_counts(json.loads(failures), {"nan": lap.nans}))
+    return Progress(
+        progress.generation + lap.generations,
+        progress.evaluations + lap.evaluations,
+        progress.gradients,
+        progress.steps + lap.steps,
+        seconds,
+        lap.x if better else progress.best_x,
+        lap.value if better else progress.best_value,
         value,
         value_stderr,
         failures,

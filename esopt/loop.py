@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._laps import laps
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .estimators.bonnet import Bonnet
@@ -306,19 +307,22 @@ def _generations(
     """
     saved, begun = time.perf_counter(), es.generation
     reasons: dict[str, float] = {}
+    compiled = laps(es, evaluator, limits)
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
-            evals, state = evaluator.evaluate(es.population(), state)
-            try:
-                info = es.learn(evals, state)
-            except EvaluationError:
-                if es.generation == 0:
-                    raise
-                return {"failed": float(es.generation)}, evals
+            evals, info = None, None
+            if compiled is None or not compiled.run():
+                evals, state = evaluator.evaluate(es.population(), state)
+                try:
+                    info = es.learn(evals, state)
+                except EvaluationError:
+                    if es.generation == 0:
+                        raise
+                    return {"failed": float(es.generation)}, evals
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
                 es.save(limits.checkpoint)
                 saved = time.perf_counter()
-            if limits.callback is not None and _wants_stop(limits.callback, _step(es, evals, info)):
+            if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
                 reasons = {**es.stop(), "callback": float(es.generation)}
                 break
             del info  # two vectors that the next generation has no use for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,13 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoint
 from ._describe import describe, differences
-from ._progress import Progress, Run, advance, start
+from ._injection import inject
+from ._progress import Progress, Run, advance, advance_lap, start
 from ._told import as_array, check_derivatives, check_steps, check_values, name_type
 from .errors import CheckpointError
 from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
-from .records import Evals, Info, Population
+from .records import Evals, Info, Lap, Population
 from .result import Point, Result
 
 
@@ -243,6 +245,40 @@ class Optimizer:
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
         return info
+
+    def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
+        """Put candidates from elsewhere, or the direction of a gradient, into the next population.
+
+        Parameters
+        ----------
+        x : one candidate in the shape of x0, or several, (k, *shape of x0).
+        gradient : a gradient of f at the mean, in the shape of x0: the candidate that lies against it joins.
+
+        Notes
+        -----
+        Call it before :meth:`ask`: the population of this generation then has a row more at its end for each candidate,
+        and :meth:`tell` expects their values too.
+
+        Raises
+        ------
+        TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
+        """
+        state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
+        self._run, self._population = replace(self._run, strategy=state), None
+
+    def skip(self, state: State, lap: Lap) -> None:
+        """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""
+        now = time.perf_counter()
+        after = advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
+        self._run, self._population, self._since = replace(self._run, strategy=state, progress=after), None, now
+
+    @property
+    def generations_left(self) -> float:
+        """How many generations the budgets leave room for, at the present size of the population."""
+        progress, (evaluations, generations) = self._run.progress, self._limits.values()
+        by_generation = math.inf if generations is None else generations - progress.generation
+        by_evaluation = math.inf if evaluations is None else evaluations - progress.evaluations
+        return float(min(by_generation, by_evaluation / len(self.population())))
 
     def stop(self) -> dict[str, float]:
         """Return reasons to stop with their numbers, for example ``{"evaluations": 20000.0}``; empty while running."""

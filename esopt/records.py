@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -245,6 +245,31 @@ class Info:
     failures: Mapping[str, int] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
+
+
+class Goal(NamedTuple):
+    """Where a lap ends at the latest: after ``generations``, at a value <= ``target``, after ``steps``."""
+
+    generations: int
+    target: float
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lap:
+    """What happened in generations that a strategy ran by itself, in compiled code.
+
+    ``x`` and ``value`` are the best of the lap (inf if no value was finite), ``values`` those of its last generation,
+    ``nans`` counts failed evaluations. Without ``generations`` the next one must be run the usual way.
+    """
+
+    generations: int
+    evaluations: int
+    x: Array
+    value: float
+    values: Array
+    nans: int
+    steps: int
 
 
 @dataclass(frozen=True, eq=False)

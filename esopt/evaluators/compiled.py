@@ -143,6 +143,18 @@ class Compiled:
             return self._report(found, objective, population, wanted).evals(population.dim), state
         return Evals(found.values, found.grads if grads else None), state
 
+    def entry(self) -> np.uintp | None:
+        """Return the address of f for strategies that call it in their own kernels; None if that cannot be.
+
+        A function with a seed, or with threads of its own, is left to :meth:`evaluate`.
+        """
+        objective = as_objective(self.objective)
+        if objective.seeded or not kernels.enabled() or kernels.threaded(objective.f):
+            return None
+        if self._live.value is None:
+            self._compile(objective, False)
+        return np.uintp(self._live.value.address)
+
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""
 

@@ -15,8 +15,11 @@ from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.cmaes import CMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
+from esopt.strategies.restarts import BIPOP, IPOP, Restarts
+from esopt.strategies.sep_cma import SepCMA
 from esopt.testing import (
     check_baseline,
     check_estimator,
@@ -156,6 +159,17 @@ STRATEGIES = cases(
     {
         **NAMED,
         **NATURAL,
+        CMAES: [
+            case(CMAES(), rank_based=True, **FREE),
+            case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
+            case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
+        ],
+        SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
+        Restarts: [
+            case(Restarts(), rank_based=True, **FREE),
+            case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
+            case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
+        ],
         GradientES: [
             case(GradientES(), **FREE),
             case(GradientES(n=2), **FREE),

@@ -1,0 +1,227 @@
+"""What the members of the CMA family share: weights, rates, stop rules."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .._kernels import cma, laps
+from ..errors import EvaluationError
+from ..noise import Array, Key, Noise, Share
+from ..protocols import Sampler
+from ..records import Evals, Goal, Lap, Population
+
+REASONS = (
+    "tolfun",
+    "tolfunhist",
+    "tolx",
+    "tolup",
+    "condition",
+    "noeffectaxis",
+    "noeffectcoord",
+    "stagnation",
+    "flat",
+)
+"""Names of the numbers that the kernel ``cma.reasons`` returns."""
+
+_UNKNOWN = np.empty(0)
+
+
+class Rates(NamedTuple):
+    """c_m, c_sigma, d_sigma, c_c, c_1, c_mu and mu_eff, in the order that kernels read."""
+
+    mean: float
+    sigma: float
+    damping: float
+    path: float
+    one: float
+    mu: float
+    mass: float
+
+
+def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
+    """Return ``n``, or 4 + floor(3 ln d) rounded up to whole blocks of the sampler, at least two."""
+    if n is not None:
+        return int(n)
+    return sampler.block * max(2, -(-(4 + int(3.0 * math.log(dim))) // sampler.block))
+
+
+def check_size(n: int | None, sampler: Sampler) -> None:
+    """Raise ValueError unless ``n`` is None or a multiple of the sampler's block, at least 2."""
+    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+    if n is not None and not (whole and n >= 2 and n % sampler.block == 0):
+        raise ValueError(
+            f"n must be at least 2 and a multiple of {sampler.block} with the sampler {type(sampler).__name__}, got "
+            f"n={n!r}. Pass for example n={-(-16 // sampler.block) * sampler.block}."
+        )
+
+
+@cache
+def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, Rates]:
+    """Return recombination weights (n,), best first, and learning rates.
+
+    Hansen (2016), arXiv:1604.00772, table 1 (eqs. 49-58), with alpha_cov = 2. A separable covariance learns (d + 2) / 3
+    times as fast: Ros and Hansen (2008), A simple modification in CMA-ES achieving linear time and space complexity.
+    """
+    raw = math.log((n + 1) / 2.0) - np.log(np.arange(1, n + 1))
+    mu = n // 2
+    best, worst = raw[:mu], raw[mu:]
+    mass = float(best.sum() ** 2 / (best @ best))
+    c_sigma = (mass + 2.0) / (dim + mass + 5.0)
+    damping = 1.0 + 2.0 * max(0.0, math.sqrt((mass - 1.0) / (dim + 1.0)) - 1.0) + c_sigma
+    c_c = (4.0 + mass / dim) / (dim + 4.0 + 2.0 * mass / dim)
+    faster = (dim + 2.0) / 3.0 if separable else 1.0
+    c_1 = min(1.0, faster * 2.0 / ((dim + 1.3) ** 2 + mass))
+    c_mu = faster * 2.0 * (0.25 + mass + 1.0 / mass - 2.0) / ((dim + 2.0) ** 2 + mass)
+    c_mu = min(1.0 - c_1, c_mu)
+    weights = np.maximum(raw, 0.0) / best.sum()
+    opposing = float(-worst.sum())
+    if active and opposing > 0.0 and c_mu > 0.0:
+        mass_worst = float(worst.sum() ** 2 / (worst @ worst))
+        size = min(1.0 + c_1 / c_mu, 1.0 + 2.0 * mass_worst / (mass + 2.0), (1.0 - c_1 - c_mu) / (dim * c_mu))
+        weights[mu:] = max(0.0, size) * worst / opposing
+    weights[mu:] = np.minimum(weights[mu:], 0.0)
+    weights.flags.writeable = False
+    return weights, Rates(1.0, c_sigma, damping, c_c, c_1, c_mu, mass)
+
+
+def history_size(dim: int, n: int) -> int:
+    """Return how many generations of best and median values are kept: 120 + 30 d / n."""
+    return 120 + math.ceil(30.0 * dim / n)
+
+
+def recent(dim: int, n: int) -> int:
+    """Return how many generations the ranges of values look back: 10 + 30 d / n."""
+    return 10 + math.ceil(30.0 * dim / n)
+
+
+def triggered(numbers: Array) -> dict[str, float]:
+    """Return the stop rules that hold, by name."""
+    return {name: float(x) for name, x in zip(REASONS, numbers, strict=True) if x == x}
+
+
+def check_values(evals: Evals, noise: Noise) -> Array:
+    """Return the values of the noise rows.
+
+    Raises
+    ------
+    EvaluationError  if all of them failed.
+    """
+    values = evals.values[: noise.n]
+    if np.isnan(values).all():
+        raise EvaluationError(
+            f"all {values.size} evaluations of generation {noise.key.generation} failed.\n"
+            "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
+        )
+    return values
+
+
+class Settings(Protocol):
+    """What the members of the family have in common."""
+
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def share(self) -> Share: ...
+
+
+def draw(strategy: Settings, state: Any) -> Noise:
+    """Return the noise of the state's generation."""
+    dim = state.mean.size
+    n = population_size(strategy.n, dim, strategy.sampler)
+    return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
+
+
+def populate(strategy: Settings, state: Any) -> Population:
+    """Return the population of the state's generation; injected candidates come last."""
+    population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
+    return population.with_extra("injected", state.injected) if len(state.injected) else population
+
+
+def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+    """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
+
+    Raises
+    ------
+    EvaluationError  if all evaluations failed; the state is as before.
+    """
+    noise = draw(strategy, state)
+    values, rows = check_values(evals, noise), noise.rows()
+    if len(state.injected):
+        rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
+        values = evals.values
+    weights, rates = constants(state.mean.size, values.size, strategy.active, shape.ndim == 1)
+    mean, sigma, *paths = cma.tell(
+        rows, values, state.generation, state.mean, state.sigma, shape, state.path_sigma, state.path_c, state.history,
+        weights, rates,
+    )  # fmt: skip
+    latest = values[: noise.n]
+    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
+
+
+def lap(strategy: Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+    """Return the fields of the state after generations in compiled code, and what happened in them.
+
+    The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.
+    """
+    dim, size = state.mean.size, state.latest.size
+    weights, rates = constants(dim, size, strategy.active, shape.ndim == 1)
+    fused = strategy.sampler.fused and not len(state.injected)
+    until = period(dim) - state.generation % period(dim)
+    done, mean, sigma, *paths, value, x, nans, steps = laps.run(
+        address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),
+        strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
+        state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
+    )  # fmt: skip
+    fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected
+    return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
+
+
+def reasons(state: Any, shape: Array) -> dict[str, float]:
+    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
+    if state.generation == 0:
+        return {}
+    dim, lengths = state.mean.size, _UNKNOWN
+    if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
+        # The condition changes slowly, and costs as much as many generations.
+        lengths = np.linalg.svd(shape, compute_uv=False)
+    numbers, found, finite = cma.judge(
+        state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
+        state.path_c, state.history, state.latest,
+    )  # fmt: skip
+    if not finite:
+        return {"diverged": state.sigma}
+    return triggered(numbers) if found else {}
+
+
+def period(dim: int) -> int:
+    """Return how many generations pass between two looks at the condition of C."""
+    return 100 + 10 * dim
+
+
+def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
+    """Return the noise (k, d) that would have made the candidates ``rows``, shortened to what noise may be.
+
+    Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
+    """
+    away = (rows - mean) / sigma
+    eps: Array = np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
+    longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
+    lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
+    return eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+
+
+def toward(state: Any, shape: Array, gradient: Array) -> Array:
+    """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
+    inner = shape.T @ gradient if shape.ndim == 2 else np.sqrt(shape) * gradient
+    length = float(np.sqrt(inner @ inner))
+    step = shape @ inner if shape.ndim == 2 else np.sqrt(shape) * inner
+    mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
+    return mean

@@ -1,0 +1,144 @@
+"""CMA-ES: the covariance of the search learns the shape of the function."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .._parts import check_instance
+from ..noise import Array, Share, check_seed
+from ..protocols import Sampler
+from ..records import Evals, Goal, Info, Lap, Population
+from ..samplers.gaussian import Gaussian
+from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
+from .gradient_es import check_sigma, fit_sigma
+
+
+@dataclass(frozen=True, eq=False)
+class CMAState:
+    """State of :class:`CMAES`: x ~ N(mean, sigma^2 A A^T); ``path_c`` is A^-1 times the path of the mean."""
+
+    seed: int
+    generation: int
+    mean: Array
+    sigma: float
+    start: float
+    factor: Array
+    path_sigma: Array
+    path_c: Array
+    history: Array
+    latest: Array
+    injected: Array
+
+    @property
+    def cov(self) -> Array:
+        """Covariance of the search, (d, d)."""
+        return self.sigma**2 * (self.factor @ self.factor.T)
+
+    @property
+    def scale(self) -> Array:
+        """Factor of the covariance that candidates are made with, (d, d)."""
+        return self.sigma * self.factor
+
+
+@dataclass(frozen=True, eq=False)
+class CMAES:
+    """Covariance matrix adaptation: the default for up to some hundred dimensions, whatever the conditioning.
+
+    Weighted recombination of the better half, cumulative step-size adaptation, rank-one and rank-mu updates, negative
+    weights for the worse half. A factor of C is updated itself, so that nothing is decomposed. Invariant under increasing
+    transformations of f and under rotations.
+
+    Parameters
+    ----------
+    sigma : initial standard deviation: a number, one per coordinate, or a factor (d, d); a third of the distance to
+        where the optimum may be.
+    n : population size; None for 4 + floor(3 ln d). Larger is more global and slower.
+    active : use negative weights.
+    sampler : joint law of the noise rows; n must be a multiple of its block.
+    share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+
+    Notes
+    -----
+    O(n d^2) time for each generation and O(d^2) memory. ``state.cov``, ``state.mean`` and ``state.scale`` can be read
+    at any time.
+
+    References
+    ----------
+    Hansen (2016), The CMA evolution strategy: a tutorial, arXiv:1604.00772, appendix A; Jastrebski and Arnold (2006),
+    Improving evolution strategies through active covariance matrix adaptation.
+
+    Examples
+    --------
+    >>> import esopt
+    >>> def ellipsoid(x): return sum(10.0 ** (6 * i / 9) * v * v for i, v in enumerate(x))
+    >>> result = esopt.minimize(ellipsoid, [1.0] * 10, strategy=esopt.CMAES(), target=1e-8, seed=1)
+    >>> bool(result.value <= 1e-8) and result.evaluations < 7000
+    True
+    """
+
+    sigma: float | Array = 0.5
+    n: int | None = None
+    active: bool = True
+    sampler: Sampler = field(default_factory=Gaussian)
+    share: Share = "pair"
+
+    def __post_init__(self) -> None:
+        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+        check_size(self.n, self.sampler)
+
+    def init(self, x0: Array, seed: int) -> CMAState:
+        """Return the state before the first generation, around ``x0`` (d,)."""
+        dim = x0.size
+        scale = fit_sigma(self.sigma, dim)
+        spread = np.asarray(scale)
+        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
+        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
+        n = population_size(self.n, dim, self.sampler)
+        zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
+        return CMAState(
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, zero, zero, history,
+            np.full(n, np.nan), np.empty((0, dim)),
+        )  # fmt: skip
+
+    def ask(self, state: CMAState) -> Population:
+        """Return this generation's population."""
+        return populate(self, state)
+
+    def tell(self, state: CMAState, evals: Evals) -> tuple[CMAState, Info]:
+        """Return the state after the update, and what was learned.
+
+        Raises
+        ------
+        EvaluationError  if all evaluations failed; the state is as before.
+        """
+        after = CMAState(*learn(self, state, state.factor, evals))
+        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
+
+    def run(self, state: CMAState, address: Any, goal: Goal) -> tuple[CMAState, Lap]:
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        fields, laps = lap(self, state, state.factor, address, goal)
+        return CMAState(*fields), laps
+
+    def inject(self, state: CMAState, rows: Array) -> CMAState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
+
+        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
+        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
+        """
+        return replace(state, injected=np.concatenate([state.injected, rows]))
+
+    def toward(self, state: CMAState, gradient: Array) -> Array:
+        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
+
+        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
+        """
+        return toward(state, state.factor, gradient)
+
+    def stop(self, state: CMAState) -> dict[str, float]:
+        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
+        return reasons(state, state.factor)
