@@ -38,25 +38,25 @@ def _products(vectors, column, width, noise, sums):
             w2, w3 = z0[at + 2 * LANES : at + 3 * LANES], z0[at + 3 * LANES : at + 4 * LANES]
             x0, x1 = z1[at : at + LANES], z1[at + LANES : at + 2 * LANES]
             x2, x3 = z1[at + 2 * LANES : at + 3 * LANES], z1[at + 3 * LANES : at + 4 * LANES]
-            for l in range(LANES):
-                p00[l] = fma(a3[l], w3[l], fma(a2[l], w2[l], fma(a1[l], w1[l], fma(a0[l], w0[l], p00[l]))))
-                p01[l] = fma(b3[l], w3[l], fma(b2[l], w2[l], fma(b1[l], w1[l], fma(b0[l], w0[l], p01[l]))))
-                p10[l] = fma(a3[l], x3[l], fma(a2[l], x2[l], fma(a1[l], x1[l], fma(a0[l], x0[l], p10[l]))))
-                p11[l] = fma(b3[l], x3[l], fma(b2[l], x2[l], fma(b1[l], x1[l], fma(b0[l], x0[l], p11[l]))))
+            for j in range(LANES):
+                p00[j] = fma(a3[j], w3[j], fma(a2[j], w2[j], fma(a1[j], w1[j], fma(a0[j], w0[j], p00[j]))))
+                p01[j] = fma(b3[j], w3[j], fma(b2[j], w2[j], fma(b1[j], w1[j], fma(b0[j], w0[j], p01[j]))))
+                p10[j] = fma(a3[j], x3[j], fma(a2[j], x2[j], fma(a1[j], x1[j], fma(a0[j], x0[j], p10[j]))))
+                p11[j] = fma(b3[j], x3[j], fma(b2[j], x2[j], fma(b1[j], x1[j], fma(b0[j], x0[j], p11[j]))))
         for at in range(whole, width, LANES):
             a, b = v0[at : min(at + LANES, width)], v1[at : min(at + LANES, width)]
             w, x = z0[at : at + LANES], z1[at : at + LANES]
-            for l in range(a.size):
-                p00[l] = fma(a[l], w[l], p00[l])
-                p01[l] = fma(b[l], w[l], p01[l])
-                p10[l] = fma(a[l], x[l], p10[l])
-                p11[l] = fma(b[l], x[l], p11[l])
+            for j in range(a.size):
+                p00[j] = fma(a[j], w[j], p00[j])
+                p01[j] = fma(b[j], w[j], p01[j])
+                p10[j] = fma(a[j], x[j], p10[j])
+                p11[j] = fma(b[j], x[j], p11[j])
         s00, s01, s10, s11 = sums[0, k], sums[0, k + 1], sums[1, k], sums[1, k + 1]
-        for l in range(LANES):
-            s00[l] += np.float64(p00[l])
-            s01[l] += np.float64(p01[l])
-            s10[l] += np.float64(p10[l])
-            s11[l] += np.float64(p11[l])
+        for j in range(LANES):
+            s00[j] += np.float64(p00[j])
+            s01[j] += np.float64(p01[j])
+            s10[j] += np.float64(p10[j])
+            s11[j] += np.float64(p11[j])
 
 
 @njit(nogil=True)
@@ -101,8 +101,8 @@ def _group(group, mean, scale, base, vectors, core, mirrored, start, generation,
     for u in range(units):
         for k in range(count):
             dots[k] = 0.0
-            for l in range(LANES):
-                dots[k] += sums[u, k, l]
+            for j in range(LANES):
+                dots[k] += sums[u, k, j]
         for i in range(count):
             total = 0.0
             for k in range(count):

@@ -8,6 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._kernels import cma
 from .._parts import check_instance
@@ -21,8 +22,8 @@ from ._span import Span, numbers
 from .gradient_es import check_sigma, fit_sigma
 
 
-class Rates(NamedTuple):
-    """Constants of a dimension and a population size; those that depend on failures are in :func:`_weights`."""
+class _Constants(NamedTuple):
+    """Constants of a dimension and a population size; those that depend on failures are computed in ``tell``."""
 
     ranks: Array
     mass: float
@@ -140,31 +141,23 @@ class CRFMNES:
         # Evolution path of sigma, with the weights of the ranks alone: it tells the phase.
         signed = ranks - 1.0 / noise.n
         white = moment(noise, signed)
-        path = (1.0 - rates.sigma) * state.path_sigma + math.sqrt(rates.sigma * (2.0 - rates.sigma) * rates.mass) * white
+        path = (1.0 - rates.sigma) * state.path_sigma + math.sqrt(
+            rates.sigma * (2.0 - rates.sigma) * rates.mass
+        ) * white
         reached = float(np.linalg.norm(path)) / rates.expected
         weights = _far(ranks, lengths, rates.distance * math.sqrt(feasible / noise.n)) if reached >= 1.0 else signed
-        # Sums over the candidates y = z + k <u, z> u, with u = v / |v| and k = sqrt(1 + |v|^2) - 1.
-        length = float(np.linalg.norm(state.vector))
-        unit, gamma = state.vector / length, 1.0 + length * length
-        root, along = math.sqrt(gamma), project(noise, unit)
-        sums = moment(noise, np.stack([weights, weights * along, weights]), (1, 1, 2))
-        step = sums[0] + (root - 1.0) * float(weights @ along) * unit
+        step, along, second, crossed, squares, total = _sums(noise, weights, state.vector)
         push = math.sqrt(rates.path * (2.0 - rates.path) * rates.mass)
         path_c = (1.0 - rates.path) * state.path_c + push * state.deviations * step
-        total, squares = float(weights.sum()), float(weights @ np.square(along))
-        lifted = unit * (squares * (root - 1.0))
-        crossed = root * (sums[1] + lifted)
-        second = sums[2] + total + (root - 1.0) * unit * (2.0 * sums[1] + lifted)
         eta = math.tanh((min(0.02 * feasible, 3.0 * math.log(dim)) + 5.0) / (0.23 * dim + 25.0))
-        vector, growth = eta * np.zeros(dim), np.zeros(dim)
-        parts = [(eta, second, crossed, gamma * squares, total)]
+        second, crossed, squares, total = eta * second, eta * crossed, eta * squares, eta * total
         if reached >= 1.0:
-            own = path_c / state.deviations
-            inner = float(unit @ own)
-            parts.append((rates.one * feasible / noise.n, np.square(own), own * inner, inner * inner, 1.0))
-        second, crossed, squares, total = (sum(part[0] * part[i] for part in parts) for i in range(1, 5))
-        vector, growth = _natural(unit, length, second, crossed, squares, total)
-        vector = state.vector + vector / length
+            one, own = rates.one * feasible / noise.n, path_c / state.deviations
+            inner = float(along @ own)
+            second, crossed = second + one * np.square(own), crossed + one * inner * own
+            squares, total = squares + one * inner * inner, total + one
+        turn, growth = _natural(state.vector, second, crossed, squares, total)
+        vector = state.vector + turn
         deviations = state.deviations * np.maximum(1.0 + growth, 1e-2)
         volume = np.log(deviations).mean() + 0.5 * math.log1p(float(vector @ vector)) / dim
         change = float(weights @ (lengths - dim)) / dim
@@ -191,15 +184,30 @@ class CRFMNES:
         )  # fmt: skip
 
 
-def _natural(
-    unit: Array, length: float, second: Array, crossed: Array, squares: float, total: float
-) -> tuple[Array, Array]:
-    """Return the natural gradients t for v (times |v|) and s for log D, (d,) each.
+def _sums(noise: Noise, weights: Array, vector: Array) -> tuple[Array, Array, Array, Array, float, float]:
+    """Return sum w y, the direction u of ``vector``, and sum w y^2, sum w <u, y> y, sum w <u, y>^2, sum w.
+
+    y = z + k <u, z> u with k = sqrt(1 + |v|^2) - 1, so that <u, y> = (1 + k) <u, z>.
+    """
+    length = math.sqrt(float(vector @ vector))
+    unit, root = vector / length, math.sqrt(1.0 + length * length)
+    along = project(noise, unit)
+    first, crossed, second = moment(noise, np.stack([weights, weights * along, weights]), (1, 1, 2))
+    total, squares = float(weights.sum()), float(weights @ np.square(along))
+    lifted = (root - 1.0) * squares * unit
+    second = second + total + (root - 1.0) * unit * (2.0 * crossed + lifted)
+    step = first + (root - 1.0) * float(weights @ along) * unit
+    return step, unit, second, root * (crossed + lifted), root * root * squares, total
+
+
+def _natural(vector: Array, second: Array, crossed: Array, squares: float, total: float) -> tuple[Array, Array]:
+    """Return the natural gradients for v and for log D, (d,) each.
 
     They are linear in ``second`` = sum w y^2, ``crossed`` = sum w <u, y> y, ``squares`` = sum w <u, y>^2 and ``total``
-    = sum w. Steps 1 to 4 of Akimoto, Auger, Hansen (2014), theorem 3.
+    = sum w, u the direction of v. Akimoto, Auger, Hansen (2014), theorem 3 and the four steps below it.
     """
-    square = length * length
+    square = float(vector @ vector)
+    unit = vector / math.sqrt(square)
     fourth, gamma, local = square * square, 1.0 + square, unit * unit
     reach = math.sqrt(fourth + (2.0 * gamma - math.sqrt(gamma)) / float(local.max())) / (2.0 + square)
     alpha = min(1.0, reach)
@@ -211,11 +219,11 @@ def _natural(
     scaled = inverse * local
     s = s * inverse - b / (1.0 + b * float(local @ scaled)) * float(scaled @ s) * scaled
     t = t - alpha * ((2.0 + square) * (s * unit) - float(local @ s) * unit)
-    return t, s
+    return t / math.sqrt(square), s
 
 
 @cache
-def _rates(dim: int, n: int) -> Rates:
+def _rates(dim: int, n: int) -> _Constants:
     """Return the constants of section 3.3 of the paper."""
     raw = np.maximum(0.0, math.log(n / 2.0 + 1.0) - np.log(np.arange(1, n + 1)))
     ranks = raw / raw.sum()
@@ -227,7 +235,7 @@ def _rates(dim: int, n: int) -> Rates:
     for _ in range(200):
         value = (1.0 + h * h) * math.exp(h * h / 2.0) / 0.24 - 10.0 - dim
         h -= 0.5 * value / (h * (3.0 + h * h) * math.exp(h * h / 2.0) / 0.24)
-    return Rates(
+    return _Constants(
         ranks=ranks,
         mass=mass,
         sigma=(mass + 2.0) / (dim + mass + 5.0),
@@ -238,7 +246,7 @@ def _rates(dim: int, n: int) -> Rates:
     )
 
 
-def _order(values: Array, lengths: Array) -> tuple[Array, int]:
+def _order(values: Array, lengths: Array) -> tuple[NDArray[np.intp], int]:
     """Return the rows from best to worst and how many are feasible: the others (nan, inf) follow by their length."""
     usable = values < math.inf
     keys = np.where(usable, values, 0.0)

@@ -112,7 +112,7 @@ class RMES:
     def _scale(self, state: RMState) -> Span:
         """Return the population's scale; unused paths are zero and count in the power of 1 - c, as in the paper."""
         c = 1.0 / (3.0 * math.sqrt(state.mean.size) + 5.0)
-        masses = c * (1.0 - c) ** np.arange(self.m - 1, -1, -1)
+        masses = np.asarray(c * (1.0 - c) ** np.arange(self.m - 1.0, -1.0, -1.0), np.float64)
         gram = np.array([span.project(state.vectors, row.astype(np.float64)) for row in state.vectors])
         base, core = _root((1.0 - c) ** self.m, masses, gram)
         return Span(state.sigma * state.spread, base, state.vectors, core)
