@@ -18,6 +18,7 @@ _HOMES = {
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
     "CMAES": "strategies.cmaes",
+    "CRFMNES": "strategies.cr_fm_nes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
     "ClipUp": "rules.clipup",
@@ -46,6 +47,7 @@ _HOMES = {
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
+    "LMMAES": "strategies.lm_ma_es",
     "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
     "Linear": "baselines.linear",
@@ -69,6 +71,7 @@ _HOMES = {
     "Price": "estimators.price",
     "Quadratic": "baselines.quadratic",
     "QuasiNewton": "strategies.quasi_newton",
+    "RMES": "strategies.rm_es",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
     "Raw": "shaping",
@@ -189,8 +192,10 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.cmaes import CMAES as CMAES
+    from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
+    from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
@@ -201,6 +206,7 @@ if TYPE_CHECKING:
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
+    from .strategies.rm_es import RMES as RMES
     from .strategies.sep_cma import SepCMA as SepCMA
     from .timing import gradient_cost as gradient_cost
     from .tuning.curvature_rate import CurvatureRate as CurvatureRate

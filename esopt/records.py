@@ -30,6 +30,15 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class FusedTransform(Transform, Protocol):
+    """A transform that makes candidates from the noise by itself, without holding all of it."""
+
+    def displace(self, noise: Noise, mean: Array, start: int, out: NDArray[Any]) -> None:
+        """Write mean + L eps_i for the rows from ``start`` on to ``out``."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
     """``n`` noise rows mean + scale * eps_i, then ``k`` explicit rows; nothing is materialised until asked for.
@@ -134,6 +143,8 @@ class Population:
         if split and self.separable:
             scale = np.atleast_1d(np.asarray(self.scale, np.float64))
             self.noise.displace(self.mean, scale, start, out[:split])
+        elif split and self.factor is None and isinstance(self.scale, FusedTransform):
+            self.scale.displace(self.noise, self.mean, start, out[:split])
         elif split:
             eps = self.noise.rows(start, start + split).astype(np.float64)
             out[:split] = self.mean + self._apply(eps)

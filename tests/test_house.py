@@ -246,7 +246,7 @@ def overloaded(node: ast.AST) -> bool:
 
 def unexported(name: str, tree: ast.Module) -> list[str]:
     """Every part that users may want is in the public face."""
-    if not within(name, *PARTS):
+    if not within(name, *PARTS) or any(part.startswith("_") for part in name.split(".")):
         return []
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     return [

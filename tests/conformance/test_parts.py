@@ -16,9 +16,12 @@ from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
 from esopt.strategies.cmaes import CMAES
+from esopt.strategies.cr_fm_nes import CRFMNES
+from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
+from esopt.strategies.rm_es import RMES
 from esopt.strategies.sep_cma import SepCMA
 from esopt.testing import (
     check_baseline,
@@ -165,6 +168,21 @@ STRATEGIES = cases(
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
+        LMMAES: [
+            case(LMMAES(), rank_based=True, **FREE),
+            case(LMMAES(n=6, m=1, sampler=Antithetic()), rank_based=True, **FREE),
+            case(LMMAES(n=40), dims=(8,), rank_based=True, **FREE),
+        ],
+        CRFMNES: [
+            case(CRFMNES(), rank_based=True, **FREE),
+            case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
+            case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
+        ],
+        RMES: [
+            case(RMES(), rank_based=True, **FREE),
+            case(RMES(n=7, m=1), rank_based=True, **FREE),
+            case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
+        ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
