@@ -39,6 +39,7 @@ _HOMES = {
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
+    "LRACMAES": "strategies.lra_cmaes",
     "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
     "Linear": "baselines.linear",
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
+    from .strategies.lra_cmaes import LRACMAES as LRACMAES
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe

@@ -17,6 +17,7 @@ from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
 from esopt.strategies.cmaes import CMAES
+from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.sep_cma import SepCMA
@@ -116,6 +117,10 @@ STRATEGIES = cases(
             case(CMAES(), rank_based=True, **FREE),
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
+        ],
+        LRACMAES: [
+            case(LRACMAES(), rank_based=True, **FREE),
+            case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         Restarts: [
