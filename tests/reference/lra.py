@@ -49,7 +49,11 @@ class LRA:
         self.p_c = (1 - self.c_c) * self.p_c + moving * np.sqrt(self.c_c * (2 - self.c_c) * self.mass) * y_w
         sigma = self.sigma * np.exp(self.c_sigma / self.damping * (length / chi - 1))
         C = (1 - self.c_1 - self.c_mu + (1 - moving) * self.c_1 * self.c_c * (2 - self.c_c)) * self.C
-        C = C + self.c_1 * np.outer(self.p_c, self.p_c) + self.c_mu * sum(w * np.outer(v, v) for w, v in zip(self.w, y))
+        C = (
+            C
+            + self.c_1 * np.outer(self.p_c, self.p_c)
+            + self.c_mu * sum(w * np.outer(v, v) for w, v in zip(self.w, y, strict=True))
+        )
 
         inverse = np.linalg.inv(root(Sigma))
         step_m, step_S = m - before, sigma**2 * C - Sigma
