@@ -14,6 +14,7 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
     "CMAES": "strategies.cmaes",
@@ -72,6 +73,7 @@ _HOMES = {
     "Standardize": "shaping",
     "Step": "records",
     "TopFraction": "shaping",
+    "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
     "ars": "strategies.named",
     "child": "noise",
@@ -149,6 +151,7 @@ if TYPE_CHECKING:
     from .shaping import TopFraction as TopFraction
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.averaged import Averaged as Averaged
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
@@ -162,6 +165,7 @@ if TYPE_CHECKING:
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
 else:
 
     def __getattr__(name: str) -> object:

@@ -35,6 +35,7 @@ FLOORS = {
     "objective": 2,
     "result": 2,
     "_progress": 2,
+    "_repeated": 2,
     "maps": 2,
     "problems": 2,
     "samplers": 3,

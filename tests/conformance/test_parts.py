@@ -16,11 +16,13 @@ from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.averaged import Averaged
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.sep_cma import SepCMA
+from esopt.strategies.uncertainty_handling import UncertaintyHandling
 from esopt.testing import (
     check_baseline,
     check_estimator,
@@ -127,6 +129,15 @@ STRATEGIES = cases(
             case(Restarts(), rank_based=True, **FREE),
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
             case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
+        ],
+        Averaged: [
+            case(Averaged(times=3), rank_based=True, translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
+        ],
+        UncertaintyHandling: [
+            case(UncertaintyHandling(), rank_based=True, **FREE),
+            case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),
         ],
         GradientES: [
             case(GradientES(), **FREE),
