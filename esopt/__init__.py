@@ -23,6 +23,7 @@ _HOMES = {
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
+    "Coordinates": "samplers.coordinates",
     "CosineDecay": "schedules",
     "EsoptError": "errors",
     "Evals": "records",
@@ -55,9 +56,11 @@ _HOMES = {
     "Outcome": "objective",
     "Philox": "noise",
     "Population": "records",
+    "PowerDecay": "schedules",
     "QuasiNewton": "strategies.quasi_newton",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
+    "RandomSearch": "strategies.random_search",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
     "Replay": "samplers.replay",
@@ -78,6 +81,7 @@ _HOMES = {
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
+    "finite_differences": "strategies.finite_differences",
     "minimize": "loop",
     "moment": "noise",
     "openai_es": "strategies.named",
@@ -86,6 +90,7 @@ _HOMES = {
     "smoothed_gradient": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
+    "spsa": "strategies.spsa",
 }
 
 __all__ = sorted(_HOMES)
@@ -132,6 +137,7 @@ if TYPE_CHECKING:
     from .rules.momentum import Momentum as Momentum
     from .rules.sgd import SGD as SGD
     from .samplers.antithetic import Antithetic as Antithetic
+    from .samplers.coordinates import Coordinates as Coordinates
     from .samplers.gaussian import Gaussian as Gaussian
     from .samplers.hadamard import Hadamard as Hadamard
     from .samplers.halton import Halton as Halton
@@ -144,6 +150,7 @@ if TYPE_CHECKING:
     from .schedules import CosineDecay as CosineDecay
     from .schedules import ExponentialDecay as ExponentialDecay
     from .schedules import LinearDecay as LinearDecay
+    from .schedules import PowerDecay as PowerDecay
     from .shaping import CenteredRanks as CenteredRanks
     from .shaping import Raw as Raw
     from .shaping import RecombinationWeights as RecombinationWeights
@@ -153,6 +160,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.averaged import Averaged as Averaged
     from .strategies.cmaes import CMAES as CMAES
+    from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
@@ -161,10 +169,12 @@ if TYPE_CHECKING:
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
+    from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
 else:
 

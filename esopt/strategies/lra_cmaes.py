@@ -21,14 +21,14 @@ _ALPHA, _BETA_MEAN, _BETA_COV, _GAMMA = 1.4, 0.1, 0.03, 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Rate:
+class RateState:
     """A learning rate, and averages of the steps it is for: of the step itself, and of its squared length."""
 
     eta: float
     step: Array
     square: float
 
-    def after(self, step: Array, beta: float) -> Rate:
+    def after(self, step: Array, beta: float) -> RateState:
         """Return the rate adapted to a proposed ``step`` in local coordinates: eqs. 16-22 of the paper."""
         average = (1.0 - beta) * self.step + beta * step
         square = (1.0 - beta) * self.square + beta * float(np.vdot(step, step))
@@ -37,7 +37,7 @@ class Rate:
         snr = (length - beta / (2.0 - beta) * square) / noise if noise > 0.0 else 0.0
         relative = min(1.0, max(-1.0, snr / (_ALPHA * self.eta) - 1.0))
         eta = min(1.0, self.eta * math.exp(min(_GAMMA * self.eta, beta) * relative))
-        return Rate(eta, average, square)
+        return RateState(eta, average, square)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class LRAState:
     root: Array
     path_sigma: Array
     path_c: Array
-    rate_mean: Rate
-    rate_cov: Rate
+    rate_mean: RateState
+    rate_cov: RateState
     history: Array
     latest: Array
 
@@ -122,7 +122,7 @@ class LRACMAES:
         sigma, root = _split(spread @ spread.T)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
-        rates = Rate(1.0, zero, 0.0), Rate(1.0, np.zeros((dim, dim)), 0.0)
+        rates = RateState(1.0, zero, 0.0), RateState(1.0, np.zeros((dim, dim)), 0.0)
         return LRAState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, root, zero, zero, *rates, history,
             np.full(n, np.nan),

@@ -18,10 +18,13 @@ from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shapi
 from esopt.shaping import cma_weights
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.cmaes import CMAES
+from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
+from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.sep_cma import SepCMA
+from esopt.strategies.spsa import spsa
 from esopt.strategies.uncertainty_handling import UncertaintyHandling
 from esopt.testing import (
     check_baseline,
@@ -130,6 +133,9 @@ STRATEGIES = cases(
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
             case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
         ],
+        spsa: [case(spsa(), **FREE), case(spsa(n=6, lr=0.1), **FREE)],
+        finite_differences: [case(finite_differences(3), dims=(3,), learns=300, **FREE)],
+        RandomSearch: [case(RandomSearch(sigma=1.0), rank_based=True, **FREE)],
         Averaged: [
             case(Averaged(times=3), rank_based=True, translation_equivariant=True),
             case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
