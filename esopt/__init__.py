@@ -15,6 +15,7 @@ _HOMES = {
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
     "Auto": "estimators.auto",
+    "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
     "CMAES": "strategies.cmaes",
@@ -48,6 +49,7 @@ _HOMES = {
     "Joblib": "evaluators.joblib",
     "Key": "noise",
     "LMMAES": "strategies.lm_ma_es",
+    "LRACMAES": "strategies.lra_cmaes",
     "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
     "Linear": "baselines.linear",
@@ -68,12 +70,14 @@ _HOMES = {
     "Paired": "samplers.paired",
     "Philox": "noise",
     "Population": "records",
+    "PowerDecay": "schedules",
     "Price": "estimators.price",
     "Quadratic": "baselines.quadratic",
     "QuasiNewton": "strategies.quasi_newton",
     "RMES": "strategies.rm_es",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
+    "RandomSearch": "strategies.random_search",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
     "Regression": "estimators.regression",
@@ -91,10 +95,12 @@ _HOMES = {
     "Standardize": "shaping",
     "Step": "records",
     "TopFraction": "shaping",
+    "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
+    "finite_differences": "strategies.finite_differences",
     "fit_gaussian": "variational",
     "from_jax": "adapters.jax",
     "from_torch": "adapters.torch",
@@ -109,6 +115,7 @@ _HOMES = {
     "smoothed_hessian": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
+    "spsa": "strategies.spsa",
     "xnes": "strategies.natural",
 }
 
@@ -182,6 +189,7 @@ if TYPE_CHECKING:
     from .schedules import CosineDecay as CosineDecay
     from .schedules import ExponentialDecay as ExponentialDecay
     from .schedules import LinearDecay as LinearDecay
+    from .schedules import PowerDecay as PowerDecay
     from .shaping import CenteredRanks as CenteredRanks
     from .shaping import Raw as Raw
     from .shaping import RecombinationWeights as RecombinationWeights
@@ -191,11 +199,14 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.averaged import Averaged as Averaged
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
+    from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
+    from .strategies.lra_cmaes import LRACMAES as LRACMAES
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
@@ -203,11 +214,14 @@ if TYPE_CHECKING:
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
+    from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
     from .strategies.rm_es import RMES as RMES
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.spsa import spsa as spsa
+    from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
     from .timing import gradient_cost as gradient_cost
     from .tuning.curvature_rate import CurvatureRate as CurvatureRate
     from .tuning.norm_test import NormTest as NormTest

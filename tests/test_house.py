@@ -38,6 +38,7 @@ FLOORS = {
     "timing": 2,
     "_progress": 2,
     "_told": 2,
+    "_repeated": 2,
     "maps": 2,
     "problems": 2,
     "samplers": 3,

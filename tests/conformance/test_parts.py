@@ -15,14 +15,21 @@ from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.averaged import Averaged
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
+from esopt.strategies.finite_differences import finite_differences
+from esopt.strategies.lra_cmaes import LRACMAES
+from esopt.strategies.named import ars, openai_es, pgpe, snes
+from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.rm_es import RMES
 from esopt.strategies.sep_cma import SepCMA
+from esopt.strategies.spsa import spsa
+from esopt.strategies.uncertainty_handling import UncertaintyHandling
 from esopt.testing import (
     check_baseline,
     check_estimator,
@@ -167,6 +174,10 @@ STRATEGIES = cases(
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
         ],
+        LRACMAES: [
+            case(LRACMAES(), rank_based=True, **FREE),
+            case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
+        ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         LMMAES: [
             case(LMMAES(), rank_based=True, **FREE),
@@ -187,6 +198,18 @@ STRATEGIES = cases(
             case(Restarts(), rank_based=True, **FREE),
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
             case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
+        ],
+        spsa: [case(spsa(), **FREE), case(spsa(n=6, lr=0.1), **FREE)],
+        finite_differences: [case(finite_differences(3), dims=(3,), learns=300, **FREE)],
+        RandomSearch: [case(RandomSearch(sigma=1.0), rank_based=True, **FREE)],
+        Averaged: [
+            case(Averaged(times=3), rank_based=True, translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
+        ],
+        UncertaintyHandling: [
+            case(UncertaintyHandling(), rank_based=True, **FREE),
+            case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),
         ],
         GradientES: [
             case(GradientES(), **FREE),
