@@ -22,7 +22,8 @@ class Paired:
 
     k is the largest divisor of n / 2 that is at most n / 4 and d. On a quadratic the variance of the mean's gradient is
     that of independent pairs times 1 - (k - 1) / (d + 1); orthogonal pairs are taken where that saves a fifth, up to
-    k d = 2^20 numbers. The default of :class:`esopt.GradientES`.
+    k d = 2^20 numbers. The default of
+    :class:`esopt.GradientES` with :class:`esopt.Score`.
 
     Notes
     -----

@@ -16,6 +16,7 @@ from ..noise import Array, Key, Share, check_seed
 from ..protocols import Estimator, Rate, Rule, Sampler, Shaping, Sizing, State
 from ..records import Evals, Gradient, Info, Population, Scale
 from ..rules.adam import Adam
+from ..samplers.antithetic import Antithetic
 from ..samplers.paired import Paired
 from ..schedules import at
 from ..shaping import Raw
@@ -133,7 +134,8 @@ class GradientES:
     sigma : standard deviation of the search: a number, (d,) numbers, a factor L of the covariance L L^T, (d, d), a
         :class:`Radius`, or a schedule of the generation.
     n : rows per generation, a multiple of the sampler's block; None for about 4 + 3 log d.
-    sampler : joint law of the noise rows.
+    sampler : joint law of the noise rows; None for :class:`esopt.Paired` under a Score by itself, and for
+        :class:`esopt.Antithetic`, which has more blocks, under other estimators, ``rates`` or ``sizing``.
     shaping : values to utilities.
     estimator : evaluations to gradient, with its baseline: ``Score(baseline=LeaveOneOut())``, ``Bonnet()``.
     rule : gradient to step of the mean.
@@ -169,7 +171,7 @@ class GradientES:
 
     sigma: float | Array | Radius | Callable[[int], float] = 0.1
     n: int | None = None
-    sampler: Sampler = field(default_factory=Paired)
+    sampler: Sampler = None  # type: ignore[assignment]  # never None once the strategy is made
     shaping: Shaping = field(default_factory=Raw)
     estimator: Estimator = field(default_factory=Score)
     rule: Rule = field(default_factory=Adam)
@@ -182,6 +184,9 @@ class GradientES:
     sizing: Sizing | None = None
 
     def __post_init__(self) -> None:
+        if self.sampler is None:
+            alone = type(self.estimator) is Score and not self.rates and self.sizing is None
+            object.__setattr__(self, "sampler", Paired() if alone else Antithetic())
         for name in _PARTS:
             if name != "rate":
                 _check_part(name, getattr(self, name))
