@@ -16,9 +16,11 @@ _HOMES = {
     "AtMean": "baselines.at_mean",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
+    "Bounded": "strategies.bounded",
     "CMAES": "strategies.cmaes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
+    "Clip": "maps",
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
@@ -58,6 +60,7 @@ _HOMES = {
     "Radius": "strategies.gradient_es",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
+    "Reflect": "maps",
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
@@ -66,6 +69,7 @@ _HOMES = {
     "Score": "estimators.score",
     "SepCMA": "strategies.sep_cma",
     "Serial": "evaluators.serial",
+    "Smooth": "maps",
     "Sobol": "samplers.sobol",
     "Sphere": "samplers.sphere",
     "Standardize": "shaping",
@@ -106,6 +110,9 @@ if TYPE_CHECKING:
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
     from .loop import minimize as minimize
+    from .maps import Clip as Clip
+    from .maps import Reflect as Reflect
+    from .maps import Smooth as Smooth
     from .noise import Given as Given
     from .noise import Key as Key
     from .noise import Law as Law
@@ -148,6 +155,7 @@ if TYPE_CHECKING:
     from .shaping import TopFraction as TopFraction
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius

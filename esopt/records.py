@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import factor
+from .maps import Map, fill_inside
 from .noise import Array, Noise, Share, evaluation_seeds
 
 Scale = float | Array
@@ -44,6 +45,7 @@ class Population:
     needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps".
     share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
     probes : n rows of d columns, the directions of the "hvps" and "jvps" at the noise rows.
+    map : where candidates go, into a box for example; ``mean``, ``scale`` and ``extra`` are before the map.
     """
 
     mean: Array
@@ -54,6 +56,7 @@ class Population:
     needs: frozenset[str] = frozenset({"values"})
     share: Share = "pair"
     probes: Noise | None = None
+    map: Map | None = None
 
     def __post_init__(self) -> None:
         mean, scale = self.mean, self.scale
@@ -130,6 +133,14 @@ class Population:
             out = np.empty((stop - start, self.dim))
         elif out.shape != (stop - start, self.dim):
             raise ValueError(f"out has shape {out.shape} for {stop - start} rows. Pass {(stop - start, self.dim)}.")
+        if self.map is None:
+            return self._fill(start, stop, out)
+        rows = self._fill(start, stop, np.empty(out.shape) if out.dtype != np.float64 else out)
+        fill_inside(self.map.forward(rows), self.map, out)
+        return out
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> NDArray[Any]:
+        """Write rows start ... stop into ``out``, before the map."""
         split = min(max(self.n - start, 0), stop - start)
         if split and self.separable:
             scale = np.atleast_1d(np.asarray(self.scale, np.float64))
