@@ -25,7 +25,8 @@ class Map(Protocol):
 
     Laws: ``forward`` is inside for every finite row, continuous, and elementwise: a row's bits do not depend on the
     others; ``forward(inverse(x)) == x`` up to rounding for x inside; ``pullback`` multiplies by the derivative of T,
-    where it has one; ``slope`` is the gradient of ``penalty``, which is zero where T is one-to-one.
+    where it has one; ``slope`` is the gradient of ``penalty``, which is zero inside. A map whose derivative is
+    continuous may have ``curvature(rows)``, the second derivative, (m, d); estimators that need Hessians need that.
     """
 
     @property
@@ -215,6 +216,13 @@ class Smooth(_Box):
             from_low, to_high = folded - (self._low - a), (self._high + b) - folded
             steep = np.where(from_low < 2.0 * a, from_low / (2.0 * a), 1.0)
             return sign * np.where(to_high < 2.0 * b, to_high / (2.0 * b), steep)
+
+    def curvature(self, rows: Array) -> Array:
+        """Return the second derivative of T, elementwise: 1 / (2 a) on the parabola at ``low``, 0 in the middle."""
+        a, b = self._margins
+        folded, _ = _fold(rows, self._low - a, self._high + b)
+        bent = np.where(folded - (self._low - a) < 2.0 * a, 0.5 / a, 0.0)
+        return np.where((self._high + b) - folded < 2.0 * b, -0.5 / b, bent)
 
     def penalty(self, rows: Array) -> Array:
         """Return zeros."""

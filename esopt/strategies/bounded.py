@@ -10,7 +10,7 @@ import numpy as np
 
 from .._parts import check_instance
 from ..maps import Clip, Map, where_in
-from ..noise import Array
+from ..noise import Array, Given
 from ..protocols import Strategy
 from ..records import Evals, Info, Population
 
@@ -39,8 +39,8 @@ class Bounded:
     """Any strategy inside bounds. ``bounds=`` of :func:`esopt.minimize` and :class:`esopt.Optimizer` makes one.
 
     The inner strategy minimises F(y) = f(T(y)) + penalty(y) over all y, where T maps into the box: candidates, the mean
-    and the result are T(y), gradients are multiplied by the derivative of T. Settings of the inner strategy (sigma,
-    starts) are in y, which is x itself away from the bounds.
+    and the result are T(y), and derivatives follow the chain rule. Settings of the inner strategy (sigma, starts) are
+    in y, which is x itself away from the bounds.
 
     Parameters
     ----------
@@ -95,8 +95,25 @@ class Bounded:
         return BoundedState(inner, self._mean(inner), float(weight))
 
     def ask(self, state: BoundedState) -> Population:
-        """Return this generation's population, mapped into the box."""
-        return replace(self._ask(state), map=self.map)
+        """Return this generation's population, mapped into the box.
+
+        Raises
+        ------
+        ValueError  if the inner strategy needs second derivatives, and the map has none.
+        """
+        population = replace(self._ask(state), map=self.map)
+        second = population.needs & {"hessians", "hvps"}
+        if second:
+            if not hasattr(self.map, "curvature"):
+                raise ValueError(
+                    f"the strategy needs {', '.join(sorted(second))}, but {type(self.map).__name__} has kinks, where "
+                    "second derivatives miss what matters. Use Smooth(low, high)."
+                )
+            population = population.needing("grads")
+        if population.probes is not None:
+            # Along v in search coordinates is along T'(y) v in the box.
+            population = replace(population, probes=Given(self._probes(population), key=population.noise.key))
+        return population
 
     def tell(self, state: BoundedState, evals: Evals) -> tuple[BoundedState, Info]:
         """Return the state after the update, and what was learned.
@@ -105,9 +122,15 @@ class Bounded:
         ------
         EvaluationError  if the inner strategy can use none of the values; the state is as before.
         """
-        weight = state.weight
-        if self.map.penalises or evals.grads is not None:
-            evals, weight = self._pull(self._ask(state), evals, weight)
+        weight, told = state.weight, (evals.grads, evals.hessians, evals.hvps, evals.jvps)
+        if self.map.penalises or any(derivative is not None for derivative in told):
+            population = self._ask(state)
+            rows = population.rows()
+            evals = self._pull(population, rows, evals)
+            if self.map.penalises:
+                if not math.isfinite(weight):
+                    weight = _weigh(self.map, population, rows, evals.values)
+                evals = self._penalise(population, rows, evals, weight if math.isfinite(weight) else 0.0)
         inner, info = self.inner.tell(state.inner, evals)
         return BoundedState(inner, self._mean(inner), weight), info
 
@@ -122,18 +145,43 @@ class Bounded:
     def _mean(self, inner: Any) -> Array:
         return np.array(self.map.forward(inner.mean))
 
-    def _pull(self, population: Population, evals: Evals, weight: float) -> tuple[Evals, float]:
-        """Return evaluations of F in search coordinates, from those of f in the box; and the weight of the penalty."""
-        rows = population.rows()
-        grads = None if evals.grads is None else self.map.pullback(rows, evals.grads)
-        if not self.map.penalises:
-            return replace(evals, grads=grads), weight
-        if not math.isfinite(weight):
-            weight = _weigh(self.map, population, rows, evals.values)
-        factor = weight if math.isfinite(weight) else 0.0
+    def _probes(self, population: Population) -> Array:
+        """Return the directions in the box of the probes in search coordinates, (n, d)."""
+        if population.probes is None:
+            return np.empty((0, population.dim))
+        rows = replace(population, map=None).rows(0, population.n)
+        return self.map.pullback(rows, np.asarray(population.probes.rows(), np.float64))
+
+    def _pull(self, population: Population, rows: Array, evals: Evals) -> Evals:
+        """Return the derivatives of f(T(y)) at the ``rows`` y, from those of f at T(y); T is elementwise."""
+        grads, hessians, hvps = evals.grads, evals.hessians, evals.hvps
+        bend = np.zeros((0, rows.shape[1]))
+        if grads is not None and (hessians is not None or hvps is not None):
+            bend = grads * getattr(self.map, "curvature")(rows)  # noqa: B009 - only some maps have one
+        if hessians is not None:
+            slopes = self.map.pullback(rows, np.ones_like(rows))
+            if hessians.ndim == 2:
+                hessians = hessians * slopes**2 + bend
+            else:
+                hessians = hessians * slopes[:, :, None] * slopes[:, None, :]
+                diagonal = np.arange(rows.shape[1])
+                hessians[:, diagonal, diagonal] += bend
+        if hvps is not None and population.probes is not None:
+            n = population.n
+            hvps = self.map.pullback(rows[:n], hvps) + bend[:n] * population.probes.rows()
         if grads is not None:
-            grads = grads + factor * self.map.slope(rows)
-        return replace(evals, values=evals.values + factor * self.map.penalty(rows), grads=grads), weight
+            grads = self.map.pullback(rows, grads)
+        return replace(evals, grads=grads, hessians=hessians, hvps=hvps)
+
+    def _penalise(self, population: Population, rows: Array, evals: Evals, weight: float) -> Evals:
+        """Return the evaluations with the penalty and its derivatives."""
+        grads, jvps = evals.grads, evals.jvps
+        if grads is not None:
+            grads = grads + weight * self.map.slope(rows)
+        if jvps is not None and population.probes is not None:
+            slope = self.map.slope(rows[: population.n])
+            jvps = jvps + weight * np.einsum("ij,ij->i", slope, population.probes.rows())
+        return replace(evals, values=evals.values + weight * self.map.penalty(rows), grads=grads, jvps=jvps)
 
     def _fit(self, name: str, bound: Array, dim: int) -> Array:
         flat = np.ravel(bound)
@@ -159,10 +207,17 @@ def _weigh(box: Map, population: Population, rows: Array, values: Array) -> floa
     """
     finite = values[np.isfinite(values)]
     sizes = box.sizes if isinstance(box, Clip) else np.ones(1)
-    scale = population.scale if population.separable else rows.std(axis=0)
-    share = float(np.mean(np.square(np.broadcast_to(np.asarray(scale), population.dim) / sizes)))
+    share = float(np.mean(np.square(_deviations(population, rows) / sizes)))
     if finite.size < 2 or not share > 0.0:
         return math.nan
     upper, lower = np.quantile(finite, [0.75, 0.25])
     weight = float(upper - lower) / share
     return weight if 0.0 < weight < math.inf else math.nan
+
+
+def _deviations(population: Population, rows: Array) -> Array:
+    """Return the standard deviation of the search in each coordinate, (d,)."""
+    if population.separable:
+        return np.broadcast_to(np.asarray(population.scale, np.float64), population.dim)
+    factor = population.factor
+    return np.asarray(rows.std(axis=0) if factor is None else np.sqrt(np.square(factor).sum(axis=1)))
