@@ -8,11 +8,12 @@ the derivative of T, gradients of f become gradients of F, so that every estimat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._kernels import box as kernels
 from .noise import Array
 
 _UNBOUNDED = 1e20
@@ -45,7 +46,7 @@ class Map(Protocol):
         ...
 
     def forward(self, rows: Array) -> Array:
-        """Return T of every row, (m, d) or (d,), which may be the array itself where nothing changes."""
+        """Return T of every row, (m, d) or (d,)."""
         ...
 
     def inverse(self, x: Array) -> Array:
@@ -112,7 +113,8 @@ class _Box:
                 f"low{at} = {a:.17g} is not below high{at} = {b:.17g}. bounds=(low, high) takes all lower bounds "
                 "first, then all upper ones. Leave a coordinate that is fixed out of x0."
             )
-        flat = below.reshape(-1), above.reshape(-1)
+        # Kernels are compiled for contiguous and writeable arrays.
+        flat = np.array(below.reshape(-1)), np.array(above.reshape(-1))
         keep = {"low": low, "high": high, "_low": flat[0], "_high": flat[1], "_sizes": _sizes(*flat)}
         for name, array in keep.items():
             object.__setattr__(self, name, array)
@@ -126,19 +128,11 @@ def _sizes(low: Array, high: Array) -> tuple[Array, Array]:
     return np.where(below, sizes[0], np.inf), np.where(above, sizes[1], np.inf)
 
 
-def _fold(rows: Array, left: Array, right: Array) -> tuple[Array, Array]:
-    """Return rows mirrored at ``left`` and ``right`` until they are between, and the sign of the derivative."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        below, above = rows < left, rows > right
-        folded = np.where(below, 2.0 * left - rows, np.where(above, 2.0 * right - rows, rows))
-        sign = np.where(below | above, -1.0, 1.0)
-        again = (folded < left) | (folded > right)
-        if again.any():
-            width = right - left
-            turns = np.mod(rows - left, 2.0 * width)
-            folded = np.where(again, left + np.minimum(turns, 2.0 * width - turns), folded)
-            sign = np.where(again, np.where(turns > width, -1.0, 1.0), sign)
-    return folded, sign
+def _elementwise(kernel: Any, rows: Array, *box: Array) -> Array:
+    """Return what a kernel of :mod:`esopt._kernels.box` makes of ``rows`` (m, d) or (d,)."""
+    plain = np.array(rows, np.float64, order="C", ndmin=2)
+    kernel(plain, *box, plain)
+    return plain.reshape(np.shape(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,15 +180,7 @@ class Smooth(_Box):
 
     def forward(self, rows: Array) -> Array:
         """Return T of every row."""
-        a, b = self._margins
-        if not (np.any(rows < self._low + a) or np.any(rows > self._high - b)):
-            return rows
-        folded, _ = _fold(rows, self._low - a, self._high + b)
-        with np.errstate(invalid="ignore", over="ignore"):
-            from_low, to_high = folded - (self._low - a), (self._high + b) - folded
-            x = np.where(from_low < 2.0 * a, self._low + from_low * (from_low / (4.0 * a)), folded)
-            x = np.where(to_high < 2.0 * b, self._high - to_high * (to_high / (4.0 * b)), x)
-        return cast(Array, np.clip(x, self._low, self._high))
+        return _elementwise(kernels.forward, rows, self._low, self._high, *self._margins)
 
     def inverse(self, x: Array) -> Array:
         """Return the y in [low - a, high + a] that is mapped to x."""
@@ -210,19 +196,15 @@ class Smooth(_Box):
 
     def derivative(self, rows: Array) -> Array:
         """Return dT/dy, elementwise."""
-        a, b = self._margins
-        folded, sign = _fold(rows, self._low - a, self._high + b)
-        with np.errstate(invalid="ignore", over="ignore"):
-            from_low, to_high = folded - (self._low - a), (self._high + b) - folded
-            steep = np.where(from_low < 2.0 * a, from_low / (2.0 * a), 1.0)
-            return sign * np.where(to_high < 2.0 * b, to_high / (2.0 * b), steep)
+        return _elementwise(kernels.derivative, rows, self._low, self._high, *self._margins)
 
     def curvature(self, rows: Array) -> Array:
         """Return the second derivative of T, elementwise: 1 / (2 a) on the parabola at ``low``, 0 in the middle."""
         a, b = self._margins
-        folded, _ = _fold(rows, self._low - a, self._high + b)
-        bent = np.where(folded - (self._low - a) < 2.0 * a, 0.5 / a, 0.0)
-        return np.where((self._high + b) - folded < 2.0 * b, -0.5 / b, bent)
+        x = self.forward(rows)
+        # x - low is the parabola where it is below a, and so is high - x.
+        bent = np.where(x - self._low < a, 0.5 / a, 0.0)
+        return np.where(self._high - x < b, -0.5 / b, bent)
 
     def penalty(self, rows: Array) -> Array:
         """Return zeros."""
@@ -259,9 +241,7 @@ class Reflect(_Box):
 
     def forward(self, rows: Array) -> Array:
         """Return T of every row."""
-        if not (np.any(rows < self._low) or np.any(rows > self._high)):
-            return rows
-        return cast(Array, np.clip(_fold(rows, self._low, self._high)[0], self._low, self._high))
+        return _elementwise(kernels.forward, rows, self._low, self._high, *self._none)
 
     def inverse(self, x: Array) -> Array:
         """Return x."""
@@ -269,7 +249,12 @@ class Reflect(_Box):
 
     def pullback(self, rows: Array, grads: Array) -> Array:
         """Return ``grads`` with their signs changed where an odd number of mirrors was passed."""
-        return grads * _fold(rows, self._low, self._high)[1]
+        return grads * _elementwise(kernels.derivative, rows, self._low, self._high, *self._none)
+
+    @property
+    def _none(self) -> tuple[Array, Array]:
+        zero = np.zeros(self._low.size)
+        return zero, zero
 
     def penalty(self, rows: Array) -> Array:
         """Return zeros."""
@@ -321,7 +306,7 @@ class Clip(_Box):
 
     def forward(self, rows: Array) -> Array:
         """Return the nearest point of the box for every row."""
-        return cast(Array, np.clip(rows, self._low, self._high))
+        return np.minimum(np.maximum(rows, self._low), self._high)
 
     def inverse(self, x: Array) -> Array:
         """Return x."""

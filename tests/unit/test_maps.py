@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds
 
 import esopt
+from esopt._kernels import box as kernels
 from esopt.maps import Map, as_map, fill_inside
 
 KINDS = (esopt.Smooth, esopt.Reflect, esopt.Clip)
@@ -224,3 +225,17 @@ def test_population_maps_every_row_and_keeps_the_recipe():
     assert narrow.min() >= -1.0
     assert narrow.max() <= 2.0
     np.testing.assert_allclose(narrow, rows, rtol=1e-6)
+
+
+def test_kernels_are_compiled_once():
+    for box in (esopt.Smooth(0.0, 1.0), esopt.Reflect([0.0, -np.inf], 1.0)):
+        for rows in (
+            np.ones((3, 2)),
+            np.ones(2, np.float32),
+            np.asfortranarray(np.ones((3, 2))),
+            np.ones((6, 4))[::2, ::2],
+        ):
+            box.forward(rows)
+            box.pullback(rows, np.ones_like(rows))
+
+    assert len(kernels.forward.signatures) == len(kernels.derivative.signatures) == 1
