@@ -109,6 +109,16 @@ class Population:
         kind = f"a factor {self.scale.shape}" if isinstance(self.scale, np.ndarray) else repr(self.scale)
         raise ValueError(f"{user} got the scale {kind}. It needs one number or one per coordinate: pass such a sigma.")
 
+    @property
+    def deviations(self) -> Array:
+        """Standard deviation in each coordinate, (d,), before the map; of a transform, that of the rows."""
+        if self.separable:
+            return np.array(np.broadcast_to(np.asarray(self.scale, np.float64), self.dim))
+        spread = self.factor
+        if spread is None:
+            return np.asarray(self._fill(0, self.n, np.empty((self.n, self.dim))).std(axis=0))
+        return np.asarray(np.sqrt(np.square(spread).sum(axis=1)))
+
     def __len__(self) -> int:
         return self.noise.n + (0 if self.extra is None else len(self.extra))
 

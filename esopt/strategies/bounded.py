@@ -129,7 +129,7 @@ class Bounded:
             evals = self._pull(population, rows, evals)
             if self.map.penalises:
                 if not math.isfinite(weight):
-                    weight = _weigh(self.map, population, rows, evals.values)
+                    weight = _weigh(self.map, population, evals.values)
                 evals = self._penalise(population, rows, evals, weight if math.isfinite(weight) else 0.0)
         inner, info = self.inner.tell(state.inner, evals)
         return BoundedState(inner, self._mean(inner), weight), info
@@ -200,24 +200,16 @@ def _inset(x0: Array, low: Array, high: Array) -> Array:
     return np.clip(moved, low, high)
 
 
-def _weigh(box: Map, population: Population, rows: Array, values: Array) -> float:
+def _weigh(box: Map, population: Population, values: Array) -> float:
     """Return the interquartile range of the values over what the penalty of one sigma in each coordinate is on average.
 
     nan where that is not a positive number.
     """
     finite = values[np.isfinite(values)]
     sizes = box.sizes if isinstance(box, Clip) else np.ones(1)
-    share = float(np.mean(np.square(_deviations(population, rows) / sizes)))
+    share = float(np.mean(np.square(population.deviations / sizes)))
     if finite.size < 2 or not share > 0.0:
         return math.nan
     upper, lower = np.quantile(finite, [0.75, 0.25])
     weight = float(upper - lower) / share
     return weight if 0.0 < weight < math.inf else math.nan
-
-
-def _deviations(population: Population, rows: Array) -> Array:
-    """Return the standard deviation of the search in each coordinate, (d,)."""
-    if population.separable:
-        return np.broadcast_to(np.asarray(population.scale, np.float64), population.dim)
-    factor = population.factor
-    return np.asarray(rows.std(axis=0) if factor is None else np.sqrt(np.square(factor).sum(axis=1)))
