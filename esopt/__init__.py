@@ -79,11 +79,13 @@ _HOMES = {
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
+    "fmin": "adapters.pycma",
     "minimize": "loop",
     "moment": "noise",
     "openai_es": "strategies.named",
     "pgpe": "strategies.named",
     "project": "noise",
+    "scipy_method": "adapters.scipy",
     "smoothed_gradient": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
@@ -92,6 +94,8 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from .adapters.pycma import fmin as fmin
+    from .adapters.scipy import scipy_method as scipy_method
     from .baselines.at_mean import AtMean as AtMean
     from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
     from .baselines.leave_one_out import SampleMean as SampleMean
