@@ -76,7 +76,8 @@ class Bounded:
 
         Raises
         ------
-        ValueError  for bounds of another size, and for a start outside.
+        ValueError  for bounds of another size, for a start outside, and, where the map mirrors, for a sigma of more
+            than twice the width: candidates would be all over the mirror images, and have nothing to say.
         """
         low, high = (
             self._fit(name, bound, x0.size) for name, bound in (("low", self.map.low), ("high", self.map.high))
@@ -91,6 +92,8 @@ class Bounded:
                 "Start inside, for example at np.clip(x0, low, high)."
             )
         inner = self.inner.init(self.map.inverse(_inset(x0, low, high)), seed)
+        if not self.map.penalises:
+            _check_spread(self.inner.ask(inner).deviations, low, high)
         weight = self.map.weight if isinstance(self.map, Clip) and self.map.weight is not None else math.nan
         return BoundedState(inner, self._mean(inner), float(weight))
 
@@ -198,6 +201,18 @@ def _inset(x0: Array, low: Array, high: Array) -> Array:
         width = np.where(np.isfinite(high - low), high - low, np.maximum(1.0, np.abs(x0)))
     moved = np.where(x0 == low, low + _INWARD * width, np.where(x0 == high, high - _INWARD * width, x0))
     return np.clip(moved, low, high)
+
+
+def _check_spread(deviations: Array, low: Array, high: Array) -> None:
+    with np.errstate(over="ignore"):
+        wide = deviations > 2.0 * (high - low)
+    if wide.any():
+        i = int(np.argmax(wide))
+        raise ValueError(
+            f"sigma is {deviations[i]:.3g} in coordinate {i}, whose bounds are {high[i] - low[i]:.3g} apart. "
+            "Pass one that fits into the box, for example a fifth of its width in each coordinate, "
+            "sigma=0.2 * (high - low)."
+        )
 
 
 def _weigh(box: Map, population: Population, values: Array) -> float:

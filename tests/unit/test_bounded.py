@@ -142,6 +142,14 @@ def test_a_start_on_a_bound_gets_away_from_it(start: list[float]):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_default_with_gradients_reaches_a_corner(kind: Any):
+    found = esopt.minimize(bowl, START, grad=bowl_grad, bounds=kind(LOW, HIGH), generations=800, seed=1)
+
+    np.testing.assert_allclose(found.x, [1.0, 2.0, 0.25, 2.0], atol=5e-3)
+    np.testing.assert_allclose(found.mean, found.x, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_follow_the_chain_rule(kind: Any):
     """Bonnet under bounds is the exact derivative, in the search mean, of the average of F over its rows."""
     rows = np.random.default_rng(2).normal(size=(40, 4))
@@ -404,6 +412,9 @@ def test_starts_and_sizes_are_refused_in_words():
         esopt.minimize(bowl, [0.0] * 3, bounds=([-1.0, -1.0], None))
     with pytest.raises(TypeError, match=r"bounds must be \(low, high\)"):
         esopt.minimize(bowl, [0.0] * 3, bounds=3.0)
+    with pytest.raises(ValueError, match=r"sigma is 0\.5 in coordinate 1, whose bounds are 0\.1 apart"):
+        esopt.Optimizer(esopt.CMAES(), [0.05, 0.05], bounds=(0.0, [9.0, 0.1]))
+    esopt.Optimizer(esopt.CMAES(), [0.05, 0.05], bounds=esopt.Clip(0.0, [9.0, 0.1]))
     with pytest.raises(TypeError, match="inner must be an instance, got the class CMAES"):
         esopt.Bounded(esopt.CMAES, esopt.Smooth(0.0, 1.0))
     with pytest.raises(TypeError, match="map must follow"):
