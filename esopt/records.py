@@ -33,7 +33,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """``n`` noise rows mean + scale * eps_i, then ``k`` explicit rows; nothing is materialised until asked for.
+    """``n`` noise rows map(mean + scale * eps_i), then ``k`` explicit rows; nothing is made until it is asked for.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from scipy.optimize import Bounds
 import esopt
 from esopt._kernels import box as kernels
 from esopt.maps import Map, as_map, fill_inside
+from esopt.testing import ConformanceError, check_map
 
 KINDS = (esopt.Smooth, esopt.Reflect, esopt.Clip)
 ENDS = st.floats(-1e6, 1e6)
@@ -239,3 +240,51 @@ def test_kernels_are_compiled_once():
             box.pullback(rows, np.ones_like(rows))
 
     assert len(kernels.forward.signatures) == len(kernels.derivative.signatures) == 1
+
+
+BOXES = [(-1.0, 2.0), (0.0, 1e-5), (None, 7.0), (-1e3, None), (None, None), ([0.0, -np.inf, 3.0], [1.0, 5.0, np.inf])]
+
+
+@pytest.mark.parametrize("bounds", BOXES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_public_suite_passes(kind, bounds):
+    check_map(kind(*bounds))
+
+
+@dataclass(frozen=True)
+class Wrong(esopt.Reflect):
+    """A map with one mistake."""
+
+    mistake: str = ""
+
+    @property
+    def penalises(self):
+        return self.mistake == "slope is"
+
+    def forward(self, rows):
+        x = super().forward(rows)
+        if self.mistake == "inside":
+            return x * (1.0 + 1e-15)
+        if self.mistake == "do not depend" and len(rows) > 1:
+            return x * (1.0 - 1e-15)
+        if self.mistake == "changes no argument":
+            rows[...] = x
+        return x
+
+    def inverse(self, x):
+        return x + 0.1 if self.mistake == "is x" else x
+
+    def pullback(self, rows, grads):
+        return grads if self.mistake == "pullback is" else super().pullback(rows, grads)
+
+    def penalty(self, rows):
+        out = ((rows - super().forward(rows)) ** 2).sum(axis=1)
+        return {"positive only": out, "slope is": out, "where T is": out + 1.0}.get(self.mistake, 0.0 * out)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["inside", "do not depend", "changes no argument", "is x", "pullback is", "positive only", "slope is"]
+)
+def test_the_public_suite_finds_a_mistake(mistake):
+    with pytest.raises(ConformanceError, match=mistake):
+        check_map(Wrong(-1.0, 2.0, mistake=mistake))
