@@ -18,10 +18,12 @@ _HOMES = {
     "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
+    "Bounded": "strategies.bounded",
     "CMAES": "strategies.cmaes",
     "CRFMNES": "strategies.cr_fm_nes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
+    "Clip": "maps",
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
@@ -80,6 +82,7 @@ _HOMES = {
     "RandomSearch": "strategies.random_search",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
+    "Reflect": "maps",
     "Regression": "estimators.regression",
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
@@ -90,6 +93,7 @@ _HOMES = {
     "Score": "estimators.score",
     "SepCMA": "strategies.sep_cma",
     "Serial": "evaluators.serial",
+    "Smooth": "maps",
     "Sobol": "samplers.sobol",
     "Sphere": "samplers.sphere",
     "Standardize": "shaping",
@@ -102,6 +106,7 @@ _HOMES = {
     "compare_estimators": "comparison",
     "finite_differences": "strategies.finite_differences",
     "fit_gaussian": "variational",
+    "fmin": "adapters.pycma",
     "from_jax": "adapters.jax",
     "from_torch": "adapters.torch",
     "gauss_newton": "least_squares",
@@ -111,6 +116,7 @@ _HOMES = {
     "openai_es": "strategies.named",
     "pgpe": "strategies.named",
     "project": "noise",
+    "scipy_method": "adapters.scipy",
     "smoothed_gradient": "smoothing",
     "smoothed_hessian": "smoothing",
     "smoothed_value": "smoothing",
@@ -123,6 +129,8 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from .adapters.jax import from_jax as from_jax
+    from .adapters.pycma import fmin as fmin
+    from .adapters.scipy import scipy_method as scipy_method
     from .adapters.torch import from_torch as from_torch
     from .baselines.at_mean import AtMean as AtMean
     from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
@@ -152,6 +160,9 @@ if TYPE_CHECKING:
     from .evaluators.vectorized import Vectorized as Vectorized
     from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
+    from .maps import Clip as Clip
+    from .maps import Reflect as Reflect
+    from .maps import Smooth as Smooth
     from .noise import Given as Given
     from .noise import Key as Key
     from .noise import Law as Law
@@ -200,6 +211,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.averaged import Averaged as Averaged
+    from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.finite_differences import finite_differences as finite_differences

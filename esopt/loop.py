@@ -19,6 +19,7 @@ from ._outcome import failed, finish
 from .errors import EvaluationError
 from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
+from .maps import Map, as_map
 from .noise import Array
 from .objective import DERIVATIVES, Objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
@@ -31,12 +32,12 @@ from .strategies.gradient_es import GradientES
 from .strategies.named import snes
 
 
-def default_strategy(sigma: float | Array | None, *, gradients: bool) -> Strategy:
-    """Return the default: SNES; with gradients, Bonnet with Adam and a shrinking sigma."""
+def default_strategy(sigma: float | Array | None, *, gradients: bool, most: float = math.inf) -> Strategy:
+    """Return the default: SNES; with gradients, Bonnet with Adam and a shrinking sigma, which is ``most`` at most."""
     if gradients:
-        shrinking = ExponentialDecay(0.1, 0.5, every=100, end=1e-6)
+        shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
         return GradientES(sigma=shrinking if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
-    return snes(sigma=0.5 if sigma is None else sigma)
+    return snes(sigma=min(0.5, most) if sigma is None else sigma)
 
 
 def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
@@ -69,6 +70,7 @@ def minimize(
     *,
     strategy: Strategy | None = None,
     sigma: float | Array | None = None,
+    bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -100,7 +102,11 @@ def minimize(
         0.05 per generation and coordinate at most: scale x to about 1, or pass
         ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
-        ``grad``, where it does not adapt: 0.1, halved every 100 generations).
+        ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
+        of the least distance.
+    bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
+        the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
+        ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -145,20 +151,17 @@ def minimize(
     else:
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
-    strategy = _choose_strategy(strategy, sigma, objective)
+    box = None if bounds is None else as_map(bounds)
+    strategy = _choose_strategy(strategy, sigma, objective, box)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
+    left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
+    known = None if checkpoint is None else objective
     es = Optimizer(
-        strategy,
-        x0,
-        seed,
-        evaluations=None if evaluations is None else evaluations - final,
-        generations=generations,
-        target=None if stochastic else target,
-        objective=None if checkpoint is None else objective,
+        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
     )
     _check_start(es, objective, evaluations, grad=grad is not None)
     state = evaluator.init()
@@ -174,9 +177,12 @@ def minimize(
         evaluator.close()
 
 
-def _choose_strategy(strategy: Strategy | None, sigma: float | Array | None, objective: Objective | None) -> Strategy:
+def _choose_strategy(
+    strategy: Strategy | None, sigma: float | Array | None, objective: Objective | None, box: Map | None
+) -> Strategy:
     if strategy is None:
-        return default_strategy(sigma, gradients=objective is not None and objective.grad is not None)
+        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
+        return default_strategy(sigma, gradients=objective is not None and objective.grad is not None, most=most)
     if sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return strategy

@@ -20,11 +20,13 @@ from ._injection import inject
 from ._progress import Progress, Run, advance, advance_lap, start
 from ._told import as_array, check_derivatives, check_steps, check_values, name_type
 from .errors import CheckpointError
+from .maps import Map, as_map
 from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
 from .records import Evals, Info, Lap, Population
 from .result import Point, Result
+from .strategies.bounded import Bounded
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -80,6 +82,12 @@ def _compare_objectives(there: str, here: str, name: str) -> None:
         )
 
 
+def _name(strategy: Strategy) -> str:
+    """Return the strategy's class; within bounds, in brackets that of the one inside."""
+    name = type(strategy).__name__
+    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, Bounded) else name
+
+
 class Optimizer:
     """Ask and tell around a strategy.
 
@@ -91,6 +99,8 @@ class Optimizer:
     evaluations, generations : budgets; a generation that does not fit is not begun.
     target : stop once a finite value at or below it was seen.
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.
+    bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
+        ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
 
     Examples
     --------
@@ -113,6 +123,7 @@ class Optimizer:
         generations: int | None = None,
         target: float | None = None,
         objective: Objective | None = None,
+        bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
     ) -> None:
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
@@ -120,6 +131,8 @@ class Optimizer:
                 "Pass for example GradientES()."
             )
         begin = check_x0(x0)
+        if bounds is not None:
+            strategy = Bounded(strategy, as_map(bounds))
         self.strategy = strategy
         self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
@@ -318,7 +331,7 @@ class Optimizer:
             seconds=progress.seconds,
             failures=self.failures,
             evaluator="ask/tell",
-            strategy=type(self.strategy).__name__,
+            strategy=_name(self.strategy),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

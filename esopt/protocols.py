@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .maps import Map as Map
 from .noise import Array, Key, Noise
 from .noise import Law as Law
 from .records import Evals, Gradient, Info, Population

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import factor
+from .maps import Map, fill_inside
 from .noise import Array, Noise, Share, evaluation_seeds
 
 Scale = float | Array
@@ -41,7 +42,7 @@ class FusedTransform(Transform, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """``n`` noise rows mean + scale * eps_i, then ``k`` explicit rows; nothing is materialised until asked for.
+    """``n`` noise rows map(mean + scale * eps_i), then ``k`` explicit rows; nothing is made until it is asked for.
 
     Parameters
     ----------
@@ -53,6 +54,7 @@ class Population:
     needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps".
     share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
     probes : n rows of d columns, the directions of the "hvps" and "jvps" at the noise rows.
+    map : where candidates go, into a box for example; ``mean``, ``scale`` and ``extra`` are before the map.
     """
 
     mean: Array
@@ -63,6 +65,7 @@ class Population:
     needs: frozenset[str] = frozenset({"values"})
     share: Share = "pair"
     probes: Noise | None = None
+    map: Map | None = None
 
     def __post_init__(self) -> None:
         mean, scale = self.mean, self.scale
@@ -115,6 +118,16 @@ class Population:
         kind = f"a factor {self.scale.shape}" if isinstance(self.scale, np.ndarray) else repr(self.scale)
         raise ValueError(f"{user} got the scale {kind}. It needs one number or one per coordinate: pass such a sigma.")
 
+    @property
+    def deviations(self) -> Array:
+        """Standard deviation in each coordinate, (d,), before the map; of a transform, that of the rows."""
+        if self.separable:
+            return np.array(np.broadcast_to(np.asarray(self.scale, np.float64), self.dim))
+        spread = self.factor
+        if spread is None:
+            return np.asarray(self._fill(0, self.n, np.empty((self.n, self.dim))).std(axis=0))
+        return np.asarray(np.sqrt(np.square(spread).sum(axis=1)))
+
     def __len__(self) -> int:
         return self.noise.n + (0 if self.extra is None else len(self.extra))
 
@@ -139,6 +152,14 @@ class Population:
             out = np.empty((stop - start, self.dim))
         elif out.shape != (stop - start, self.dim):
             raise ValueError(f"out has shape {out.shape} for {stop - start} rows. Pass {(stop - start, self.dim)}.")
+        if self.map is None:
+            return self._fill(start, stop, out)
+        rows = self._fill(start, stop, np.empty(out.shape) if out.dtype != np.float64 else out)
+        fill_inside(self.map.forward(rows), self.map, out)
+        return out
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> NDArray[Any]:
+        """Write rows start ... stop into ``out``, before the map."""
         split = min(max(self.n - start, 0), stop - start)
         if split and self.separable:
             scale = np.atleast_1d(np.asarray(self.scale, np.float64))

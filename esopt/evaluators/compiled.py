@@ -186,7 +186,7 @@ class Compiled:
         """Fill ``found``; return how many rows failed."""
         noise, live, extra = population.noise, self._live, population.extra
         addresses = live.value.address, (live.gradient or live.value).address
-        if isinstance(noise, Philox) and noise.sampler.fused and population.separable:
+        if isinstance(noise, Philox) and noise.sampler.fused and population.separable and population.map is None:
             n, mirrored, key = noise.n, noise.mirrored, noise.key
             mean, scale = _plain(population.mean), _plain(np.atleast_1d(population.sigma("Compiled()")))
             rows = _NO_ROWS if extra is None else _plain(extra)

@@ -16,6 +16,7 @@ from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
 from esopt.strategies.averaged import Averaged
+from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.lm_ma_es import LMMAES
@@ -177,6 +178,14 @@ STRATEGIES = cases(
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
             case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
+        Bounded: [
+            case(Bounded(CMAES(), esopt.Smooth(-3.0, 4.0)), rank_based=True, shift_invariant=True),
+            case(Bounded(snes(), esopt.Reflect(-0.5, None)), rank_based=True, shift_invariant=True),
+            case(Bounded(CMAES(), esopt.Clip(-1.0, 2.5)), shift_invariant=True),
+            case(Bounded(GradientES(), esopt.Smooth(None, 2.5)), shift_invariant=True),
+            case(Bounded(GradientES(estimator=Bonnet()), esopt.Clip(-0.5, 2.0)), shift_invariant=True),
+            case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
+            case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         LMMAES: [
