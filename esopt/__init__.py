@@ -83,6 +83,7 @@ _HOMES = {
     "smoothed_gradient": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
+    "warm_start": "strategies.warm_start",
 }
 
 __all__ = sorted(_HOMES)
@@ -160,6 +161,7 @@ if TYPE_CHECKING:
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.warm_start import warm_start as warm_start
 else:
 
     def __getattr__(name: str) -> object:

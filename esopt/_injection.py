@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from .protocols import State
 
 
-def inject(strategy: Any, state: State, shape: tuple[int, ...], x: ArrayLike | None, gradient: ArrayLike | None) -> State:
+def inject(
+    strategy: Any, state: State, shape: tuple[int, ...], x: ArrayLike | None, gradient: ArrayLike | None
+) -> State:
     """Return the state of ``strategy`` with the candidates ``x`` and the one against ``gradient``.
 
     Raises
