@@ -1,7 +1,7 @@
 """Laps: generations that a strategy runs by itself in compiled code, between two looks at the clock.
 
-A strategy offers them with ``run(state, address, goal) -> (state, Lap)``, an evaluator with ``entry()``, the address of f.
-All bits are those of ask and tell. A generation that needs Python (f raised, nothing usable) ends the lap before it.
+A strategy offers them with ``run(state, address, goal) -> (state, Lap)``, an evaluator with ``entry()``, the address of
+f. All bits are those of ask and tell. A generation that needs Python (f raised, nothing usable) ends the lap before it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Laps:
         generations = min(float(self._count), es.generations_left)
         steps = min(self._steps - es.progress.steps, 2.0**62)
         start = time.perf_counter()
-        state, lap = es.strategy.run(es.state, self._address, Goal(int(generations), self._target, int(steps)))
+        strategy: Any = es.strategy
+        state, lap = strategy.run(es.state, self._address, Goal(int(generations), self._target, int(steps)))
         if not lap.generations:
             return False
         es.skip(state, lap)

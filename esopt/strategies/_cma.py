@@ -46,7 +46,12 @@ def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
     """Return ``n``, or 4 + floor(3 ln d) rounded up to whole blocks of the sampler, at least two."""
     if n is not None:
         return int(n)
-    return sampler.block * max(2, -(-(4 + int(3.0 * math.log(dim))) // sampler.block))
+    return _default_size(dim, sampler.block)
+
+
+@cache
+def _default_size(dim: int, block: int) -> int:
+    return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
 
 
 def check_size(n: int | None, sampler: Sampler) -> None:
@@ -188,10 +193,11 @@ def reasons(state: Any, shape: Array) -> dict[str, float]:
     """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
     if state.generation == 0:
         return {}
-    dim, lengths = state.mean.size, _UNKNOWN
+    dim = state.mean.size
+    lengths: Array = _UNKNOWN
     if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
         # The condition changes slowly, and costs as much as many generations.
-        lengths = np.linalg.svd(shape, compute_uv=False)
+        lengths = np.linalg.svd(shape, compute_uv=False).astype(np.float64)
     numbers, found, finite = cma.judge(
         state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
         state.path_c, state.history, state.latest,
@@ -212,10 +218,11 @@ def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
     """
     away = (rows - mean) / sigma
-    eps: Array = np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
+    eps = np.asarray(np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape), np.float64)
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
-    return eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+    shortened: Array = eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+    return shortened
 
 
 def toward(state: Any, shape: Array, gradient: Array) -> Array:
