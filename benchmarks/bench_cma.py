@@ -82,6 +82,8 @@ def evaluations(report: Report, args: argparse.Namespace) -> None:
     worst = []
     for name, f in functions().items():
         for dim in dims:
+            if args.only not in f"evaluations of {name} d={dim}":
+                continue
             sigma = 0.5 if name == "rosenbrock" else 2.0
             counts: dict[str, list[float]] = {"esopt": [], "pycma": []}
             for seed in range(runs):
@@ -220,7 +222,7 @@ def fcmaes_for(f: Any, dim: int, n: int, budget: int) -> int:
 
 def run(report: Report, args: argparse.Namespace) -> None:
     for name, part in (("generation", generation), ("compiled", compiled), ("evaluations", evaluations)):
-        if args.only in name:
+        if args.only in name or name == "evaluations":
             part(report, args)
 
 
