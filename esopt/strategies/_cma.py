@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._kernels import cma, laps
+from .._kernels import cma, factor, laps
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share
 from ..protocols import Sampler
@@ -218,17 +218,36 @@ def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
     """
     away = (rows - mean) / sigma
-    eps = np.asarray(np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape), np.float64)
+    eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
     shortened: Array = eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
     return shortened
 
 
+def _solve(matrix: Array, columns: Array) -> Array:
+    """Return A^-1 ``columns``, by elimination without BLAS: the bits depend on no number of threads."""
+    table = np.concatenate([matrix, columns], axis=1)
+    dim = len(matrix)
+    for j in range(dim):
+        pivot = j + int(np.abs(table[j:, j]).argmax())
+        if pivot != j:
+            table[[j, pivot], j:] = table[[pivot, j], j:]
+        table[j, j + 1 :] /= table[j, j]
+        table[j + 1 :, j + 1 :] -= table[j + 1 :, j, None] * table[j, j + 1 :]
+    for j in range(dim - 1, 0, -1):
+        table[:j, dim:] -= table[:j, j, None] * table[j, dim:]
+    return table[:, dim:]
+
+
 def toward(state: Any, shape: Array, gradient: Array) -> Array:
     """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
-    inner = shape.T @ gradient if shape.ndim == 2 else np.sqrt(shape) * gradient
-    length = float(np.sqrt(inner @ inner))
-    step = shape @ inner if shape.ndim == 2 else np.sqrt(shape) * inner
+    if shape.ndim == 2:
+        inner = factor.apply(shape.T, gradient[None])
+        step = factor.apply(shape, inner)[0]
+    else:
+        inner = np.sqrt(shape) * gradient
+        step = np.sqrt(shape) * inner
+    length = math.sqrt(float(np.square(inner).sum()))
     mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
     return mean

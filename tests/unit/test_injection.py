@@ -82,6 +82,17 @@ def test_noise_that_is_injected_again_is_what_it_was():
     np.testing.assert_allclose(rows, noise * np.minimum(1.0, longest / lengths)[:, None], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 9, 40])
+def test_elimination(dim):
+    from esopt.strategies._cma import _solve
+
+    rows = esopt.Gaussian().noise(esopt.Key(4), dim + 3, dim).rows().astype(np.float64)
+    matrix, columns = rows[:dim], rows[dim:].T
+    matrix[0, 0] = 0.0 if dim > 1 else 1.0
+
+    np.testing.assert_allclose(matrix @ _solve(matrix, columns), columns, atol=1e-10)
+
+
 @BOTH
 def test_a_gradient_is_a_direction(strategy):
     es = Optimizer(strategy, np.zeros(4), seed=2)
