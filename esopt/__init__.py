@@ -72,6 +72,7 @@ _HOMES = {
     "Step": "records",
     "TopFraction": "shaping",
     "Vectorized": "evaluators.vectorized",
+    "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Restarts as Restarts
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.warm_start import WarmStart as WarmStart
     from .strategies.warm_start import warm_start as warm_start
 else:
 

@@ -124,7 +124,7 @@ def check_values(evals: Evals, noise: Noise) -> Array:
     return values
 
 
-class Settings(Protocol):
+class _Settings(Protocol):
     """What the members of the family have in common."""
 
     @property
@@ -137,20 +137,20 @@ class Settings(Protocol):
     def share(self) -> Share: ...
 
 
-def draw(strategy: Settings, state: Any) -> Noise:
+def draw(strategy: _Settings, state: Any) -> Noise:
     """Return the noise of the state's generation."""
     dim = state.mean.size
     n = population_size(strategy.n, dim, strategy.sampler)
     return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
 
 
-def populate(strategy: Settings, state: Any) -> Population:
+def populate(strategy: _Settings, state: Any) -> Population:
     """Return the population of the state's generation; injected candidates come last."""
     population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
     return population.with_extra("injected", state.injected) if len(state.injected) else population
 
 
-def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
     """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
 
     Raises
@@ -171,7 +171,7 @@ def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[A
     return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
 
 
-def lap(strategy: Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
     """Return the fields of the state after generations in compiled code, and what happened in them.
 
     The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.
