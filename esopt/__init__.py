@@ -101,6 +101,7 @@ _HOMES = {
     "TopFraction": "shaping",
     "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
+    "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
@@ -122,6 +123,7 @@ _HOMES = {
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
     "spsa": "strategies.spsa",
+    "warm_start": "strategies.warm_start",
     "xnes": "strategies.natural",
 }
 
@@ -234,6 +236,8 @@ if TYPE_CHECKING:
     from .strategies.sep_cma import SepCMA as SepCMA
     from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .strategies.warm_start import WarmStart as WarmStart
+    from .strategies.warm_start import warm_start as warm_start
     from .timing import gradient_cost as gradient_cost
     from .tuning.curvature_rate import CurvatureRate as CurvatureRate
     from .tuning.norm_test import NormTest as NormTest

@@ -98,8 +98,11 @@ def centre(evals: Evals, info: Info) -> tuple[float, float]:
     """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan."""
     if info.gradient is not None:
         return float(info.gradient.value), float(info.gradient.value_stderr)
-    finite = evals.values[np.isfinite(evals.values)]
-    return float(finite.mean()) if finite.size else np.nan, np.nan
+    finite, total = evals.values, float(evals.values.sum())
+    if not math.isfinite(total):
+        finite = finite[np.isfinite(finite)]
+        total = float(finite.sum())
+    return total / finite.size if finite.size else np.nan, np.nan
 
 
 def add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

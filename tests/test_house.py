@@ -51,6 +51,8 @@ FLOORS = {
     "strategies": 6,
     "evaluators": 6,
     "rl": 6,
+    "_injection": 7,
+    "_laps": 7,
     "optimizer": 7,
     "_outcome": 7,
     "loop": 7,

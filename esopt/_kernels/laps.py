@@ -16,8 +16,6 @@ from .jit import kernel
 from .objective import _call_value, _part, _pointer
 from .philox import F32
 
-_NO_LENGTHS = np.empty(0)
-
 
 @njit(nogil=True)
 def draw(eps, mirrored, generation, seed):

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -170,7 +171,8 @@ class Compiled:
         try:
             if live.value is None:
                 live.threaded = kernels.threaded(objective.f) or kernels.threaded(objective.grad)
-                live.value = kernels.value_entry(objective.f, frozen, objective.seeded, objective.shape)
+                make = kernels.value_entry if frozen else _value_entry
+                live.value = make(objective.f, frozen, objective.seeded, objective.shape)
             if grads and live.gradient is None:
                 part = "grad"
                 live.gradient = kernels.gradient_entry(objective.grad, frozen, objective.seeded, objective.shape)
@@ -290,6 +292,12 @@ class Compiled:
                 if fault is not None:
                     return fault
         return None
+
+
+@lru_cache(maxsize=64)
+def _value_entry(function: Any, args: tuple[()], seeded: bool, shape: tuple[int, ...] | None) -> Any:
+    """Return the C function of a function without args, compiled once for several runs."""
+    return kernels.value_entry(function, args, seeded, shape)
 
 
 def _advice(function: Any, objective: Objective) -> str:

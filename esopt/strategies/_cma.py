@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._kernels import cma, laps
+from .._kernels import cma, factor, laps
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share
 from ..protocols import Sampler
@@ -46,7 +46,12 @@ def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
     """Return ``n``, or 4 + floor(3 ln d) rounded up to whole blocks of the sampler, at least two."""
     if n is not None:
         return int(n)
-    return sampler.block * max(2, -(-(4 + int(3.0 * math.log(dim))) // sampler.block))
+    return _default_size(dim, sampler.block)
+
+
+@cache
+def _default_size(dim: int, block: int) -> int:
+    return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
 
 
 def check_size(n: int | None, sampler: Sampler) -> None:
@@ -119,7 +124,7 @@ def check_values(evals: Evals, noise: Noise) -> Array:
     return values
 
 
-class Settings(Protocol):
+class _Settings(Protocol):
     """What the members of the family have in common."""
 
     @property
@@ -132,20 +137,20 @@ class Settings(Protocol):
     def share(self) -> Share: ...
 
 
-def draw(strategy: Settings, state: Any) -> Noise:
+def draw(strategy: _Settings, state: Any) -> Noise:
     """Return the noise of the state's generation."""
     dim = state.mean.size
     n = population_size(strategy.n, dim, strategy.sampler)
     return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
 
 
-def populate(strategy: Settings, state: Any) -> Population:
+def populate(strategy: _Settings, state: Any) -> Population:
     """Return the population of the state's generation; injected candidates come last."""
     population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
     return population.with_extra("injected", state.injected) if len(state.injected) else population
 
 
-def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
     """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
 
     Raises
@@ -166,7 +171,7 @@ def learn(strategy: Settings, state: Any, shape: Array, evals: Evals) -> tuple[A
     return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
 
 
-def lap(strategy: Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
     """Return the fields of the state after generations in compiled code, and what happened in them.
 
     The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.
@@ -188,10 +193,11 @@ def reasons(state: Any, shape: Array) -> dict[str, float]:
     """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
     if state.generation == 0:
         return {}
-    dim, lengths = state.mean.size, _UNKNOWN
+    dim = state.mean.size
+    lengths: Array = _UNKNOWN
     if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
         # The condition changes slowly, and costs as much as many generations.
-        lengths = np.linalg.svd(shape, compute_uv=False)
+        lengths = np.linalg.svd(shape, compute_uv=False).astype(np.float64)
     numbers, found, finite = cma.judge(
         state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
         state.path_c, state.history, state.latest,
@@ -212,16 +218,36 @@ def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
     """
     away = (rows - mean) / sigma
-    eps: Array = np.linalg.solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
+    eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
-    return eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+    shortened: Array = eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+    return shortened
+
+
+def _solve(matrix: Array, columns: Array) -> Array:
+    """Return A^-1 ``columns``, by elimination without BLAS: the bits depend on no number of threads."""
+    table = np.concatenate([matrix, columns], axis=1)
+    dim = len(matrix)
+    for j in range(dim):
+        pivot = j + int(np.abs(table[j:, j]).argmax())
+        if pivot != j:
+            table[[j, pivot], j:] = table[[pivot, j], j:]
+        table[j, j + 1 :] /= table[j, j]
+        table[j + 1 :, j + 1 :] -= table[j + 1 :, j, None] * table[j, j + 1 :]
+    for j in range(dim - 1, 0, -1):
+        table[:j, dim:] -= table[:j, j, None] * table[j, dim:]
+    return table[:, dim:]
 
 
 def toward(state: Any, shape: Array, gradient: Array) -> Array:
     """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
-    inner = shape.T @ gradient if shape.ndim == 2 else np.sqrt(shape) * gradient
-    length = float(np.sqrt(inner @ inner))
-    step = shape @ inner if shape.ndim == 2 else np.sqrt(shape) * inner
+    if shape.ndim == 2:
+        inner = factor.apply(shape.T, gradient[None])
+        step = factor.apply(shape, inner)[0]
+    else:
+        inner = np.sqrt(shape) * gradient
+        step = np.sqrt(shape) * inner
+    length = math.sqrt(float(np.square(inner).sum()))
     mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
     return mean

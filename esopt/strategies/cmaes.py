@@ -49,7 +49,7 @@ class CMAES:
     """Covariance matrix adaptation: the default for up to some hundred dimensions, whatever the conditioning.
 
     Weighted recombination of the better half, cumulative step-size adaptation, rank-one and rank-mu updates, negative
-    weights for the worse half. A factor of C is updated itself, so that nothing is decomposed. Invariant under increasing
+    weights for the worse half. A factor of C is updated directly: nothing is decomposed. Invariant under increasing
     transformations of f and under rotations.
 
     Parameters
