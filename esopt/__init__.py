@@ -24,6 +24,7 @@ _HOMES = {
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
     "CosineDecay": "schedules",
+    "DDCMA": "strategies.dd_cma",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -153,6 +154,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
+    from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES

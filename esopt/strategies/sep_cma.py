@@ -9,13 +9,15 @@ import numpy as np
 
 from .._kernels import cma
 from .._parts import check_instance
-from ..noise import Array, Key, Share, check_seed
+from ..noise import Array, Key, Noise, Share, check_seed, moment
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import Rates, check_size, check_values, constants, history_size, population_size, recent, triggered
 from .gradient_es import check_sigma, fit_sigma
 
+# Above this many numbers the noise is never held: its sums are float32 then, and nothing is larger than (d,).
+_LARGE = 1 << 18
 _NO_BASIS = np.empty((0, 0))
 
 
@@ -124,18 +126,14 @@ class SepCMA:
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         values = check_values(evals, noise)
         weights, rates = constants(dim, noise.n, self.active, True)
-        mean, sigma, variances, path_sigma, path_c = cma.tell_diagonal(
-            noise.rows(),
-            values,
-            state.generation,
-            state.mean,
-            state.sigma,
-            state.variances,
-            state.path_sigma,
-            state.path_c,
-            weights,
-            rates,
-        )
+        if noise.n * dim < _LARGE:
+            found = cma.tell_diagonal(
+                noise.rows(), values, state.generation, state.mean, state.sigma, state.variances, state.path_sigma,
+                state.path_c, weights, rates,
+            )  # fmt: skip
+        else:
+            found = _tell_large(noise, values, state, weights, rates)
+        mean, sigma, variances, path_sigma, path_c = found
         history = cma.remember(state.history, values)
         after = SepCMAState(
             state.seed, state.generation + 1, mean, sigma, state.start, variances, path_sigma, path_c, history, values
@@ -164,3 +162,30 @@ class SepCMA:
                 state.latest,
             )
         )
+
+
+def _tell_large(
+    noise: Noise, values: Array, state: SepCMAState, weights: Array, rates: Rates
+) -> tuple[Array, float, Array, Array, Array]:
+    """Return what ``cma.tell_diagonal`` does, from weighted sums of the noise and its squares."""
+    rows = cma.order(values)
+    signed = weights.copy()
+    if weights[-1] < 0.0:
+        lengths = noise.norms()[rows] / noise.dim
+        shorter = (weights < 0.0) & (lengths > 0.0)
+        signed[shorter] = weights[shorter] / lengths[shorter]
+        signed[(weights < 0.0) & np.isnan(values[rows])] = 0.0
+    pairs = np.zeros((2, noise.n))
+    pairs[0, rows], pairs[1, rows] = np.maximum(weights, 0.0), signed
+    white, squares = moment(noise, pairs, (1, 2))
+    deviations = np.sqrt(state.variances)
+    step = deviations * white
+    path_sigma, path_c, change, moving = cma.paths(
+        white, step, state.generation, rates.sigma, rates.damping, rates.path, rates.mass, state.path_sigma,
+        state.path_c,
+    )  # fmt: skip
+    lost = 1.0 + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path)) - rates.one
+    kept = lost - rates.mu * float(weights.sum() - signed.sum())
+    after = state.variances * (kept + rates.mu * squares) + rates.one * np.square(path_c)
+    mean = state.mean + rates.mean * state.sigma * step
+    return mean, state.sigma * math.exp(change), np.maximum(after, 0.0), path_sigma, path_c
