@@ -30,6 +30,7 @@ _HOMES = {
     "Coordinates": "samplers.coordinates",
     "CosineDecay": "schedules",
     "CurvatureRate": "tuning.curvature_rate",
+    "DDCMA": "strategies.dd_cma",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -216,6 +217,7 @@ if TYPE_CHECKING:
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
+    from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius

@@ -155,17 +155,25 @@ def population_parallel(mean, scale, base, vectors, core, mirrored, start, gener
 
 
 @kernel()
+def dot(a, b):
+    """Return a . b in float64: one running sum per lane, whatever the threads that BLAS would take."""
+    lanes = np.zeros(LANES)
+    for at in range(0, a.size, LANES):
+        x, y = a[at : min(at + LANES, a.size)], b[at : min(at + LANES, a.size)]
+        for j in range(x.size):
+            lanes[j] += np.float64(x[j]) * np.float64(y[j])
+    total = 0.0
+    for j in range(LANES):
+        total += lanes[j]
+    return total
+
+
+@kernel()
 def project(vectors, row):
     """Return V row, (m,), in float64."""
-    count, dim = vectors.shape
-    out, lanes = np.empty(count), np.empty(LANES)
-    for k in range(count):
-        lanes[:] = 0.0
-        for at in range(0, dim, LANES):
-            a, b = vectors[k, at : min(at + LANES, dim)], row[at : min(at + LANES, dim)]
-            for j in range(a.size):
-                lanes[j] += np.float64(a[j]) * b[j]
-        out[k] = lanes.sum()
+    out = np.empty(vectors.shape[0])
+    for k in range(out.size):
+        out[k] = dot(vectors[k], row)
     return out
 
 

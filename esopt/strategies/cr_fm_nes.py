@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._kernels import cma
+from .._kernels import cma, span
 from .._parts import check_instance
 from ..noise import INIT, Array, Key, Noise, Share, check_seed, moment, project
 from ..protocols import Sampler
@@ -120,7 +120,7 @@ class CRFMNES:
 
     def ask(self, state: CRFMNESState) -> Population:
         """Return this generation's population."""
-        square = float(state.vector @ state.vector)
+        square = span.dot(state.vector, state.vector)
         core = np.full((1, 1), 1.0 / (math.sqrt(1.0 + square) + 1.0))
         scale = Span(state.sigma * state.deviations, 1.0, state.vector[None, :].astype(np.float32), core)
         return Population(state.mean, scale, self._noise(state), share=self.share)
@@ -144,7 +144,7 @@ class CRFMNES:
         path = (1.0 - rates.sigma) * state.path_sigma + math.sqrt(
             rates.sigma * (2.0 - rates.sigma) * rates.mass
         ) * white
-        reached = float(np.linalg.norm(path)) / rates.expected
+        reached = math.sqrt(span.dot(path, path)) / rates.expected
         weights = _far(ranks, lengths, rates.distance * math.sqrt(feasible / noise.n)) if reached >= 1.0 else signed
         step, along, second, crossed, squares, total = _sums(noise, weights, state.vector)
         push = math.sqrt(rates.path * (2.0 - rates.path) * rates.mass)
@@ -153,13 +153,13 @@ class CRFMNES:
         second, crossed, squares, total = eta * second, eta * crossed, eta * squares, eta * total
         if reached >= 1.0:
             one, own = rates.one * feasible / noise.n, path_c / state.deviations
-            inner = float(along @ own)
+            inner = span.dot(along, own)
             second, crossed = second + one * np.square(own), crossed + one * inner * own
             squares, total = squares + one * inner * inner, total + one
         turn, growth = _natural(state.vector, second, crossed, squares, total)
         vector = state.vector + turn
         deviations = state.deviations * np.maximum(1.0 + growth, 1e-2)
-        volume = np.log(deviations).mean() + 0.5 * math.log1p(float(vector @ vector)) / dim
+        volume = np.log(deviations).mean() + 0.5 * math.log1p(span.dot(vector, vector)) / dim
         change = float(weights @ (lengths - dim)) / dim
         speed = _speed(reached, feasible, dim)
         change = 0.0 if reached >= 1.0 and change < 0.0 else 0.5 * speed * change
@@ -189,7 +189,7 @@ def _sums(noise: Noise, weights: Array, vector: Array) -> tuple[Array, Array, Ar
 
     y = z + k <u, z> u with k = sqrt(1 + |v|^2) - 1, so that <u, y> = (1 + k) <u, z>.
     """
-    length = math.sqrt(float(vector @ vector))
+    length = math.sqrt(span.dot(vector, vector))
     unit, root = vector / length, math.sqrt(1.0 + length * length)
     along = project(noise, unit)
     first, crossed, second = moment(noise, np.stack([weights, weights * along, weights]), (1, 1, 2))
@@ -206,7 +206,7 @@ def _natural(vector: Array, second: Array, crossed: Array, squares: float, total
     They are linear in ``second`` = sum w y^2, ``crossed`` = sum w <u, y> y, ``squares`` = sum w <u, y>^2 and ``total``
     = sum w, u the direction of v. Akimoto, Auger, Hansen (2014), theorem 3 and the four steps below it.
     """
-    square = float(vector @ vector)
+    square = span.dot(vector, vector)
     unit = vector / math.sqrt(square)
     fourth, gamma, local = square * square, 1.0 + square, unit * unit
     reach = math.sqrt(fourth + (2.0 * gamma - math.sqrt(gamma)) / float(local.max())) / (2.0 + square)
@@ -215,10 +215,10 @@ def _natural(vector: Array, second: Array, crossed: Array, squares: float, total
     b = -(1.0 - alpha * alpha) * fourth / gamma + 2.0 * alpha * alpha
     inverse = 1.0 / (2.0 - (b + 2.0 * alpha * alpha) * local)
     s = second - square / gamma * unit * crossed - total
-    s -= alpha / gamma * ((2.0 + square) * (t * unit) - square * float(unit @ t) * local)
+    s -= alpha / gamma * ((2.0 + square) * (t * unit) - square * span.dot(unit, t) * local)
     scaled = inverse * local
-    s = s * inverse - b / (1.0 + b * float(local @ scaled)) * float(scaled @ s) * scaled
-    t = t - alpha * ((2.0 + square) * (s * unit) - float(local @ s) * unit)
+    s = s * inverse - b / (1.0 + b * span.dot(local, scaled)) * span.dot(scaled, s) * scaled
+    t = t - alpha * ((2.0 + square) * (s * unit) - span.dot(local, s) * unit)
     return t / math.sqrt(square), s
 
 

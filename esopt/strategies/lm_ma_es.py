@@ -123,12 +123,12 @@ class LMMAES:
         # Line 18 of algorithm 1; the rates are those of line 2.
         rate = min(1.0, 2.0 * noise.n / noise.dim)
         path = (1.0 - rate) * state.path_sigma + math.sqrt(mass * rate * (2.0 - rate)) * row
-        change = min(1.0, 0.5 * rate * (float(path @ path) / noise.dim - 1.0))
+        change = min(1.0, 0.5 * rate * (span.dot(path, path) / noise.dim - 1.0))
         memory = np.minimum(1.0, noise.n / noise.dim * 0.25 ** np.arange(len(state.vectors)))
         keep, gain = 1.0 - memory, np.sqrt(mass * memory * (2.0 - memory))
         dots = span.project(state.vectors, row)
         cross = np.outer(gain, keep * dots)
-        gram = np.outer(keep, keep) * state.gram + cross + cross.T + np.outer(gain, gain) * float(row @ row)
+        gram = np.outer(keep, keep) * state.gram + cross + cross.T + np.outer(gain, gain) * span.dot(row, row)
         base, core = _root(state)
         step = span.expand(base, state.vectors[: len(core)], core @ dots[: len(core)], row)
         after = LMMAState(

@@ -19,6 +19,7 @@ from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
+from esopt.strategies.dd_cma import DDCMA
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
@@ -197,6 +198,11 @@ STRATEGIES = cases(
             case(CRFMNES(), rank_based=True, **FREE),
             case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
             case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
+        ],
+        DDCMA: [
+            case(DDCMA(), rank_based=True, **FREE),
+            case(DDCMA(n=2), rank_based=True, **FREE),
+            case(DDCMA(n=30, sampler=Antithetic()), dims=(6,), rank_based=True, **FREE),
         ],
         RMES: [
             case(RMES(), rank_based=True, **FREE),

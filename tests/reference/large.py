@@ -168,3 +168,68 @@ class RMES:
             self.s = 0.7 * self.s + 0.3 * (q - 0.3)
         self.before = now
         self.sigma = self.sigma * np.exp(self.s)
+
+
+class DDCMA:
+    """Akimoto, Hansen (2020), algorithm 1 with the constants of table 1; decomposed every ``every`` generations."""
+
+    def __init__(self, x0: Array, sigma: float, n: int) -> None:
+        d = x0.size
+        self.mean, self.sigma, self.t = x0.copy(), sigma, 0
+        raw = np.log((n + 1) / 2) - np.log(np.arange(1, n + 1))
+        plus, minus = raw[raw > 0], raw[raw < 0]
+        self.mu_w, mu_minus = plus.sum() ** 2 / (plus @ plus), minus.sum() ** 2 / (minus @ minus)
+        mu_dash = self.mu_w + 1 / self.mu_w - 2 + n / (2 * (n + 5))
+        self.c1, self.cmu, self.cc, self.w = {}, {}, {}, {}
+        for kind, m in (("C", d * (d + 1) / 2), ("D", d)):
+            self.c1[kind] = 1 / (2 * (m / d + 1) * (d + 1) ** 0.75 + self.mu_w / 2)
+            self.cmu[kind] = min(mu_dash * self.c1[kind], 1 - self.c1[kind])
+            self.cc[kind] = np.sqrt(self.mu_w * self.c1[kind]) / 2
+            limit = min(1 + self.c1[kind] / self.cmu[kind], 1 + 2 * mu_minus / (self.mu_w + 2))
+            w = np.where(raw > 0, raw / plus.sum(), 0.0)
+            self.w[kind] = np.where(raw < 0, raw * limit / -minus.sum(), w)
+        self.c_s = (self.mu_w + 2) / (d + self.mu_w + 5)
+        self.d_s = 1 + self.c_s + 2 * max(0, np.sqrt((self.mu_w - 1) / (d + 1)) - 1)
+        self.every = max(1, int(1 / (10 * d * (self.c1["C"] + self.cmu["C"]))))
+        self.D, self.C, self.A = np.ones(d), np.eye(d), np.eye(d)
+        self.ps, self.p = np.zeros(d), {"C": np.zeros(d), "D": np.zeros(d)}
+        self.gs, self.g = 0.0, {"C": 0.0, "D": 0.0}
+
+    def sample(self, eps: Array) -> Array:
+        return self.mean + self.sigma * self.D * (eps @ self.A)
+
+    def update(self, eps: Array, values: Array) -> None:
+        d = self.mean.size
+        z = eps[np.argsort(values)]
+        y = z @ self.A
+        positive = np.maximum(self.w["C"], 0)
+        self.mean = self.mean + self.sigma * self.D * (positive @ y)
+        a = np.sqrt(self.c_s * (2 - self.c_s) * self.mu_w)
+        self.ps = (1 - self.c_s) * self.ps + a * (positive @ z)
+        self.gs = (1 - self.c_s) ** 2 * self.gs + self.c_s * (2 - self.c_s)
+        chi = np.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d))
+        h = float(self.ps @ self.ps / self.gs < (2 + 4 / (d + 1)) * d)
+        self.sigma = self.sigma * np.exp(self.c_s / self.d_s * (np.linalg.norm(self.ps) / chi - np.sqrt(self.gs)))
+        for kind in "CD":
+            c = self.cc[kind]
+            step = self.D * (positive @ y)
+            self.p[kind] = (1 - c) * self.p[kind] + h * np.sqrt(c * (2 - c) * self.mu_w) * step
+            self.g[kind] = (1 - c) ** 2 * self.g[kind] + h * c * (2 - c)
+        beta = max(1.0, np.linalg.cond(self.A) - 2 + 1)
+        inverse = np.linalg.inv(self.A)
+        change = self.c1["D"] * ((inverse @ (self.p["D"] / self.D)) ** 2 - self.g["D"])
+        own = self.p["C"] / self.D
+        C = self.C + self.c1["C"] * (np.outer(own, own) - self.g["C"] * self.C)
+        for i, row in enumerate(z):
+            short = d / (row @ row)
+            w = self.w["D"][i]
+            change = change + self.cmu["D"] * ((w * short if w < 0 else w) * row**2 - w)
+            w = self.w["C"][i]
+            C = C + self.cmu["C"] * ((w * short if w < 0 else w) * np.outer(y[i], y[i]) - w * self.C)
+        self.D, self.C = self.D * np.exp(change / (2 * beta)), C
+        self.t += 1
+        if self.t % self.every == 0:
+            s = np.sqrt(np.diag(self.C))
+            self.D, self.C = self.D * s, self.C / np.outer(s, s)
+            values, vectors = np.linalg.eigh(self.C)
+            self.A = vectors @ np.diag(np.sqrt(values)) @ vectors.T

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import esopt
+from esopt.strategies import sep_cma
 from tests.reference import large as twins
 
 Array = NDArray[np.float64]
@@ -67,6 +68,35 @@ def test_rm_es(m: int, gap: int | None) -> None:
     twin = twins.RMES(X0, 0.5, 16, m, D if gap is None else gap)
 
     assert max(side_by_side(esopt.RMES(n=16, m=m, gap=gap), twin, 40)) < 3e-6
+
+
+@pytest.mark.parametrize("n", [16, 31, 200])
+def test_dd_cma(n: int) -> None:
+    """Every number comes from float64 noise and sums here."""
+    twin = twins.DDCMA(X0, 0.5, n)
+
+    assert max(side_by_side(esopt.DDCMA(n=n), twin, 40)) < 1e-9
+    assert np.linalg.cond(twin.A) > 1.3
+
+
+@pytest.mark.parametrize(
+    "strategy", [esopt.SepCMA(n=20), esopt.SepCMA(n=21, active=False), esopt.SepCMA(n=16, sampler=esopt.Antithetic())]
+)
+def test_sep_cma_from_sums_of_the_noise(strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large populations are not held: the same update from weighted sums, to the precision of float32."""
+    ends = []
+    for limit in (sep_cma._LARGE, 0):
+        monkeypatch.setattr(sep_cma, "_LARGE", limit)
+        state = strategy.init(X0, 3)
+        for generation in range(40):
+            values = wavy(strategy.ask(state).rows())
+            values[:generation:9] = np.nan
+            state, _ = strategy.tell(state, esopt.Evals(values))
+        ends.append(state)
+
+    assert np.abs(ends[0].mean - ends[1].mean).max() < 2e-6
+    assert np.abs(ends[0].scale / ends[1].scale - 1.0).max() < 2e-6
+    assert np.abs(ends[0].variances / strategy.init(X0, 3).variances - 1.0).max() > 0.25
 
 
 @pytest.mark.parametrize("strategy", [esopt.LMMAES(n=12), esopt.CRFMNES(n=12), esopt.RMES(n=12)], ids=str)
