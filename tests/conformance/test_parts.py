@@ -20,12 +20,11 @@ from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
-from esopt.strategies.lm_ma_es import LMMAES
-from esopt.strategies.named import ars, openai_es, pgpe, snes
-from esopt.strategies.natural import xnes
 from esopt.strategies.finite_differences import finite_differences
+from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
+from esopt.strategies.natural import xnes
 from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.rm_es import RMES
@@ -179,6 +178,7 @@ STRATEGIES = cases(
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
             case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
+        ],
         Bounded: [
             case(Bounded(CMAES(), esopt.Smooth(-3.0, 4.0)), rank_based=True, shift_invariant=True),
             case(Bounded(snes(), esopt.Reflect(-0.5, None)), rank_based=True, shift_invariant=True),
