@@ -36,6 +36,7 @@ _HOMES = {
     "GradientES": "strategies.gradient_es",
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
+    "History": "history",
     "Hybrid": "estimators.hybrid",
     "IPOP": "strategies.restarts",
     "Info": "records",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from .evaluators.joblib import Joblib as Joblib
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
+    from .history import History as History
     from .loop import minimize as minimize
     from .noise import Given as Given
     from .noise import Key as Key

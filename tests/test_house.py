@@ -34,6 +34,8 @@ FLOORS = {
     "protocols": 2,
     "objective": 2,
     "result": 2,
+    "history": 2,
+    "_panel": 2,
     "_progress": 2,
     "_repeated": 2,
     "maps": 2,

@@ -125,7 +125,7 @@ STRATEGIES = cases(
         ],
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
-            case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
+            case(LRACMAES(sigma=0.3, n=8, active=False, sampler=Antithetic()), rank_based=True, **FREE),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         Restarts: [
