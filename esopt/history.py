@@ -135,7 +135,10 @@ class History:
             kept,
             np.array([row[0] for row in self._rows], np.int64),
             np.array([row[1] for row in self._rows], np.int64),
-            *(column.copy() for column in table[:, :4].T),
+            table[:, 0].copy(),
+            table[:, 1].copy(),
+            table[:, 2].copy(),
+            table[:, 3].copy(),
             table[:, 4 : 4 + width].copy(),
             table[:, 4 + width : 4 + 2 * width].copy(),
             table[:, 4 + 2 * width :].copy(),
@@ -227,7 +230,7 @@ def _spread(population: Population) -> tuple[Array, Array]:
     deviations = np.sqrt(np.einsum("ij,ij->i", factor, factor))
     if dim > _MATRIX or not np.isfinite(factor).all():
         return deviations, unknown
-    return deviations, np.linalg.svd(factor, compute_uv=False)[::-1]
+    return deviations, np.asarray(np.linalg.svd(factor, compute_uv=False)[::-1], np.float64)
 
 
 def _matrix(transform: Transform, dim: int) -> Array:

@@ -155,14 +155,9 @@ def minimize(
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
     es = Optimizer(
-        strategy,
-        x0,
-        seed,
-        evaluations=None if evaluations is None else evaluations - final,
-        generations=generations,
-        target=None if stochastic else target,
-        objective=None if checkpoint is None else objective,
-    )
+        strategy, x0, seed, evaluations=None if evaluations is None else evaluations - final, generations=generations,
+        target=None if stochastic else target, objective=None if checkpoint is None else objective,
+    )  # fmt: skip
     _check_start(es, objective, evaluations)
     state = evaluator.init()
     try:
