@@ -14,6 +14,7 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "Auto": "estimators.auto",
     "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
@@ -25,17 +26,22 @@ _HOMES = {
     "Compiled": "evaluators.compiled",
     "Coordinates": "samplers.coordinates",
     "CosineDecay": "schedules",
+    "CurvatureRate": "tuning.curvature_rate",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
     "Exponential": "rules.exponential",
     "ExponentialDecay": "schedules",
+    "Forward": "estimators.forward",
     "Gaussian": "samplers.gaussian",
+    "GaussianFit": "variational",
     "Given": "noise",
     "Gradient": "records",
     "GradientES": "strategies.gradient_es",
+    "Guided": "estimators.guided",
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
+    "Hessian": "smoothing",
     "History": "history",
     "Hybrid": "estimators.hybrid",
     "IPOP": "strategies.restarts",
@@ -48,26 +54,36 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
+    "NaturalGaussian": "strategies.natural_gaussian",
     "NoBaseline": "baselines.none",
+    "NormTest": "tuning.norm_test",
     "Objective": "objective",
+    "OptimalPerCoordinate": "baselines.optimal",
+    "OptimalScalar": "baselines.optimal",
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
+    "Paired": "samplers.paired",
     "Philox": "noise",
     "Population": "records",
     "PowerDecay": "schedules",
+    "Price": "estimators.price",
+    "Quadratic": "baselines.quadratic",
     "QuasiNewton": "strategies.quasi_newton",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
     "RandomSearch": "strategies.random_search",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
+    "Regression": "estimators.regression",
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
     "SGD": "rules.sgd",
+    "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
     "Score": "estimators.score",
     "SepCMA": "strategies.sep_cma",
@@ -83,38 +99,57 @@ _HOMES = {
     "child": "noise",
     "compare_estimators": "comparison",
     "finite_differences": "strategies.finite_differences",
+    "fit_gaussian": "variational",
+    "from_jax": "adapters.jax",
+    "from_torch": "adapters.torch",
+    "gauss_newton": "least_squares",
+    "gradient_cost": "timing",
     "minimize": "loop",
     "moment": "noise",
     "openai_es": "strategies.named",
     "pgpe": "strategies.named",
     "project": "noise",
     "smoothed_gradient": "smoothing",
+    "smoothed_hessian": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
     "spsa": "strategies.spsa",
+    "xnes": "strategies.natural",
 }
 
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from .adapters.jax import from_jax as from_jax
+    from .adapters.torch import from_torch as from_torch
     from .baselines.at_mean import AtMean as AtMean
     from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
     from .baselines.leave_one_out import SampleMean as SampleMean
     from .baselines.linear import Linear as Linear
     from .baselines.moving_average import MovingAverage as MovingAverage
     from .baselines.none import NoBaseline as NoBaseline
+    from .baselines.optimal import OptimalPerCoordinate as OptimalPerCoordinate
+    from .baselines.optimal import OptimalScalar as OptimalScalar
+    from .baselines.quadratic import Quadratic as Quadratic
     from .comparison import compare_estimators as compare_estimators
     from .errors import CheckpointError as CheckpointError
     from .errors import EsoptError as EsoptError
     from .errors import EvaluationError as EvaluationError
+    from .estimators.auto import Auto as Auto
     from .estimators.bonnet import Bonnet as Bonnet
+    from .estimators.forward import Forward as Forward
+    from .estimators.guided import Guided as Guided
     from .estimators.hybrid import Hybrid as Hybrid
+    from .estimators.measure_valued import MeasureValued as MeasureValued
+    from .estimators.price import Price as Price
+    from .estimators.regression import Regression as Regression
     from .estimators.score import Score as Score
     from .evaluators.compiled import Compiled as Compiled
     from .evaluators.joblib import Joblib as Joblib
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
     from .history import History as History
+    from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
     from .noise import Given as Given
     from .noise import Key as Key
@@ -145,6 +180,7 @@ if TYPE_CHECKING:
     from .samplers.halton import Halton as Halton
     from .samplers.low_rank import LowRank as LowRank
     from .samplers.orthogonal import Orthogonal as Orthogonal
+    from .samplers.paired import Paired as Paired
     from .samplers.rademacher import Rademacher as Rademacher
     from .samplers.replay import Replay as Replay
     from .samplers.sobol import Sobol as Sobol
@@ -158,7 +194,9 @@ if TYPE_CHECKING:
     from .shaping import RecombinationWeights as RecombinationWeights
     from .shaping import Standardize as Standardize
     from .shaping import TopFraction as TopFraction
+    from .smoothing import Hessian as Hessian
     from .smoothing import smoothed_gradient as smoothed_gradient
+    from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
     from .strategies.averaged import Averaged as Averaged
     from .strategies.cmaes import CMAES as CMAES
@@ -170,6 +208,8 @@ if TYPE_CHECKING:
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
+    from .strategies.natural import xnes as xnes
+    from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
@@ -178,6 +218,12 @@ if TYPE_CHECKING:
     from .strategies.sep_cma import SepCMA as SepCMA
     from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .timing import gradient_cost as gradient_cost
+    from .tuning.curvature_rate import CurvatureRate as CurvatureRate
+    from .tuning.norm_test import NormTest as NormTest
+    from .tuning.snr_rate import SNRRate as SNRRate
+    from .variational import GaussianFit as GaussianFit
+    from .variational import fit_gaussian as fit_gaussian
 else:
 
     def __getattr__(name: str) -> object:

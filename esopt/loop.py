@@ -20,7 +20,7 @@ from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
 from .history import History, begin_history
 from .noise import Array
-from .objective import Objective
+from .objective import DERIVATIVES, Objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
@@ -95,7 +95,7 @@ def minimize(
     ----------
     f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an
         :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. An :class:`esopt.Objective`
-        has ``grad``, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
+        has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam(0.05) if ``grad`` is given. That moves about
         0.05 per generation and coordinate at most: scale x to about 1, or pass
@@ -158,7 +158,7 @@ def minimize(
         strategy, x0, seed, evaluations=None if evaluations is None else evaluations - final, generations=generations,
         target=None if stochastic else target, objective=None if checkpoint is None else objective,
     )  # fmt: skip
-    _check_start(es, objective, evaluations)
+    _check_start(es, objective, evaluations, grad=grad is not None)
     state = evaluator.init()
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
@@ -278,16 +278,18 @@ def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> in
     return final
 
 
-def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None) -> None:
+def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
+    """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
-    wanted = "grads" in population.needs
-    if objective is not None and objective.grad is not None and not wanted:
+    if grad and "grads" not in population.needs:
         raise ValueError(
             "grad= is given, but the strategy makes no use of it. "
             "Use GradientES(estimator=Bonnet()), or leave grad out."
         )
-    if objective is not None and objective.grad is None and wanted:
-        raise ValueError("the strategy needs gradients. Pass grad=, the gradient of f.")
+    for need, (part, words, _) in DERIVATIVES.items():
+        if objective is not None and need in population.needs and getattr(objective, part) is None:
+            advice = "Pass grad=, the gradient of f." if part == "grad" else f"Pass Objective(f, {part}=...) as f."
+            raise ValueError(f"the strategy needs {words}. {advice}")
     if es.stop().get("evaluations") == 0.0:
         raise ValueError(
             f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
