@@ -46,6 +46,7 @@ _HOMES = {
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
     "Hessian": "smoothing",
+    "History": "history",
     "Hybrid": "estimators.hybrid",
     "IPOP": "strategies.restarts",
     "Info": "records",
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
     from .evaluators.joblib import Joblib as Joblib
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
+    from .history import History as History
     from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
     from .maps import Clip as Clip

@@ -19,6 +19,7 @@ from ._outcome import failed, finish
 from .errors import EvaluationError
 from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
+from .history import History, begin_history
 from .maps import Map, as_map
 from .noise import Array
 from .objective import DERIVATIVES, Objective
@@ -87,6 +88,7 @@ def minimize(
     callback: Callable[[Step], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
+    history: bool | str | os.PathLike[str] = False,
     on_error: str = "raise",
     final_evaluations: int = 30,
 ) -> Result:
@@ -120,6 +122,8 @@ def minimize(
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
     checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
         be of the same f, by name, and the same args.
+    history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
+        save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation.
@@ -168,8 +172,9 @@ def minimize(
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
             state = es.load(checkpoint, state)
-        reasons, lost = _generations(es, evaluator, state, limits)
-        return finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+        kept = begin_history(history, es.generation)
+        reasons, lost = _generations(es, evaluator, state, limits, kept)
+        return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
     except EvaluationError as error:
         error.result = failed(es, evaluator, stochastic=stochastic)
         raise
@@ -305,7 +310,7 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 
 def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
+    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits, kept: History | None
 ) -> tuple[dict[str, float], Evals | None]:
     """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
@@ -313,7 +318,7 @@ def _generations(
     """
     saved, begun = time.perf_counter(), es.generation
     reasons: dict[str, float] = {}
-    compiled = laps(es, evaluator, limits)
+    compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
             evals, info = None, None
@@ -325,8 +330,10 @@ def _generations(
                     if es.generation == 0:
                         raise
                     return {"failed": float(es.generation)}, evals
+            if kept is not None and evals and info:
+                kept.record(es.progress, es.population(), evals.values, info)
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
-                es.save(limits.checkpoint)
+                _save(es, limits, kept)
                 saved = time.perf_counter()
             if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
                 reasons = {**es.stop(), "callback": float(es.generation)}
@@ -335,9 +342,16 @@ def _generations(
     except KeyboardInterrupt:
         reasons = {**es.stop(), "interrupted": float(es.generation)}
     finally:
-        if limits.checkpoint is not None and es.generation > begun:
-            es.save(limits.checkpoint)
+        if es.generation > begun:
+            _save(es, limits, kept)
     return reasons, None
+
+
+def _save(es: Optimizer, limits: _Limits, kept: History | None) -> None:
+    if limits.checkpoint is not None:
+        es.save(limits.checkpoint)
+    if kept is not None and kept.path is not None:
+        kept.save()
 
 
 def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:

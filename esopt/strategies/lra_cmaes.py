@@ -72,7 +72,7 @@ class LRAState:
 class LRACMAES:
     """CMA-ES with learning rates that keep the signal-to-noise ratio constant: for noisy and multimodal functions.
 
-    The generation of :class:`CMAES` without negative weights proposes a step of the mean and one of the covariance;
+    The generation of :class:`CMAES` proposes a step of the mean and one of the covariance;
     each is taken by a share eta <= 1, and eta follows the estimated signal-to-noise ratio of its steps. A small eta is
     like a large population, found without being asked for. On functions that are neither noisy nor multimodal it costs
     up to a few times the evaluations of :class:`CMAES`.
@@ -81,6 +81,7 @@ class LRACMAES:
     ----------
     sigma : initial standard deviation: a number, one per coordinate, or a factor (d, d).
     n : population size; None for 4 + floor(3 ln d), which need not be raised for hard functions.
+    active : use negative weights, as the authors' code does and the paper does not.
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
 
@@ -106,6 +107,7 @@ class LRACMAES:
 
     sigma: float | Array = 0.5
     n: int | None = None
+    active: bool = True
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
 
@@ -144,14 +146,19 @@ class LRACMAES:
         dim = state.mean.size
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         values = check_values(evals, noise)
-        weights, rates = constants(dim, noise.n, False, False)
+        weights, rates = constants(dim, noise.n, self.active, False)
         ranked, white, own = cma.select(noise.rows(), values, weights)
         path_sigma, path_c, change, moving = cma.paths(
             white, state.root @ white, state.generation, rates.sigma, rates.damping, rates.path, rates.mass,
             state.path_sigma, state.path_c,
         )  # fmt: skip
         # Relative to the root of the old covariance: C becomes lost I + c_1 p p^T + c_mu sum_k w_k z_k z_k^T.
-        lost = 1.0 - rates.one - rates.mu + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path))
+        lost = (
+            1.0
+            - rates.one
+            - rates.mu * float(weights.sum())
+            + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path))
+        )
         local = np.linalg.solve(state.root, path_c)
         bracket = lost * np.eye(dim) + rates.one * np.outer(local, local) + rates.mu * (ranked.T * own) @ ranked
         step = math.exp(2.0 * change) * bracket - np.eye(dim)

@@ -177,7 +177,7 @@ STRATEGIES = cases(
         ],
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
-            case(LRACMAES(sigma=0.3, n=8, sampler=Antithetic()), rank_based=True, **FREE),
+            case(LRACMAES(sigma=0.3, n=8, active=False, sampler=Antithetic()), rank_based=True, **FREE),
         ],
         Bounded: [
             case(Bounded(CMAES(), esopt.Smooth(-3.0, 4.0)), rank_based=True, shift_invariant=True),
@@ -214,7 +214,7 @@ STRATEGIES = cases(
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
             case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
         ],
-        spsa: [case(spsa(), **FREE), case(spsa(n=6, lr=0.1), **FREE)],
+        spsa: [case(spsa(), dims=(4, 7), **FREE), case(spsa(n=6, lr=0.1), dims=(2, 5), **FREE)],
         finite_differences: [case(finite_differences(3), dims=(3,), learns=300, **FREE)],
         RandomSearch: [case(RandomSearch(sigma=1.0), rank_based=True, **FREE)],
         Averaged: [
