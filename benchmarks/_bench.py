@@ -39,6 +39,7 @@ PACKAGES = (
     "evotorch",
     "cmaes",
     "cma",
+    "coco-experiment",
 )
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

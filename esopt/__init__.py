@@ -27,6 +27,7 @@ _HOMES = {
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
+    "CoordinateSearch": "strategies.coordinate_search",
     "Coordinates": "samplers.coordinates",
     "CosineDecay": "schedules",
     "CurvatureRate": "tuning.curvature_rate",
@@ -62,10 +63,12 @@ _HOMES = {
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
+    "Multistart": "strategies.multistart",
     "NaturalGaussian": "strategies.natural_gaussian",
     "NoBaseline": "baselines.none",
     "NormTest": "tuning.norm_test",
     "Objective": "objective",
+    "Opening": "strategies.portfolio",
     "OptimalPerCoordinate": "baselines.optimal",
     "OptimalScalar": "baselines.optimal",
     "Optimizer": "optimizer",
@@ -73,7 +76,10 @@ _HOMES = {
     "Outcome": "objective",
     "Paired": "samplers.paired",
     "Philox": "noise",
+    "Plan": "strategies.restarts",
+    "Policy": "strategies.restarts",
     "Population": "records",
+    "Portfolio": "strategies.portfolio",
     "PowerDecay": "schedules",
     "Price": "estimators.price",
     "Quadratic": "baselines.quadratic",
@@ -218,6 +224,7 @@ if TYPE_CHECKING:
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
+    from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.finite_differences import finite_differences as finite_differences
@@ -225,16 +232,21 @@ if TYPE_CHECKING:
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
+    from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
+    from .strategies.portfolio import Opening as Opening
+    from .strategies.portfolio import Portfolio as Portfolio
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
+    from .strategies.restarts import Plan as Plan
+    from .strategies.restarts import Policy as Policy
     from .strategies.restarts import Restarts as Restarts
     from .strategies.rm_es import RMES as RMES
     from .strategies.sep_cma import SepCMA as SepCMA

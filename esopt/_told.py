@@ -35,7 +35,10 @@ def check_steps(steps: int) -> None:
 
 
 def check_values(values: ArrayLike, population: Population) -> Array:
-    """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that."""
+    """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that.
+
+    Whether a single candidate may fail is for the strategy to say.
+    """
     generation = population.noise.key.generation
     array = as_array(values)
     if array.dtype.kind not in "fiub":
@@ -49,7 +52,7 @@ def check_values(values: ArrayLike, population: Population) -> Array:
             f"tell() got {got} for a population of {len(population)} in generation {generation}.\n"
             "Pass one value per row of ask(), in the same order; use nan for failed evaluations."
         )
-    if np.isnan(array.min()) and np.isnan(array).all():
+    if array.size > 1 and np.isnan(array.min()) and np.isnan(array).all():
         raise EvaluationError(
             f"all {array.size} values of generation {generation} are nan: nothing to learn from.\n"
             "Check the objective at es.mean; the optimizer is as it was, so tell() can be called again."

@@ -29,16 +29,36 @@ from .records import Evals, Info, Step
 from .result import Result
 from .rules.adam import Adam
 from .schedules import ExponentialDecay
+from .strategies.cmaes import CMAES
 from .strategies.gradient_es import GradientES
 from .strategies.named import snes
+from .strategies.portfolio import Portfolio
+from .strategies.restarts import Restarts
+from .strategies.sep_cma import SepCMA
+
+PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
+"""The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
 
 
-def default_strategy(sigma: float | Array | None, *, gradients: bool, most: float = math.inf) -> Strategy:
-    """Return the default: SNES; with gradients, Bonnet with Adam and a shrinking sigma, which is ``most`` at most."""
+def default_strategy(
+    sigma: float | Array | None, dim: int, *, gradients: bool, stochastic: bool, most: float = math.inf
+) -> Strategy:
+    """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
+
+    With gradients Bonnet with Adam and a shrinking sigma; SNES for a stochastic f; else by d: Portfolio to 40, CMAES
+    with restarts to 200, SepCMA with restarts to 10,000, SNES.
+    """
     if gradients:
         shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
         return GradientES(sigma=shrinking if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
-    return snes(sigma=min(0.5, most) if sigma is None else sigma)
+    spread = min(0.5, most) if sigma is None else sigma
+    if stochastic or dim > SEP_DIM:
+        return snes(sigma=spread)
+    if dim <= PORTFOLIO_DIM and np.ndim(spread) < 2:
+        return Portfolio(spread)
+    if dim <= CMAES_DIM:
+        return Restarts(CMAES(spread))
+    return Restarts(SepCMA(spread))
 
 
 def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
@@ -100,8 +120,10 @@ def minimize(
         :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. An :class:`esopt.Objective`
         has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
-    strategy : None for :func:`esopt.snes`, or Bonnet gradients with Adam(0.05) if ``grad`` is given. That moves about
-        0.05 per generation and coordinate at most: scale x to about 1, or pass
+    strategy : None for :class:`esopt.Portfolio` to d = 40, :class:`esopt.CMAES` to 200 and :class:`esopt.SepCMA` to
+        10,000, all with restarts for as long as the budget lasts, and :func:`esopt.snes` beyond or if f is stochastic.
+        ``Result.strategy`` says which; its generations may be single candidates. With ``grad``, Bonnet gradients with
+        Adam(0.05): that moves about 0.05 per generation and coordinate at most, so scale x to about 1, or pass
         ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
         ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
@@ -156,10 +178,10 @@ def minimize(
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
     box = None if bounds is None else as_map(bounds)
-    strategy = _choose_strategy(strategy, sigma, objective, box)
+    stochastic = seeded or noisy or (objective is not None and objective.seeded)
+    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
-    stochastic = seeded or noisy or (objective is not None and objective.seeded)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
     left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
@@ -183,11 +205,17 @@ def minimize(
 
 
 def _choose_strategy(
-    strategy: Strategy | None, sigma: float | Array | None, objective: Objective | None, box: Map | None
+    strategy: Strategy | None,
+    sigma: float | Array | None,
+    objective: Objective | None,
+    box: Map | None,
+    dim: int,
+    stochastic: bool,
 ) -> Strategy:
     if strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
-        return default_strategy(sigma, gradients=objective is not None and objective.grad is not None, most=most)
+        gradients = objective is not None and objective.grad is not None
+        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most)
     if sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return strategy

@@ -214,7 +214,8 @@ def tell(eps, values, generation, mean, sigma, shape, path_sigma, path_c, histor
         rows, masses = np.empty((n + 1, dim)), np.empty(n + 1)
         rows[1:], rows[0] = ranked, p_c
         masses[1:], masses[0] = c_mu * own, c_1
-        alpha = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
+        # A large population in few dimensions forgets C at once (c_1 + c_mu = 1): the root needs a little of it.
+        alpha = max(1e-3, 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum())
         after, steps, p_c = reshape(shape, rows, masses, alpha, p_c)
         step = np.zeros(dim)
         for k in range(n):

@@ -65,8 +65,8 @@ def check_size(n: int | None, sampler: Sampler) -> None:
 
 
 @cache
-def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, Rates]:
-    """Return recombination weights (n,), best first, and learning rates.
+def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, tuple[float, ...]]:
+    """Return recombination weights (n,), best first, and learning rates, in a plain tuple for compiled code to cache.
 
     Hansen (2016), arXiv:1604.00772, table 1 (eqs. 49-58), with alpha_cov = 2. A separable covariance learns (d + 2) / 3
     times as fast: Ros and Hansen (2008), A simple modification in CMA-ES achieving linear time and space complexity.
@@ -90,7 +90,7 @@ def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, R
         weights[mu:] = max(0.0, size) * worst / opposing
     weights[mu:] = np.minimum(weights[mu:], 0.0)
     weights.flags.writeable = False
-    return weights, Rates(1.0, c_sigma, damping, c_c, c_1, c_mu, mass)
+    return weights, tuple(Rates(1.0, c_sigma, damping, c_c, c_1, c_mu, mass))
 
 
 def history_size(dim: int, n: int) -> int:

@@ -13,7 +13,7 @@ from ..noise import Array, Key, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import Rates, check_size, check_values, constants, history_size, population_size, recent, triggered
 from .gradient_es import check_sigma, fit_sigma
 
 # Section 4.5: the target signal-to-noise ratio, the memory of the two averages, the damping.
@@ -146,7 +146,8 @@ class LRACMAES:
         dim = state.mean.size
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         values = check_values(evals, noise)
-        weights, rates = constants(dim, noise.n, self.active, False)
+        weights, plain = constants(dim, noise.n, self.active, False)
+        rates = Rates(*plain)
         ranked, white, own = cma.select(noise.rows(), values, weights)
         path_sigma, path_c, change, moving = cma.paths(
             white, state.root @ white, state.generation, rates.sigma, rates.damping, rates.path, rates.mass,

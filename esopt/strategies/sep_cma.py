@@ -34,7 +34,6 @@ from .gradient_es import check_sigma, fit_sigma
 _LARGE = 1 << 18
 
 
-
 @dataclass(frozen=True, eq=False)
 class SepCMAState:
     """State of :class:`SepCMA`: x ~ N(mean, sigma^2 diag(variances))."""
@@ -142,7 +141,7 @@ class SepCMA:
             noise = draw(self, state)
             values = check_values(evals, noise)
             weights, rates = constants(state.mean.size, noise.n, self.active, True)
-            mean, sigma, *paths = _tell_large(noise, values, state, weights, rates)
+            mean, sigma, *paths = _tell_large(noise, values, state, weights, Rates(*rates))
             paths = [*paths, cma.remember(state.history, values), values, state.injected]
             after = SepCMAState(state.seed, state.generation + 1, mean, sigma, state.start, *paths)
         return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})

@@ -168,8 +168,10 @@ def _check_failures(check: Check, strategy: Strategy, dim: int) -> None:
         before = bits(state)
         nothing = replace(evals, values=np.full(len(population), np.nan))
         do = "Raise esopt.EvaluationError before anything is changed."
-        check.raises(EvaluationError, partial(strategy.tell, state, nothing), "values all nan are an error", do=do)
-        check.same("values all nan leave the state as it was", state, before, do=do)
+        if len(population) > 1:
+            # One failure is news to a search that tries one candidate at a time, and an error to no other.
+            check.raises(EvaluationError, partial(strategy.tell, state, nothing), "values all nan are an error", do=do)
+            check.same("values all nan leave the state as it was", state, before, do=do)
         values = evals.values.copy()
         values[0] = np.nan
         try:

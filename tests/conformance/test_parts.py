@@ -188,6 +188,16 @@ STRATEGIES = cases(
             case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
             case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
         ],
+        esopt.QuasiNewton: [case(esopt.QuasiNewton(), seeded=False)],
+        esopt.CoordinateSearch: [
+            case(esopt.CoordinateSearch(), dims=(2, 5)),
+            case(esopt.CoordinateSearch(0.2), dims=(1,), seeded=False),
+        ],
+        esopt.Multistart: [case(esopt.Multistart(), seeded=False)],
+        esopt.Portfolio: [
+            case(esopt.Portfolio(), dims=(2, 5)),
+            case(esopt.Portfolio(0.2), dims=(1,), seeded=False),
+        ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         LMMAES: [
             case(LMMAES(), rank_based=True, **FREE),

@@ -363,7 +363,7 @@ def test_a_checkpoint_in_the_current_folder_needs_no_path(tmp_path: Path, monkey
         ({"seed": 1}, "seed: 0 in the file, 1 here"),
         ({"sigma": 0.25}, r"strategy\.sigma: 0\.5 in the file, 0\.25 here"),
         ({"x0": X0 + 1.0}, "x0: array"),
-        ({"strategy": ES()}, r"strategy\.sampler: Gaussian in the file, Paired here"),
+        ({"strategy": ES()}, "strategy: Portfolio in the file, GradientES here"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused_and_kept(changes: dict[str, Any], message: str, tmp_path: Path):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 
 import esopt
+from esopt.loop import default_strategy
 from tests.reference.runs import bumpy, bumpy_grad, outcome, rosenbrock, rosenbrock_grad, run, sphere
 
 Array = np.ndarray[Any, Any]
@@ -107,7 +108,7 @@ def test_without_a_budget_there_is_one():
 
 
 def test_a_run_that_cannot_get_any_closer_stops():
-    result = esopt.minimize(sphere, [1.0], evaluations=50_000)
+    result = esopt.minimize(sphere, [1.0], strategy=esopt.snes(), evaluations=50_000)
 
     assert set(result.reason) == {"scale"}
     assert "the run has converged" in result.message
@@ -380,15 +381,40 @@ def test_a_scalar_start_and_integers():
 
 
 def test_sigma_of_the_default_strategy():
-    spread = {}
-    for name, sigma in {"default": None, "half": 0.5, "integer": 1, "vector": [0.001, 1.0, 10.0, 1.0, 0.1]}.items():
-        rows: list[Array] = []
-        esopt.minimize(Counted(lambda x: rows.append(x.copy()) or 0.0), np.zeros(5), sigma=sigma, generations=40)  # noqa: B023
-        spread[name] = np.std(rows[:-1], axis=0)
+    for sigma in (None, 1, [0.001, 1.0, 10.0, 1.0, 0.1]):
+        found = esopt.minimize(sphere, X0, sigma=sigma, evaluations=300)
+        own = esopt.minimize(sphere, X0, strategy=esopt.Portfolio(0.5 if sigma is None else sigma), evaluations=300)
+        assert outcome(found) == outcome(own)
 
-    np.testing.assert_array_equal(spread["default"], spread["half"])
-    np.testing.assert_allclose(spread["integer"], 1.0, rtol=0.15)
-    np.testing.assert_allclose(spread["vector"], [0.001, 1.0, 10.0, 1.0, 0.1], rtol=0.15)
+
+@pytest.mark.parametrize(
+    ("dim", "settings", "expected"),
+    [
+        (1, {}, "Portfolio"),
+        (40, {}, "Portfolio"),
+        (41, {}, "Restarts"),
+        (201, {}, "Restarts"),
+        (10_001, {}, "GradientES"),
+        (5, {"noisy": True}, "GradientES"),
+        (5, {"grad": lambda x: 2.0 * x}, "GradientES"),
+    ],
+)
+def test_the_result_says_what_was_picked(dim: int, settings: dict[str, Any], expected: str):
+    result = esopt.minimize(lambda x: float(x @ x), np.ones(dim), generations=2, **settings)
+    assert result.strategy == expected
+
+
+def test_what_each_default_is_made_of():
+    def default(dim: int, **changes: bool) -> Any:
+        return default_strategy(0.3, dim, **{"gradients": False, "stochastic": False, **changes})
+
+    assert (default(40).sigma, default(200).inner.sigma, default(10_000).inner.sigma) == (0.3, 0.3, 0.3)
+    assert isinstance(default(200).inner, esopt.CMAES)
+    assert isinstance(default(10_000).inner, esopt.SepCMA)
+    assert default(5, stochastic=True).natural
+    assert isinstance(default(5, gradients=True).estimator, esopt.Bonnet)
+    factor = default_strategy(np.eye(5), 5, gradients=False, stochastic=False)
+    assert isinstance(factor.inner, esopt.CMAES)
 
 
 def test_f_may_spoil_its_argument():
@@ -759,7 +785,9 @@ def test_a_generation_without_any_value_is_an_error(on_error: str):
     def f(x: Array) -> float:
         return math.nan
 
-    with pytest.raises(esopt.EvaluationError, match=r"no usable block|all \d+ values|no usable candidate"):
+    with pytest.raises(
+        esopt.EvaluationError, match=r"no usable block|all \d+ (values|evaluations)|no usable candidate"
+    ):
         esopt.minimize(f, X0, on_error=on_error)
 
 
@@ -883,7 +911,7 @@ def test_evaluators_may_change_between_parts_of_a_run(tmp_path: Path):
 )
 def test_a_checkpoint_of_another_objective_is_refused(changes: dict[str, Any], message: str, tmp_path: Path):
     path = tmp_path / "run.npz"
-    settings: dict[str, Any] = {"f": sphere, "x0": X0, "checkpoint": path}
+    settings: dict[str, Any] = {"f": sphere, "x0": X0, "strategy": esopt.snes(), "checkpoint": path}
     esopt.minimize(**settings, generations=3)
     written = path.read_bytes()
 
