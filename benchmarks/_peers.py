@@ -150,6 +150,41 @@ def pycma(dim: int, n: int) -> Peer:
     return Peer("pycma CMA", ask, tell, lambda: np.asarray(es.mean))
 
 
+def fcmaes(dim: int, n: int) -> Peer:
+    """Return the native active CMA-ES of fcmaes."""
+    from fcmaes.cmaescpp import ACMA_C
+
+    es = ACMA_C(dim, None, np.ones(dim), 0.3, popsize=n, max_evaluations=2**31 - 1, stop_hist=0)
+    rows: list[Any] = [np.ones((1, dim))]
+
+    def ask() -> Any:
+        rows[0] = es.ask()
+        return rows[0]
+
+    return Peer("fcmaes C++", ask, es.tell, lambda: np.asarray(rows[0]).mean(axis=0))
+
+
+def modcma(dim: int, n: int) -> Peer:
+    """Return the native modular CMA-ES of modcma, taken apart into ask and tell."""
+    from modcma import c_maes
+
+    modules = c_maes.parameters.Modules()
+    modules.active = True
+    es = c_maes.ModularCMAES(c_maes.parameters.Settings(dim, modules, lambda0=n, sigma0=0.3, x0=np.ones(dim)))
+
+    def ask() -> Any:
+        es.mutate(lambda x: 0.0)
+        return np.asarray(es.p.pop.X).T
+
+    def tell(values: np.ndarray) -> None:
+        es.p.pop.f = values
+        es.select()
+        es.recombine()
+        es.adapt()
+
+    return Peer("modcma C++", ask, tell, lambda: np.asarray(es.p.adaptation.m).reshape(-1))
+
+
 def check(peer: Peer, generations: int = 60) -> Peer:
     """Return the peer if it descends a sphere, so that no side of a comparison is used the wrong way round."""
     before = float(np.square(peer.mean()).sum())

@@ -14,104 +14,166 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "Auto": "estimators.auto",
+    "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
+    "Bounded": "strategies.bounded",
     "CMAES": "strategies.cmaes",
+    "CRFMNES": "strategies.cr_fm_nes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
+    "Clip": "maps",
     "ClipUp": "rules.clipup",
     "Clipped": "rules.clipped",
     "Compiled": "evaluators.compiled",
     "CoordinateSearch": "strategies.coordinate_search",
+    "Coordinates": "samplers.coordinates",
     "CosineDecay": "schedules",
+    "CurvatureRate": "tuning.curvature_rate",
+    "DDCMA": "strategies.dd_cma",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
     "Exponential": "rules.exponential",
     "ExponentialDecay": "schedules",
+    "Forward": "estimators.forward",
     "Gaussian": "samplers.gaussian",
+    "GaussianFit": "variational",
     "Given": "noise",
     "Gradient": "records",
     "GradientES": "strategies.gradient_es",
+    "Guided": "estimators.guided",
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
+    "Hessian": "smoothing",
+    "History": "history",
     "Hybrid": "estimators.hybrid",
     "IPOP": "strategies.restarts",
     "Info": "records",
     "Joblib": "evaluators.joblib",
     "Key": "noise",
+    "LMMAES": "strategies.lm_ma_es",
+    "LRACMAES": "strategies.lra_cmaes",
     "Law": "noise",
     "LeaveOneOut": "baselines.leave_one_out",
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
     "Multistart": "strategies.multistart",
+    "NaturalGaussian": "strategies.natural_gaussian",
     "NoBaseline": "baselines.none",
+    "NormTest": "tuning.norm_test",
     "Objective": "objective",
     "Opening": "strategies.portfolio",
+    "OptimalPerCoordinate": "baselines.optimal",
+    "OptimalScalar": "baselines.optimal",
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
+    "Paired": "samplers.paired",
     "Philox": "noise",
     "Plan": "strategies.restarts",
     "Policy": "strategies.restarts",
     "Population": "records",
     "Portfolio": "strategies.portfolio",
+    "PowerDecay": "schedules",
+    "Price": "estimators.price",
+    "Quadratic": "baselines.quadratic",
     "QuasiNewton": "strategies.quasi_newton",
+    "RMES": "strategies.rm_es",
     "Rademacher": "samplers.rademacher",
     "Radius": "strategies.gradient_es",
+    "RandomSearch": "strategies.random_search",
     "Raw": "shaping",
     "RecombinationWeights": "shaping",
+    "Reflect": "maps",
+    "Regression": "estimators.regression",
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
     "SGD": "rules.sgd",
+    "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
     "Score": "estimators.score",
     "SepCMA": "strategies.sep_cma",
     "Serial": "evaluators.serial",
+    "Smooth": "maps",
     "Sobol": "samplers.sobol",
     "Sphere": "samplers.sphere",
     "Standardize": "shaping",
     "Step": "records",
     "TopFraction": "shaping",
+    "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
+    "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
     "compare_estimators": "comparison",
+    "finite_differences": "strategies.finite_differences",
+    "fit_gaussian": "variational",
+    "fmin": "adapters.pycma",
+    "from_jax": "adapters.jax",
+    "from_torch": "adapters.torch",
+    "gauss_newton": "least_squares",
+    "gradient_cost": "timing",
     "minimize": "loop",
     "moment": "noise",
     "openai_es": "strategies.named",
     "pgpe": "strategies.named",
     "project": "noise",
+    "scipy_method": "adapters.scipy",
     "smoothed_gradient": "smoothing",
+    "smoothed_hessian": "smoothing",
     "smoothed_value": "smoothing",
     "snes": "strategies.named",
+    "spsa": "strategies.spsa",
+    "warm_start": "strategies.warm_start",
+    "xnes": "strategies.natural",
 }
 
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from .adapters.jax import from_jax as from_jax
+    from .adapters.pycma import fmin as fmin
+    from .adapters.scipy import scipy_method as scipy_method
+    from .adapters.torch import from_torch as from_torch
     from .baselines.at_mean import AtMean as AtMean
     from .baselines.leave_one_out import LeaveOneOut as LeaveOneOut
     from .baselines.leave_one_out import SampleMean as SampleMean
     from .baselines.linear import Linear as Linear
     from .baselines.moving_average import MovingAverage as MovingAverage
     from .baselines.none import NoBaseline as NoBaseline
+    from .baselines.optimal import OptimalPerCoordinate as OptimalPerCoordinate
+    from .baselines.optimal import OptimalScalar as OptimalScalar
+    from .baselines.quadratic import Quadratic as Quadratic
     from .comparison import compare_estimators as compare_estimators
     from .errors import CheckpointError as CheckpointError
     from .errors import EsoptError as EsoptError
     from .errors import EvaluationError as EvaluationError
+    from .estimators.auto import Auto as Auto
     from .estimators.bonnet import Bonnet as Bonnet
+    from .estimators.forward import Forward as Forward
+    from .estimators.guided import Guided as Guided
     from .estimators.hybrid import Hybrid as Hybrid
+    from .estimators.measure_valued import MeasureValued as MeasureValued
+    from .estimators.price import Price as Price
+    from .estimators.regression import Regression as Regression
     from .estimators.score import Score as Score
     from .evaluators.compiled import Compiled as Compiled
     from .evaluators.joblib import Joblib as Joblib
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
+    from .history import History as History
+    from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
+    from .maps import Clip as Clip
+    from .maps import Reflect as Reflect
+    from .maps import Smooth as Smooth
     from .noise import Given as Given
     from .noise import Key as Key
     from .noise import Law as Law
@@ -135,11 +197,13 @@ if TYPE_CHECKING:
     from .rules.momentum import Momentum as Momentum
     from .rules.sgd import SGD as SGD
     from .samplers.antithetic import Antithetic as Antithetic
+    from .samplers.coordinates import Coordinates as Coordinates
     from .samplers.gaussian import Gaussian as Gaussian
     from .samplers.hadamard import Hadamard as Hadamard
     from .samplers.halton import Halton as Halton
     from .samplers.low_rank import LowRank as LowRank
     from .samplers.orthogonal import Orthogonal as Orthogonal
+    from .samplers.paired import Paired as Paired
     from .samplers.rademacher import Rademacher as Rademacher
     from .samplers.replay import Replay as Replay
     from .samplers.sobol import Sobol as Sobol
@@ -147,31 +211,55 @@ if TYPE_CHECKING:
     from .schedules import CosineDecay as CosineDecay
     from .schedules import ExponentialDecay as ExponentialDecay
     from .schedules import LinearDecay as LinearDecay
+    from .schedules import PowerDecay as PowerDecay
     from .shaping import CenteredRanks as CenteredRanks
     from .shaping import Raw as Raw
     from .shaping import RecombinationWeights as RecombinationWeights
     from .shaping import Standardize as Standardize
     from .shaping import TopFraction as TopFraction
+    from .smoothing import Hessian as Hessian
     from .smoothing import smoothed_gradient as smoothed_gradient
+    from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.averaged import Averaged as Averaged
+    from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
+    from .strategies.cr_fm_nes import CRFMNES as CRFMNES
+    from .strategies.dd_cma import DDCMA as DDCMA
+    from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
+    from .strategies.lm_ma_es import LMMAES as LMMAES
+    from .strategies.lra_cmaes import LRACMAES as LRACMAES
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
     from .strategies.named import pgpe as pgpe
     from .strategies.named import snes as snes
+    from .strategies.natural import xnes as xnes
+    from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
     from .strategies.portfolio import Opening as Opening
     from .strategies.portfolio import Portfolio as Portfolio
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
+    from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
     from .strategies.restarts import IPOP as IPOP
     from .strategies.restarts import Plan as Plan
     from .strategies.restarts import Policy as Policy
     from .strategies.restarts import Restarts as Restarts
+    from .strategies.rm_es import RMES as RMES
     from .strategies.sep_cma import SepCMA as SepCMA
+    from .strategies.spsa import spsa as spsa
+    from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .strategies.warm_start import WarmStart as WarmStart
+    from .strategies.warm_start import warm_start as warm_start
+    from .timing import gradient_cost as gradient_cost
+    from .tuning.curvature_rate import CurvatureRate as CurvatureRate
+    from .tuning.norm_test import NormTest as NormTest
+    from .tuning.snr_rate import SNRRate as SNRRate
+    from .variational import GaussianFit as GaussianFit
+    from .variational import fit_gaussian as fit_gaussian
 else:
 
     def __getattr__(name: str) -> object:

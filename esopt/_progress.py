@@ -11,7 +11,7 @@ import numpy as np
 
 from .noise import Array
 from .protocols import State
-from .records import Evals, Info, Population
+from .records import Evals, Info, Lap, Population
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +73,36 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     )
 
 
+def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:
+    """Return the progress after a lap: that of :func:`advance` after each of its generations."""
+    better = lap.value < progress.best_value
+    value, value_stderr = centre(Evals(lap.values), Info(progress.generation))
+    failures = progress.failures
+    if lap.nans:
+        failures = json.dumps(add_counts(json.loads(failures), {"nan": lap.nans}))
+    return Progress(
+        progress.generation + lap.generations,
+        progress.evaluations + lap.evaluations,
+        progress.gradients,
+        progress.steps + lap.steps,
+        seconds,
+        lap.x if better else progress.best_x,
+        lap.value if better else progress.best_value,
+        value,
+        value_stderr,
+        failures,
+    )
+
+
 def centre(evals: Evals, info: Info) -> tuple[float, float]:
     """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan."""
     if info.gradient is not None:
         return float(info.gradient.value), float(info.gradient.value_stderr)
-    finite = evals.values[np.isfinite(evals.values)]
-    return float(finite.mean()) if finite.size else np.nan, np.nan
+    finite, total = evals.values, float(evals.values.sum())
+    if not math.isfinite(total):
+        finite = finite[np.isfinite(finite)]
+        total = float(finite.sum())
+    return total / finite.size if finite.size else np.nan, np.nan
 
 
 def add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -109,7 +109,28 @@ def build_app() -> typer.Typer:
         folder = Path("runs", env.replace("/", "-")) if out is None else out
         raise typer.Exit(_guarded(env, folder, (strategy, n, sigma), {**settings, "episodes": episodes}))
 
+    file_argument = typer.Argument(help="What minimize(history=FILE) wrote.")
+    picture_option = typer.Option(None, help="The picture. (default: FILE with the suffix .png)")
+
+    @app.command()
+    def plot(file: Path = file_argument, out: Path | None = picture_option) -> None:
+        """Draw a run: values, sigma and axis ratio, mean, eigenvalues, standard deviations."""
+        raise typer.Exit(_plot(file, file.with_suffix(".png") if out is None else out))
+
     return app
+
+
+def _plot(file: Path, out: Path) -> int:
+    """Draw the history in ``file`` and return the exit status."""
+    from .errors import EsoptError
+    from .history import History
+
+    try:
+        print(History.load(file).plot(out, title=file.name))
+    except (EsoptError, ValueError, OSError) as error:
+        print(f"esopt: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _guarded(env: str, folder: Path, strategy: tuple[str, int, float], settings: dict[str, Any]) -> int:

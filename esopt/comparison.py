@@ -16,6 +16,7 @@ from .baselines.leave_one_out import LeaveOneOut
 from .baselines.none import NoBaseline
 from .estimators.bonnet import Bonnet
 from .estimators.hybrid import Hybrid
+from .estimators.regression import Regression
 from .estimators.score import Score
 from .noise import Array
 from .objective import Objective
@@ -26,6 +27,11 @@ from .samplers.antithetic import Antithetic
 from .samplers.gaussian import Gaussian
 from .samplers.orthogonal import Orthogonal
 from .smoothing import check_size, smoothed_gradient
+
+_BY_VALUES = ("Score", "Regression")
+
+_ROUNDING = 1e-24
+"""Variance below which an estimate is exact, relative to its squared length."""
 
 _BLOCKS = 16
 """A variance is read off at least so many independent blocks."""
@@ -59,11 +65,11 @@ class Comparison:
     @property
     def advice(self) -> str:
         """What to use, in a sentence."""
-        values = [row for row in self.rows if row.name.startswith("Score")]
+        values = [row for row in self.rows if row.name.startswith(_BY_VALUES)]
         text = f"Use {self.best.name}."
         if self.jump_z > 3.0:
             text += f" The gradients miss a jump (z = {self.jump_z:.1f}): Bonnet is biased here."
-        elif not self.best.name.startswith("Score") and self.best.variance > 0.0:
+        elif not self.best.name.startswith(_BY_VALUES) and self.best.variance > 0.0:
             text += f" Values alone need {values[0].variance / self.best.variance:.3g} times its cost."
         if self.best.gradient.snr < 1.0:
             text += " Its estimate is more noise than signal: use a larger n."
@@ -125,7 +131,7 @@ def compare_estimators(
     Examples
     --------
     >>> import esopt, numpy as np
-    >>> found = esopt.compare_estimators(lambda x: (x**2).sum(), np.ones(20), grad=lambda x: 2.0 * x)
+    >>> found = esopt.compare_estimators(lambda x: (x**4).sum(), np.ones(20), grad=lambda x: 4.0 * x**3)
     >>> found.best.name
     'Bonnet, antithetic'
     """
@@ -146,9 +152,11 @@ def compare_estimators(
         values = 0 if name.startswith("Bonnet") else gradient.evaluations
         slopes = n if isinstance(estimator, (Bonnet, Hybrid)) else 0
         cost = values + grad_cost * slopes
-        rows.append(Row(name, gradient, cost, float(gradient.mean_stderr @ gradient.mean_stderr) * cost))
+        variance = float(gradient.mean_stderr @ gradient.mean_stderr)
+        exact = variance <= _ROUNDING * float(gradient.mean @ gradient.mean)
+        rows.append(Row(name, gradient, cost, 0.0 if exact else variance * cost))
     jumps = [float(row.gradient.notes["jump_z"]) for row in rows if "jump_z" in row.gradient.notes]
-    return Comparison(tuple(sorted(rows, key=lambda row: row.variance)), jumps[0] if jumps else np.nan)
+    return Comparison(tuple(sorted(rows, key=lambda row: (row.variance, row.cost))), jumps[0] if jumps else np.nan)
 
 
 def _candidates(dim: int, n: int, *, gradients: bool) -> list[tuple[str, Estimator, Sampler]]:
@@ -162,6 +170,8 @@ def _candidates(dim: int, n: int, *, gradients: bool) -> list[tuple[str, Estimat
     ]
     if k > 1:
         found.append((f"Score, antithetic in {k} orthogonal directions", Score(), Antithetic(Orthogonal(k))))
+    if n >= 4 * dim:
+        found.append(("Regression, antithetic", Regression(), pairs))
     if gradients:
         found += [
             ("Bonnet", Bonnet(), rows),

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._laps import laps
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .estimators.bonnet import Bonnet
 from .evaluators.serial import Serial
+from .history import History, begin_history
+from .maps import Map, as_map
 from .noise import Array
-from .objective import Objective
+from .objective import DERIVATIVES, Objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
@@ -37,16 +40,18 @@ PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 """The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
 
 
-def default_strategy(sigma: float | Array | None, dim: int, *, gradients: bool, stochastic: bool) -> Strategy:
-    """Return the default of :func:`minimize` for an objective of ``dim`` variables.
+def default_strategy(
+    sigma: float | Array | None, dim: int, *, gradients: bool, stochastic: bool, most: float = math.inf
+) -> Strategy:
+    """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 
     With gradients Bonnet with Adam and a shrinking sigma; SNES for a stochastic f; else by d: Portfolio to 40, CMAES
     with restarts to 200, SepCMA with restarts to 10,000, SNES.
     """
     if gradients:
-        shrinking = ExponentialDecay(0.1, 0.5, every=100, end=1e-6)
+        shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
         return GradientES(sigma=shrinking if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
-    spread = 0.5 if sigma is None else sigma
+    spread = min(0.5, most) if sigma is None else sigma
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
     portfolio = Portfolio(spread)
@@ -87,6 +92,7 @@ def minimize(
     *,
     strategy: Strategy | None = None,
     sigma: float | Array | None = None,
+    bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -103,6 +109,7 @@ def minimize(
     callback: Callable[[Step], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
+    history: bool | str | os.PathLike[str] = False,
     on_error: str = "raise",
     final_evaluations: int = 30,
 ) -> Result:
@@ -112,7 +119,7 @@ def minimize(
     ----------
     f : ``f(x, *args)``, or ``f(x, seed, *args)`` if ``seeded``; x in the shape of x0. Returns a number or an
         :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. An :class:`esopt.Objective`
-        has ``grad``, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
+        has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :class:`esopt.Portfolio` to d = 40, :class:`esopt.CMAES` to 200 and :class:`esopt.SepCMA` to
         10,000, all with restarts for as long as the budget lasts, and :func:`esopt.snes` beyond or if f is stochastic.
@@ -120,7 +127,11 @@ def minimize(
         Adam(0.05): that moves about 0.05 per generation and coordinate at most, so scale x to about 1, or pass
         ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
-        ``grad``, where it does not adapt: 0.1, halved every 100 generations).
+        ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
+        of the least distance.
+    bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
+        the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
+        ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -134,6 +145,8 @@ def minimize(
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
     checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
         be of the same f, by name, and the same args.
+    history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
+        save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation.
@@ -165,28 +178,26 @@ def minimize(
     else:
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
+    box = None if bounds is None else as_map(bounds)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = _choose_strategy(strategy, sigma, objective, math.prod(shape), stochastic)
+    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
+    left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
+    known = None if checkpoint is None else objective
     es = Optimizer(
-        strategy,
-        x0,
-        seed,
-        evaluations=None if evaluations is None else evaluations - final,
-        generations=generations,
-        target=None if stochastic else target,
-        objective=None if checkpoint is None else objective,
+        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
     )
-    _check_start(es, objective, evaluations)
+    _check_start(es, objective, evaluations, grad=grad is not None)
     state = evaluator.init()
     try:
         if checkpoint is not None and os.path.exists(checkpoint):
             state = es.load(checkpoint, state)
-        reasons, lost = _generations(es, evaluator, state, limits)
-        return finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+        kept = begin_history(history, es.generation)
+        reasons, lost = _generations(es, evaluator, state, limits, kept)
+        return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
     except EvaluationError as error:
         error.result = failed(es, evaluator, stochastic=stochastic)
         raise
@@ -195,11 +206,17 @@ def minimize(
 
 
 def _choose_strategy(
-    strategy: Strategy | None, sigma: float | Array | None, objective: Objective | None, dim: int, stochastic: bool
+    strategy: Strategy | None,
+    sigma: float | Array | None,
+    objective: Objective | None,
+    box: Map | None,
+    dim: int,
+    stochastic: bool,
 ) -> Strategy:
     if strategy is None:
+        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients = objective is not None and objective.grad is not None
-        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic)
+        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most)
     if sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return strategy
@@ -302,16 +319,18 @@ def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> in
     return final
 
 
-def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None) -> None:
+def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
+    """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
-    wanted = "grads" in population.needs
-    if objective is not None and objective.grad is not None and not wanted:
+    if grad and "grads" not in population.needs:
         raise ValueError(
             "grad= is given, but the strategy makes no use of it. "
             "Use GradientES(estimator=Bonnet()), or leave grad out."
         )
-    if objective is not None and objective.grad is None and wanted:
-        raise ValueError("the strategy needs gradients. Pass grad=, the gradient of f.")
+    for need, (part, words, _) in DERIVATIVES.items():
+        if objective is not None and need in population.needs and getattr(objective, part) is None:
+            advice = "Pass grad=, the gradient of f." if part == "grad" else f"Pass Objective(f, {part}=...) as f."
+            raise ValueError(f"the strategy needs {words}. {advice}")
     if es.stop().get("evaluations") == 0.0:
         raise ValueError(
             f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
@@ -320,7 +339,7 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 
 def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits
+    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits, kept: History | None
 ) -> tuple[dict[str, float], Evals | None]:
     """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
@@ -328,28 +347,40 @@ def _generations(
     """
     saved, begun = time.perf_counter(), es.generation
     reasons: dict[str, float] = {}
+    compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
         while not (reasons := {**es.stop(), **_used_up(es, limits)}):
-            evals, state = evaluator.evaluate(es.population(), state)
-            try:
-                info = es.learn(evals, state)
-            except EvaluationError:
-                if es.generation == 0:
-                    raise
-                return {"failed": float(es.generation)}, evals
+            evals, info = None, None
+            if compiled is None or not compiled.run():
+                evals, state = evaluator.evaluate(es.population(), state)
+                try:
+                    info = es.learn(evals, state)
+                except EvaluationError:
+                    if es.generation == 0:
+                        raise
+                    return {"failed": float(es.generation)}, evals
+            if kept is not None and evals and info:
+                kept.record(es.progress, es.population(), evals.values, info)
             if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
-                es.save(limits.checkpoint)
+                _save(es, limits, kept)
                 saved = time.perf_counter()
-            if limits.callback is not None and _wants_stop(limits.callback, _step(es, evals, info)):
+            if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
                 reasons = {**es.stop(), "callback": float(es.generation)}
                 break
             del info  # two vectors that the next generation has no use for
     except KeyboardInterrupt:
         reasons = {**es.stop(), "interrupted": float(es.generation)}
     finally:
-        if limits.checkpoint is not None and es.generation > begun:
-            es.save(limits.checkpoint)
+        if es.generation > begun:
+            _save(es, limits, kept)
     return reasons, None
+
+
+def _save(es: Optimizer, limits: _Limits, kept: History | None) -> None:
+    if limits.checkpoint is not None:
+        es.save(limits.checkpoint)
+    if kept is not None and kept.path is not None:
+        kept.save()
 
 
 def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:

@@ -121,6 +121,7 @@ class Law(Enum):
     SPHERE = "uniform on the sphere of radius sqrt(d)"
     RADEMACHER = "independent signs"
     LOW_RANK = "a matrix A B^T / sqrt(r) of Gaussian factors"
+    COORDINATES = "+-sqrt(d) times a random unit vector"
 
 
 class Noise(Protocol):

@@ -10,6 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class Derivative(NamedTuple):
+    """A derivative that a population may need: the function it comes from, and its names for people."""
+
+    part: str
+    words: str
+    failure: str
+
+
+DERIVATIVES = {
+    "grads": Derivative("grad", "gradients", "gradient"),
+    "hessians": Derivative("hess", "Hessians", "hessian"),
+    "hvps": Derivative("hvp", "Hessian-vector products", "hvp"),
+    "jvps": Derivative("jvp", "directional derivatives", "jvp"),
+}
+"""By the names of ``Population.needs``, in the order in which they are computed."""
+
+ALONG_PROBES = ("hvps", "jvps")
+
+
 class Outcome(NamedTuple):
     """What an objective may return instead of a number: a value and the cost units it consumed."""
 
@@ -28,7 +47,7 @@ class Objective:
     hess : Hessian of ``f`` with the same arguments, (d, d), or only its diagonal, (d,); or None.
     hvp : ``hvp(x, v, ...)``, the Hessian times a direction ``v`` in the shape of ``x``; returns that shape; or None.
     jvp : ``jvp(x, v, ...)``, the gradient times a direction ``v``, a number; or None.
-    args : further arguments of both.
+    args : further arguments of all of them, last.
     seeded : whether ``f`` is stochastic and takes the candidate's seed, an int in [0, 2**32).
     shape : shape of ``x`` as the function sees it; None for (d,).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,13 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoint
 from ._describe import describe, differences
-from ._progress import Progress, Run, advance, start
-from .errors import CheckpointError, EvaluationError
-from .noise import Array, check_seed
+from ._injection import inject
+from ._progress import Progress, Run, advance, advance_lap, start
+from ._told import as_array, check_derivatives, check_steps, check_values, name_type
+from .errors import CheckpointError
+from .maps import Map, as_map
+from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
-from .records import Evals, Info, Population
+from .records import Evals, Info, Lap, Population
 from .result import Point, Result
+from .strategies.bounded import Bounded
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -42,19 +47,6 @@ def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def as_array(numbers: ArrayLike) -> NDArray[Any]:
-    """Return ``numbers`` as an array; a ragged list has dtype object."""
-    try:
-        return np.asarray(numbers)
-    except ValueError:
-        return np.asarray([], object)
-
-
-def name_type(array: NDArray[Any]) -> str:
-    """Return the dtype in words, for a message about numbers that are none."""
-    return "dtype object (ragged, or not numbers)" if array.dtype == object else f"dtype {array.dtype}"
-
-
 def check_limit(name: str, limit: float | None, *, whole: bool = True) -> None:
     """Raise TypeError or ValueError unless ``limit`` is None or a positive number, ``whole`` or not."""
     if limit is None:
@@ -72,43 +64,12 @@ def check_target(target: float | None) -> None:
         raise ValueError(f"target must be a number, got {target!r}. Leave it out for no target.")
 
 
-def check_steps(steps: int) -> None:
-    """Raise TypeError or ValueError unless ``steps`` is a count."""
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
-        raise TypeError(f"tell() got steps of type {type(steps).__name__}. Pass a whole number of cost units.")
-    if steps < 0:
-        raise ValueError(f"tell() got steps={steps}. Pass 0 or more cost units, those of this generation.")
-
-
-def check_values(values: ArrayLike, population: Population) -> Array:
-    """Return told ``values`` as (n,) float64; raise TypeError or ValueError if they cannot be that.
-
-    Whether a single candidate may fail is for the strategy to say.
-    """
-    generation = population.noise.key.generation
-    array = as_array(values)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"tell() got values of {name_type(array)} in generation {generation}. "
-            "Pass one real number per row of ask(), in the same order; use nan for failed evaluations."
-        )
-    if array.shape != (len(population),):
-        got = f"{array.size} values" if array.ndim == 1 else f"values of shape {array.shape}"
-        raise ValueError(
-            f"tell() got {got} for a population of {len(population)} in generation {generation}.\n"
-            "Pass one value per row of ask(), in the same order; use nan for failed evaluations."
-        )
-    if array.size > 1 and np.isnan(array.min()) and np.isnan(array).all():
-        raise EvaluationError(
-            f"all {array.size} values of generation {generation} are nan: nothing to learn from.\n"
-            "Check the objective at es.mean; the optimizer is as it was, so tell() can be called again."
-        )
-    return array.astype(np.float64)
-
-
 def _describe_objective(objective: Objective) -> str:
     about = describe(objective)
     del about["shape"]  # that of x0 is compared already
+    for part in ("hess", "hvp", "jvp"):
+        if about[part] is None:
+            del about[part]  # files of earlier versions do not have them
     return json.dumps({"class": "Run", "objective": about}, allow_nan=False)
 
 
@@ -119,6 +80,12 @@ def _compare_objectives(there: str, here: str, name: str) -> None:
             f"{name} was written by a different configuration:\n  {lines}\n"
             "Build it with the saved settings, or start a new run with another file."
         )
+
+
+def _name(strategy: Strategy) -> str:
+    """Return the strategy's class; within bounds, in brackets that of the one inside."""
+    name = type(strategy).__name__
+    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, Bounded) else name
 
 
 class Optimizer:
@@ -132,6 +99,8 @@ class Optimizer:
     evaluations, generations : budgets; a generation that does not fit is not begun.
     target : stop once a finite value at or below it was seen.
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.
+    bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
+        ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
 
     Examples
     --------
@@ -154,6 +123,7 @@ class Optimizer:
         generations: int | None = None,
         target: float | None = None,
         objective: Objective | None = None,
+        bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
     ) -> None:
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
@@ -161,6 +131,8 @@ class Optimizer:
                 "Pass for example GradientES()."
             )
         begin = check_x0(x0)
+        if bounds is not None:
+            strategy = Bounded(strategy, as_map(bounds))
         self.strategy = strategy
         self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
@@ -237,13 +209,25 @@ class Optimizer:
         population.rows(out=out.reshape(len(population), -1))
         return out
 
-    def tell(self, values: ArrayLike, grads: ArrayLike | None = None, *, steps: int = 0) -> Info:
+    def tell(
+        self,
+        values: ArrayLike,
+        grads: ArrayLike | None = None,
+        *,
+        hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None,
+        jvps: ArrayLike | None = None,
+        steps: int = 0,
+    ) -> Info:
         """Learn from the values of this generation's candidates.
 
         Parameters
         ----------
         values : (n,)  one per row of :meth:`ask`, lower is better; nan marks a failed evaluation.
         grads : (n, d) or (n, *shape of x0)  gradients at the candidates, for estimators that use them.
+        hessians : (n, d, d), or only the diagonals (n, d)  Hessians at the candidates.
+        hvps, jvps : (m, d) and (m,)  products of the Hessian and of the gradient with the m directions
+            ``es.population().probes.rows()``, at the first m candidates.
         steps : cost units that the evaluations consumed.
 
         Returns
@@ -252,30 +236,16 @@ class Optimizer:
 
         Raises
         ------
-        ValueError, TypeError  for values or gradients of the wrong number, shape or type; nothing is lost.
+        ValueError, TypeError  for values or derivatives of the wrong number, shape or type; nothing is lost.
         EvaluationError  if nothing usable is among them; nothing is lost.
         """
         population = self.population()
         check_steps(steps)
         checked = check_values(values, population)
-        rows = None
-        if grads is not None:
-            rows = as_array(grads)
-            if rows.dtype.kind not in "fiu" or rows.shape not in {
-                (len(population), *self.shape),
-                (len(population), population.dim),
-            }:
-                raise ValueError(
-                    f"tell() got grads of shape {rows.shape} and dtype {rows.dtype}. "
-                    f"Pass real numbers of shape {(len(population), *self.shape)}, one gradient per row of ask()."
-                )
-            rows = rows.reshape(len(population), -1).astype(np.float64)
-        elif "grads" in population.needs:
-            raise ValueError(
-                f"{type(self.strategy).__name__} needs gradients. Call tell(values, grads=...), one per row of ask()."
-            )
+        told = {"grads": grads, "hessians": hessians, "hvps": hvps, "jvps": jvps}
+        derivatives = check_derivatives(told, population, self.shape, type(self.strategy).__name__)
         failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
-        return self.learn(Evals(checked, rows, steps=int(steps), failures={"nan": failed} if failed else {}))
+        return self.learn(Evals(checked, **derivatives, steps=int(steps), failures={"nan": failed} if failed else {}))
 
     def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
@@ -288,6 +258,40 @@ class Optimizer:
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
         return info
+
+    def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
+        """Put candidates from elsewhere, or the direction of a gradient, into the next population.
+
+        Parameters
+        ----------
+        x : one candidate in the shape of x0, or several, (k, *shape of x0).
+        gradient : a gradient of f at the mean, in the shape of x0: the candidate that lies against it joins.
+
+        Notes
+        -----
+        Call it before :meth:`ask`: the population of this generation then has a row more at its end for each candidate,
+        and :meth:`tell` expects their values too.
+
+        Raises
+        ------
+        TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
+        """
+        state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
+        self._run, self._population = replace(self._run, strategy=state), None
+
+    def skip(self, state: State, lap: Lap) -> None:
+        """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""
+        now = time.perf_counter()
+        after = advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
+        self._run, self._population, self._since = replace(self._run, strategy=state, progress=after), None, now
+
+    @property
+    def generations_left(self) -> float:
+        """How many generations the budgets leave room for, at the present size of the population."""
+        progress, (evaluations, generations) = self._run.progress, self._limits.values()
+        by_generation = math.inf if generations is None else generations - progress.generation
+        by_evaluation = math.inf if evaluations is None else evaluations - progress.evaluations
+        return float(min(by_generation, by_evaluation / len(self.population())))
 
     def stop(self) -> dict[str, float]:
         """Return reasons to stop with their numbers, for example ``{"evaluations": 20000.0}``; empty while running."""
@@ -327,7 +331,7 @@ class Optimizer:
             seconds=progress.seconds,
             failures=self.failures,
             evaluator="ask/tell",
-            strategy=type(self.strategy).__name__,
+            strategy=_name(self.strategy),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -337,7 +341,7 @@ class Optimizer:
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
 
-        Where both know their objective, f, grad, args and seeded must be the same; functions are compared by name.
+        Where both know their objective, it must be the same; functions are compared by name.
 
         Returns
         -------

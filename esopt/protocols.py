@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .maps import Map as Map
 from .noise import Array, Key, Noise
 from .noise import Law as Law
 from .records import Evals, Gradient, Info, Population
@@ -20,14 +21,35 @@ State = Any
 """A tree of numbers, strings, arrays and frozen records of them; each part knows its own."""
 
 
+class Offsets(NamedTuple):
+    """Constants to subtract from the values as well, one for each coordinate and each group of rows.
+
+    With o the row of ``mean`` for the group of row r, coordinate i of the mean's gradient uses values[r] - o[i]; with
+    ``scale`` the same for the scale's. Their contribution is zero in expectation, so that an estimator may leave it
+    out.
+
+    ``groups`` are row numbers (n,) of the tables, the same for all rows of a block; ``mean`` and ``scale`` are (g, d).
+    """
+
+    groups: NDArray[np.intp]
+    mean: Array
+    scale: Array
+
+
 class Centered(NamedTuple):
     """Values of the noise rows, (n,), less a control variate whose own gradient is known.
 
-    ``mean``, (d,), is that gradient in the mean, to be added back to the estimate; None for zero.
+    ``mean``, (d,), is that gradient in the mean, to be added back to the estimate, and ``scale``, (d,), that in
+    log sigma_i, which sums to sigma times the one in a scalar sigma; None for zero. ``scale_values``, (n,), stand for
+    ``values`` in the gradient of the scale, whose best baseline is another one; None for the same. ``offsets`` differ
+    between coordinates; None for none.
     """
 
     values: Array
     mean: Array | None = None
+    scale: Array | None = None
+    scale_values: Array | None = None
+    offsets: Offsets | None = None
 
 
 @runtime_checkable
@@ -85,8 +107,8 @@ class Shaping(Protocol):
 class Baseline(Protocol):
     """A control variate for values.
 
-    Laws: the expected gradient does not change; a value never influences its own block's baseline.
-    ``raw_only``: needs values that no shaping touched.
+    Laws: the expected gradient does not change, in the mean and in the scale; a value never influences its own block's
+    baseline, in any coordinate. ``raw_only``: needs values that no shaping touched.
     """
 
     @property
@@ -138,6 +160,31 @@ class Rule(Protocol):
     def init(self, dim: int) -> State: ...
 
     def step(self, gradient: Array, state: State) -> tuple[Array, State]: ...
+
+
+@runtime_checkable
+class Rate(Protocol):
+    """A factor of the rule's step, found out by the run.
+
+    Laws: ``factor`` is not negative, and pure; moving or turning the coordinates does not change it.
+    """
+
+    def init(self, dim: int) -> State: ...
+
+    def factor(self, gradient: Gradient, population: Population, state: State) -> tuple[float, State]:
+        """Return the factor for the step that follows ``gradient``."""
+        ...
+
+
+@runtime_checkable
+class Sizing(Protocol):
+    """The number of rows of the next generation."""
+
+    def init(self, dim: int) -> State: ...
+
+    def size(self, gradient: Gradient, population: Population, least: int, state: State) -> tuple[int, State]:
+        """Return it, at least 1; ``least`` is the strategy's own n."""
+        ...
 
 
 @runtime_checkable

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._kernels import factor
+from .maps import Map, fill_inside
 from .noise import Array, Noise, Share, evaluation_seeds
 
 Scale = float | Array
@@ -30,9 +31,18 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class FusedTransform(Transform, Protocol):
+    """A transform that makes candidates from the noise by itself, without holding all of it."""
+
+    def displace(self, noise: Noise, mean: Array, start: int, out: NDArray[Any]) -> None:
+        """Write mean + L eps_i for the rows from ``start`` on to ``out``."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
-    """``n`` noise rows mean + scale * eps_i, then ``k`` explicit rows; nothing is materialised until asked for.
+    """``n`` noise rows map(mean + scale * eps_i), then ``k`` explicit rows; nothing is made until it is asked for.
 
     Parameters
     ----------
@@ -44,6 +54,7 @@ class Population:
     needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps".
     share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
     probes : n rows of d columns, the directions of the "hvps" and "jvps" at the noise rows.
+    map : where candidates go, into a box for example; ``mean``, ``scale`` and ``extra`` are before the map.
     """
 
     mean: Array
@@ -54,6 +65,7 @@ class Population:
     needs: frozenset[str] = frozenset({"values"})
     share: Share = "pair"
     probes: Noise | None = None
+    map: Map | None = None
 
     def __post_init__(self) -> None:
         mean, scale = self.mean, self.scale
@@ -106,6 +118,16 @@ class Population:
         kind = f"a factor {self.scale.shape}" if isinstance(self.scale, np.ndarray) else repr(self.scale)
         raise ValueError(f"{user} got the scale {kind}. It needs one number or one per coordinate: pass such a sigma.")
 
+    @property
+    def deviations(self) -> Array:
+        """Standard deviation in each coordinate, (d,), before the map; of a transform, that of the rows."""
+        if self.separable:
+            return np.array(np.broadcast_to(np.asarray(self.scale, np.float64), self.dim))
+        spread = self.factor
+        if spread is None:
+            return np.asarray(self._fill(0, self.n, np.empty((self.n, self.dim))).std(axis=0))
+        return np.asarray(np.sqrt(np.square(spread).sum(axis=1)))
+
     def __len__(self) -> int:
         return self.noise.n + (0 if self.extra is None else len(self.extra))
 
@@ -130,10 +152,20 @@ class Population:
             out = np.empty((stop - start, self.dim))
         elif out.shape != (stop - start, self.dim):
             raise ValueError(f"out has shape {out.shape} for {stop - start} rows. Pass {(stop - start, self.dim)}.")
+        if self.map is None:
+            return self._fill(start, stop, out)
+        rows = self._fill(start, stop, np.empty(out.shape) if out.dtype != np.float64 else out)
+        fill_inside(self.map.forward(rows), self.map, out)
+        return out
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> NDArray[Any]:
+        """Write rows start ... stop into ``out``, before the map."""
         split = min(max(self.n - start, 0), stop - start)
         if split and self.separable:
             scale = np.atleast_1d(np.asarray(self.scale, np.float64))
             self.noise.displace(self.mean, scale, start, out[:split])
+        elif split and self.factor is None and isinstance(self.scale, FusedTransform):
+            self.scale.displace(self.noise, self.mean, start, out[:split])
         elif split:
             eps = self.noise.rows(start, start + split).astype(np.float64)
             out[:split] = self.mean + self._apply(eps)
@@ -245,6 +277,31 @@ class Info:
     failures: Mapping[str, int] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
+
+
+class Goal(NamedTuple):
+    """Where a lap ends at the latest: after ``generations``, at a value <= ``target``, after ``steps``."""
+
+    generations: int
+    target: float
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lap:
+    """What happened in generations that a strategy ran by itself, in compiled code.
+
+    ``x`` and ``value`` are the best of the lap (inf if no value was finite), ``values`` those of its last generation,
+    ``nans`` counts failed evaluations. Without ``generations`` the next one must be run the usual way.
+    """
+
+    generations: int
+    evaluations: int
+    x: Array
+    value: float
+    values: Array
+    nans: int
+    steps: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .history import History
 from .noise import Array
 
 _SENTENCES = {
@@ -60,6 +63,7 @@ class Result:
     failures : failed evaluations by kind.
     evaluator : what evaluated the candidates.
     strategy : what proposed them.
+    history : what :meth:`plot` draws, if the run kept it.
     """
 
     x: Array
@@ -76,6 +80,19 @@ class Result:
     failures: Mapping[str, int]
     evaluator: str
     strategy: str
+    history: History | None = None
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the run and return the path of the picture; see :meth:`esopt.History.plot`.
+
+        Raises
+        ------
+        ValueError  if the run kept no history.
+        ModuleNotFoundError  without matplotlib.
+        """
+        if self.history is None:
+            raise ValueError("the run kept no history to draw. Pass history=True to minimize().")
+        return self.history.plot(path, title=f"{self.strategy}: {self.message}")
 
     @property
     def fun(self) -> float:

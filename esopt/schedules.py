@@ -90,3 +90,20 @@ class CosineDecay:
     def __call__(self, generation: int) -> float:
         done = min(1.0, generation / self.generations)
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class PowerDecay:
+    """start * ((offset + 1) / (offset + 1 + generation)) ** power: the gains of stochastic approximation."""
+
+    start: float
+    power: float
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("start", self.start)
+        check_nonnegative("power", self.power)
+        check_nonnegative("offset", self.offset)
+
+    def __call__(self, generation: int) -> float:
+        return float(self.start * ((self.offset + 1.0) / (self.offset + 1.0 + generation)) ** self.power)

@@ -1,11 +1,12 @@
-"""The smoothed function itself: its value and gradient at a point, for any function, with error bars.
+"""The smoothed function itself: its value, gradient and Hessian at a point, for any function, with error bars.
 
 J(x) = E f(x + sigma * eps), eps ~ N(0, I).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +14,16 @@ from numpy.typing import ArrayLike
 
 from ._parts import check_instance
 from .estimators.bonnet import Bonnet
+from .estimators.price import Price
 from .estimators.score import Score
 from .loop import choose_evaluator
 from .noise import Array, Key, Law, check_seed
 from .objective import Objective
 from .optimizer import check_x0
 from .protocols import Baseline, Estimator, Evaluator, Sampler
-from .records import Gradient, Population
+from .records import Gradient, Population, Scale
 from .samplers.antithetic import Antithetic
+from .samplers.rademacher import Rademacher
 from .strategies.gradient_es import check_sigma, fit_sigma
 
 
@@ -66,8 +69,10 @@ def smoothed_gradient(
 
     Returns
     -------
-    Gradient  ``mean`` (d,) with ``mean_stderr``, ``scale`` with ``scale_stderr`` (dJ/dsigma for a number,
-    dJ/dlog sigma_i per coordinate), ``value`` of J with ``value_stderr``, ``snr``, ``blocks``, ``evaluations``.
+    Gradient  ``mean`` (d,) with ``mean_stderr``, ``scale`` with ``scale_stderr``, ``value`` of J with
+    ``value_stderr``, ``snr``, ``blocks``, ``evaluations``. The scale's gradient is dJ/dsigma for a number,
+    dJ/dlog sigma_i, (d,), for one per coordinate, and the local matrix L^T (dJ/dSigma) L = 1/2 L^T E[Hessian f] L,
+    (d, d), for a factor L of Sigma.
 
     Notes
     -----
@@ -81,9 +86,7 @@ def smoothed_gradient(
     True
     """
     point = check_x0(x)
-    objective = (
-        f if isinstance(f, Objective) else Objective(f, grad, args, seeded, None if point.ndim == 1 else point.shape)
-    )
+    objective = _objective(f, point, args, seeded, grad=grad)
     check_size("n", n)
     sampler = Antithetic() if sampler is None else sampler
     check_instance("sampler", sampler, Sampler, "Antithetic()")
@@ -99,7 +102,137 @@ def smoothed_gradient(
         raise ValueError("baseline= is for the default estimator. Set it in the estimator: Score(baseline=...).")
     check_instance("estimator", estimator, Estimator, "Score()")
     evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
-    return _estimate(evaluator, point.reshape(-1), sigma, n, check_seed(seed), estimator, sampler)
+    spread = fit_sigma(check_sigma(sigma), point.size)
+    return _estimate(evaluator, point.reshape(-1), spread, n, check_seed(seed), estimator, sampler)
+
+
+@dataclass(frozen=True, eq=False)
+class Hessian:
+    """An estimate of the Hessian of J(x) = E f(x + sigma * eps), with its error bars.
+
+    ``mean`` and ``stderr`` are (d, d) and symmetric; ``value`` estimates J. Standard errors are nan where fewer than
+    two independent blocks are left. ``notes`` say by name where the estimate came from.
+    """
+
+    mean: Array
+    stderr: Array
+    blocks: int
+    value: float
+    value_stderr: float
+    evaluations: int
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+
+
+def smoothed_hessian(
+    f: Callable[..., Any] | Objective,
+    x: ArrayLike,
+    *,
+    sigma: float | Array = 0.1,
+    n: int | None = None,
+    seed: int = 0,
+    grad: Callable[..., Any] | None = None,
+    hess: Callable[..., Any] | None = None,
+    hvp: Callable[..., Any] | None = None,
+    sampler: Sampler | None = None,
+    baseline: Baseline | None = None,
+    args: tuple[Any, ...] = (),
+    seeded: bool = False,
+    vectorized: bool = False,
+    workers: int | None = None,
+    on_error: str = "raise",
+) -> Hessian:
+    """Estimate the Hessian of J(x) = E f(x + sigma * eps) from values, gradients or second derivatives.
+
+    Parameters
+    ----------
+    f, x, seed, sampler, args, seeded, vectorized, workers, on_error : as in :func:`smoothed_gradient`.
+    sigma : standard deviation, a number or one per coordinate.
+    n : evaluations, a positive multiple of the sampler's block; None for as many as give an error of about a quarter
+        of the Hessian's Frobenius norm on a quadratic: 20 (d + 2) (d + 7) from values, 20 (d + 2) from gradients or
+        products, at least 128; 64 with Hessians.
+    grad, hess, hvp : gradient, Hessian and Hessian-vector product ``hvp(x, v)`` of f. The estimate is made of the first
+        that is there of ``hess``, ``hvp`` and ``grad``, else of values.
+    baseline : control variate of the estimate from values, which it asks for; None for the leave-one-out mean.
+
+    Returns
+    -------
+    Hessian  ``mean`` (d, d) with ``stderr``, ``value`` of J with ``value_stderr``, ``blocks``, ``evaluations``.
+
+    Notes
+    -----
+    Unbiased for the Hessian of J, the average of f's own where f is smooth enough: continuous for gradients, with
+    continuous gradients for Hessians and products; values serve any f. With H = E[Hessian f] and pairs of rows, the
+    total variance on a quadratic is (d + 2) (d + 7) |H|^2 / 2 + 2 (tr H)^2 per pair from values and
+    ((d + 2) |H|^2 + (tr H)^2) / 2 from gradients, whatever sigma; zero with Hessians. Products are taken with random
+    signs, one for each row.
+
+    References
+    ----------
+    Price (1958), A useful theorem for nonlinear devices having Gaussian inputs; Stein (1981), Estimation of the mean of
+    a multivariate normal distribution.
+
+    Examples
+    --------
+    >>> import esopt, numpy as np
+    >>> h = esopt.smoothed_hessian(lambda x: x[0] * x[1] + x[0]**2, np.zeros(2), n=4000)
+    >>> bool((np.abs(h.mean - [[2.0, 1.0], [1.0, 0.0]]) < 4 * h.stderr).all())
+    True
+    """
+    point = check_x0(x)
+    objective = _objective(f, point, args, seeded, grad=grad, hess=hess, hvp=hvp)
+    sampler = Antithetic() if sampler is None else sampler
+    check_instance("sampler", sampler, Sampler, "Antithetic()")
+    if baseline is not None:
+        check_instance("baseline", baseline, Baseline, "LeaveOneOut()")
+    if sampler.law is not Law.GAUSSIAN:
+        raise ValueError(
+            f"smoothed_hessian() got noise that is {sampler.law.value}; it needs rows that are N(0, I). "
+            "Use a sampler with Law.GAUSSIAN."
+        )
+    dim, spread = point.size, fit_sigma(check_sigma(sigma), point.size)
+    if np.ndim(spread) == 2:
+        raise ValueError(
+            "smoothed_hessian() got a factor L as sigma, and standard errors in its coordinates are none in those of "
+            "x. Pass one sigma or one per coordinate, or z -> f(x + L z) at 0 with sigma=1, whose Hessian is L^T H L."
+        )
+    source, estimator, size = _second_order(objective, baseline, dim)
+    if isinstance(estimator, Price) and objective.grad is None:
+        objective = replace(objective, grad=_no_slope)  # the gradient of the mean is not asked for
+    if n is None:
+        n = -(-size // sampler.block) * sampler.block
+    check_size("n", n)
+    evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
+    sigmas = np.broadcast_to(spread, dim)
+    found = _estimate(evaluator, point.reshape(-1), np.diag(sigmas), n, check_seed(seed), estimator, sampler)
+    # H = 2 L^-T S L^-1, entry by entry for a diagonal L.
+    by = 2.0 / np.outer(sigmas, sigmas)
+    return Hessian(
+        np.asarray(found.scale) * by,
+        np.asarray(found.scale_stderr) * by,
+        found.blocks,
+        found.value,
+        found.value_stderr,
+        found.evaluations,
+        {**found.notes, "source": source},
+    )
+
+
+def _second_order(objective: Objective, baseline: Baseline | None, dim: int) -> tuple[str, Estimator, int]:
+    """Return what the Hessian comes from, its estimator, and the number of rows for an error of about a quarter."""
+    if baseline is not None:
+        return "values", Score(baseline, with_scale=True), max(128, 20 * (dim + 2) * (dim + 7))
+    if objective.hess is not None:
+        return "Hessians", Price(), 64
+    if objective.hvp is not None:
+        return "Hessian-vector products", Price(Rademacher()), max(128, 20 * (dim + 2))
+    if objective.grad is not None:
+        return "gradients", Bonnet(with_scale=True), max(128, 20 * (dim + 2))
+    return "values", Score(with_scale=True), max(128, 20 * (dim + 2) * (dim + 7))
+
+
+def _no_slope(x: Array, *args: Any) -> Array:
+    """Return a zero for every entry of one x, or of a batch of them."""
+    return np.zeros_like(x)
 
 
 def smoothed_value(f: Callable[..., Any] | Objective, x: ArrayLike, **settings: Any) -> Estimate:
@@ -128,16 +261,24 @@ def check_size(name: str, size: object) -> None:
         raise ValueError(f"{name} must be at least 1, got {size}. Pass for example {name}=256.")
 
 
+def _objective(
+    f: Callable[..., Any] | Objective, point: Array, args: tuple[Any, ...], seeded: bool, **derivatives: Any
+) -> Objective:
+    """Return ``f`` if it is an objective, else one that calls it with x in the shape of ``point``."""
+    if isinstance(f, Objective):
+        return f
+    return Objective(f, args=args, seeded=seeded, shape=None if point.ndim == 1 else point.shape, **derivatives)
+
+
 def _estimate(
     evaluator: Evaluator,
     point: Array,
-    sigma: float | Array,
+    scale: Scale,
     n: int,
     seed: int,
     estimator: Estimator,
     sampler: Sampler,
 ) -> Gradient:
-    scale = fit_sigma(check_sigma(sigma), point.size)
     state = estimator.init(point.size)
     population = estimator.prepare(Population(point, scale, sampler.noise(Key(seed), n, point.size)), state)
     try:

@@ -9,16 +9,24 @@ import math
 
 import numpy as np
 
+from .factor import accumulate
 from .jit import kernel
 
 
 @kernel()
 def order(values):
     """Return the rows from best to worst, ties in the order of the rows, nan last."""
-    first = np.argsort(values, kind="mergesort")
-    if not np.isnan(values).any():
-        return first
-    out, at = np.empty(first.size, np.int64), 0
+    size = values.size
+    out = np.empty(size, np.int64)
+    if size <= 64:
+        for i in range(size):
+            v, at = values[i], i
+            while at > 0 and (v < values[out[at - 1]] or (math.isnan(values[out[at - 1]]) and not math.isnan(v))):
+                out[at] = out[at - 1]
+                at -= 1
+            out[at] = i
+        return out
+    first, at = np.argsort(values, kind="mergesort"), 0
     for failed in (False, True):
         for i in first:
             if math.isnan(values[i]) == failed:
@@ -71,27 +79,107 @@ def paths(white, step, generation, c_sigma, damping, c_c, mass, path_sigma, path
 
 
 @kernel()
-def root(rows, weights, alpha):
-    """Return Q (d, k), T (k, k) and U (k, k) for R = sqrt(alpha) I + Q T Q^T with R^2 = alpha I + sum_k w_k z_k z_k^T.
+def dot(a, b):
+    """Return the sum of a * b, in four running sums."""
+    size, whole = a.size, a.size // 4 * 4
+    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+    for j in range(0, whole, 4):
+        s0 += a[j] * b[j]
+        s1 += a[j + 1] * b[j + 1]
+        s2 += a[j + 2] * b[j + 2]
+        s3 += a[j + 3] * b[j + 3]
+    for j in range(whole, size):
+        s0 += a[j] * b[j]
+    return (s0 + s1) + (s2 + s3)
 
-    R^-1 = I / sqrt(alpha) + Q U Q^T. With fewer ``rows`` z (k, d) than columns nothing of size (d, d) is decomposed.
+
+@kernel(error_model="numpy")
+def whiten(rows, weights, last):
+    """Overwrite ``rows`` z with v and return b (m,), so that R = I + sum_k b_k z_k v_k^T has R R^T = I + sum w z z^T.
+
+    R is a product of the symmetric I + b_k v_k v_k^T, with v_k = R_k-1^-1 z_k; ``last`` (d,) becomes R^-1 times itself.
     """
-    k, dim = rows.shape
-    if k < dim:
-        orthonormal, triangle = np.linalg.qr(rows.T)
-        basis, corner = np.ascontiguousarray(orthonormal), np.ascontiguousarray(triangle)
-    else:
-        basis, corner = np.eye(dim), rows.T.copy()
-        k = dim
-    inner = np.dot(corner * weights, corner.T)
-    for i in range(k):
-        inner[i, i] += alpha
-    values, vectors = np.linalg.eigh(inner)
+    count, dim = rows.shape
+    gains = np.empty(count)
+    for k in range(count):
+        v = rows[k]
+        square = dot(v, v)
+        length = math.sqrt(max(1.0 + weights[k] * square, 1e-3))
+        gains[k] = (length - 1.0) / square if square > 0.0 and weights[k] != 0.0 else 0.0
+        if gains[k] == 0.0:
+            continue
+        back = (1.0 - 1.0 / length) / square
+        for i in range(k + 1, count + 1):
+            z = rows[i] if i < count else last
+            much = back * dot(v, z)
+            for j in range(dim):
+                z[j] -= much * v[j]
+    return gains
+
+
+@kernel(error_model="numpy")
+def root(square):
+    """Return the symmetric root of a positive definite matrix (d, d), and its inverse.
+
+    The coupled iteration of Newton and Schulz: Higham (2008), Functions of matrices, eq. 6.35.
+    """
+    dim = square.shape[0]
+    norm = 0.0
+    for i in range(dim):
+        norm += dot(square[i], square[i])
+    norm = math.sqrt(norm)
+    forth, back = square / norm, np.eye(dim)
+    for _ in range(100):
+        half = np.zeros((dim, dim))
+        accumulate(forth, back, half)
+        error = 0.0
+        for i in range(dim):
+            for j in range(dim):
+                error = max(error, abs(half[i, j] - (1.0 if i == j else 0.0)))
+                half[i, j] = (1.5 if i == j else 0.0) - 0.5 * half[i, j]
+        after_forth, after_back = np.zeros((dim, dim)), np.zeros((dim, dim))
+        accumulate(half, forth, after_forth)
+        accumulate(back, half, after_back)
+        forth, back = after_forth, after_back
+        if not error > 1e-9:  # the convergence is quadratic
+            break
+    return math.sqrt(norm) * forth, back / math.sqrt(norm)
+
+
+@kernel()
+def reshape(factor, rows, weights, alpha, path):
+    """Return A R with R R^T = alpha I + sum_k w_k z_k z_k^T, A times every row z, and R^-1 ``path``."""
+    count, dim = rows.shape
     base = math.sqrt(alpha)
-    roots = np.sqrt(np.maximum(values, 1e-3 * alpha))
-    forth = np.dot(vectors * (roots - base), vectors.T)
-    back = np.dot(vectors * (1.0 / roots - 1.0 / base), vectors.T)
-    return basis, forth, back
+    steps = np.zeros((count, dim))
+    accumulate(np.ascontiguousarray(factor.T), rows, steps)
+    if count > 4 * dim:
+        square = np.zeros((dim, dim))
+        accumulate(rows, np.ascontiguousarray((rows * weights.reshape(count, 1)).T), square)
+        for i in range(dim):
+            square[i, i] += alpha
+        forth, back = root(square)
+        after, inner = np.zeros((dim, dim)), np.zeros((1, dim))
+        accumulate(forth, factor, after)
+        accumulate(back, path.reshape(1, dim), inner)
+        return after, steps, inner[0]
+    # Positive weights first: no part of the product is less definite than the whole.
+    sequence = np.empty(count, np.int64)
+    at = 0
+    for sign in (1.0, -1.0):
+        for k in range(count):
+            if (weights[k] >= 0.0) == (sign > 0.0):
+                sequence[at] = k
+                at += 1
+    inner, ahead = rows[sequence], path / base
+    gains = base * whiten(inner, weights[sequence] / alpha, ahead)
+    after = base * factor
+    sides = np.empty((dim, count))
+    for k in range(count):
+        for i in range(dim):
+            sides[i, k] = gains[k] * steps[sequence[k], i]
+    accumulate(inner, sides, after)
+    return after, steps, ahead
 
 
 @kernel()
@@ -110,41 +198,39 @@ def diagonal(ranked, deviations, variances, weights, c_1, c_mu, path, lost):
 
 
 @kernel(error_model="numpy")
-def tell_full(eps, values, generation, mean, sigma, factor, path_sigma, path_c, weights, rates):
-    """Return mean, sigma, A, p_sigma and A^-1 p_c after a generation; C = A A^T.
+def tell(eps, values, generation, mean, sigma, shape, path_sigma, path_c, history, weights, rates):
+    """Return mean, sigma, ``shape``, p_sigma, p_c and the history of values after a generation.
 
-    ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1, c_mu and mu_eff. The covariance A (alpha I + sum w z z^T) A^T has the
-    factor A R, R the symmetric root of the bracket, so that C is never decomposed; paths live in the space of z.
+    ``shape`` is a factor A (d, d), C = A A^T, or the diagonal of C (d,); ``rates`` are c_m, c_sigma, d_sigma, c_c, c_1,
+    c_mu, mu_eff. The covariance A (alpha I + sum w z z^T) A^T has the factor A R, R a root of the bracket near I, so
+    that C is never decomposed. With a factor p_c is kept as A^-1 p_c.
     """
     c_m, c_sigma, damping, c_c, c_1, c_mu, mass = rates
     n, dim = eps.shape
     ranked, white, own = select(eps, values, weights)
-    p_sigma, p_c, change, moving = paths(white, white, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
-    stalled = 0.0 if moving else c_c * (2.0 - c_c)
-    rows, masses = np.empty((n + 1, dim)), np.empty(n + 1)
-    rows[:n], rows[n] = ranked, p_c
-    masses[:n], masses[n] = c_mu * own, c_1
-    # A large population in few dimensions forgets C at once (c_1 + c_mu = 1): the root needs a little of it.
-    alpha = max(1e-3, 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum())
-    basis, forth, back = root(rows, masses, alpha)
-    wide = np.dot(np.dot(factor, basis), forth)
-    after = math.sqrt(alpha) * factor + np.dot(wide, basis.T)
-    p_c = p_c / math.sqrt(alpha) + np.dot(basis, np.dot(back, np.dot(basis.T, p_c)))
-    return mean + c_m * sigma * np.dot(factor, white), sigma * math.exp(change), after, p_sigma, p_c
-
-
-@kernel(error_model="numpy")
-def tell_diagonal(eps, values, generation, mean, sigma, variances, path_sigma, path_c, weights, rates):
-    """Return mean, sigma, diag C, p_sigma and p_c after a generation; ``rates`` as in :func:`tell_full`."""
-    c_m, c_sigma, damping, c_c, c_1, c_mu, mass = rates
-    ranked, white, own = select(eps, values, weights)
-    deviations = np.sqrt(variances)
-    step = deviations * white
-    p_sigma, p_c, change, moving = paths(white, step, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
-    stalled = 0.0 if moving else c_c * (2.0 - c_c)
-    lost = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
-    after = diagonal(ranked, deviations, variances, own, c_1, c_mu, p_c, lost)
-    return mean + c_m * sigma * step, sigma * math.exp(change), np.maximum(after, 0.0), p_sigma, p_c
+    if shape.ndim == 2:
+        p_sigma, p_c, change, moving = paths(white, white, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
+        stalled = 0.0 if moving else c_c * (2.0 - c_c)
+        rows, masses = np.empty((n + 1, dim)), np.empty(n + 1)
+        rows[1:], rows[0] = ranked, p_c
+        masses[1:], masses[0] = c_mu * own, c_1
+        # A large population in few dimensions forgets C at once (c_1 + c_mu = 1): the root needs a little of it.
+        alpha = max(1e-3, 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum())
+        after, steps, p_c = reshape(shape, rows, masses, alpha, p_c)
+        step = np.zeros(dim)
+        for k in range(n):
+            if weights[k] > 0.0:
+                for j in range(dim):
+                    step[j] += weights[k] * steps[k + 1, j]
+    else:
+        deviations = np.sqrt(shape)
+        step = deviations * white
+        p_sigma, p_c, change, moving = paths(white, step, generation, c_sigma, damping, c_c, mass, path_sigma, path_c)
+        stalled = 0.0 if moving else c_c * (2.0 - c_c)
+        lost = 1.0 + c_1 * stalled - c_1 - c_mu * weights.sum()
+        after = np.maximum(diagonal(ranked, deviations, shape, own, c_1, c_mu, p_c, lost), 0.0)
+    history = remember(history, values)
+    return mean + (c_m * sigma) * step, sigma * math.exp(change), after, p_sigma, p_c, history
 
 
 @kernel()
@@ -212,3 +298,25 @@ def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, p
     if flat >= 3:
         out[8] = flat
     return out
+
+
+@kernel()
+def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, history, latest):
+    """Return :func:`reasons` for the ``shape`` of :func:`tell`, whether there are any, and whether all is finite."""
+    dim = mean.size
+    finite = math.isfinite(sigma)
+    for j in range(dim):
+        finite = finite and math.isfinite(mean[j])
+    if shape.ndim == 2:
+        deviations, path = np.empty(dim), np.empty(dim)
+        for i in range(dim):
+            deviations[i], path[i] = math.sqrt(dot(shape[i], shape[i])), dot(shape[i], path_c)
+        axes = shape
+    else:
+        deviations, path, axes = np.sqrt(shape), path_c, np.empty((0, 0))
+        lengths = deviations
+    numbers = reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, path, history, latest)
+    found = False
+    for number in numbers:
+        found = found or not math.isnan(number)
+    return numbers, found, finite

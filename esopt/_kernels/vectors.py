@@ -6,8 +6,11 @@ Where a kernel divides, ``error_model="numpy"`` leaves out the test for zero, wh
 import math
 
 import numpy as np
+from numba import njit, prange
 
 from .jit import kernel
+
+_TILE = 256
 
 
 @kernel()
@@ -55,6 +58,53 @@ def block_mean(values, block):
     for b in range(count):
         squares += (means[b] - mean) ** 2
     return mean, math.sqrt(squares / (count * (count - 1)))
+
+
+@njit(nogil=True)
+def _block_tile(tile, rows, block, blocks, total, squares):
+    start = tile * _TILE
+    width, count = min(_TILE, rows.shape[1] - start), rows.shape[0] // block
+    sums, mean = np.empty((count, width)), np.zeros(width)
+    for b in range(count):
+        own = sums[b]
+        own[:] = rows[b * block, start : start + width]
+        for k in range(b * block + 1, (b + 1) * block):
+            row = rows[k]
+            for j in range(width):
+                own[j] += row[start + j]
+        for j in range(width):
+            mean[j] += own[j]
+    total[start : start + width] = mean
+    if squares.size == 0:
+        return
+    for j in range(width):
+        mean[j] = mean[j] / blocks
+    square = np.zeros(width)
+    for b in range(count):
+        own = sums[b]
+        for j in range(width):
+            deviation = own[j] - mean[j]
+            square[j] += deviation * deviation
+    for j in range(width):
+        squares[start + j] = max(0.0, square[j] - (count - blocks) * mean[j] * mean[j])
+
+
+@kernel()
+def block_moments(rows, block, blocks, total, squares):
+    """Write the sum of ``rows`` (n, d) to ``total``, and the squared deviations of its block sums to ``squares``.
+
+    Deviations are from total / ``blocks``, the number of usable blocks; the others are zero and count neither way.
+    ``squares`` may have size 0.
+    """
+    for tile in range((rows.shape[1] + _TILE - 1) // _TILE):
+        _block_tile(tile, rows, block, blocks, total, squares)
+
+
+@kernel(parallel=True)
+def block_moments_parallel(rows, block, blocks, total, squares):
+    """Parallel twin of :func:`block_moments`."""
+    for tile in prange((rows.shape[1] + _TILE - 1) // _TILE):
+        _block_tile(tile, rows, block, blocks, total, squares)
 
 
 @kernel(error_model="numpy")

@@ -25,7 +25,8 @@ class Linear:
     """Subtract c . (x - mean), c the average of earlier estimates, and add c to the new one; then leave-one-out.
 
     Unbiased: this generation's values play no part in c. On a quadratic the gradient a in every variance becomes a - c:
-    it pays where the gradient changes little between generations. Costs one more pass over the noise.
+    it pays where the gradient changes little between generations. Costs one more pass over the noise. The scale is one
+    number, one per coordinate or a factor L, where c . (x - mean) = (L^T c) . eps.
 
     Parameters
     ----------
@@ -51,8 +52,9 @@ class Linear:
     def center(self, values: Array, population: Population, evals: Evals, state: LinearState) -> Centered:
         if state.weight == 0.0:
             return Centered(leave_own_block_out(values, population.noise.block))
-        tangent = state.total / state.weight
-        residuals = values - population.noise.dot((tangent * population.sigma("Linear()"))[None, :])
+        tangent, factor = state.total / state.weight, population.factor
+        local = tangent * population.sigma("Linear()") if factor is None else tangent @ factor
+        residuals = values - population.noise.dot(local[None, :])
         return Centered(leave_own_block_out(residuals, population.noise.block), tangent)
 
     def learn(self, values: Array, population: Population, gradient: Gradient, state: LinearState) -> LinearState:

@@ -1,6 +1,7 @@
 """Gradients from gradients: Bonnet's theorem.
 
-grad_mean J = E[grad f(x)], dJ/dsigma = E[grad f(x) . eps], dJ/dlog sigma_i = E[sigma_i d_i f(x) eps_i].
+grad_mean J = E[grad f(x)], dJ/dsigma = E[grad f(x) . eps], dJ/dlog sigma_i = E[sigma_i d_i f(x) eps_i]; for a factor L
+of the covariance 1/4 E[L^T grad f(x) eps^T + eps grad f(x)^T L], the local matrix.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 from ..noise import Array
 from ..protocols import State
 from ..records import Evals, Gradient, Population, Scale
-from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
+from ._blocks import divide_with_error, mean_value, scalar_with_error, sum_with_error, usable_blocks
+from ._full import slopes
 
 
 @dataclass(frozen=True)
@@ -61,28 +63,16 @@ class Bonnet:
         blocks, rows = usable_blocks(values + grads.sum(axis=1), population)
         weight = 1.0 / (blocks * noise.block)
         used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
-        by_block = used.reshape(-1, noise.block, noise.dim).sum(axis=1) * weight
-        mean, mean_stderr = _sum_with_error(by_block, blocks)
+        mean, mean_stderr = sum_with_error(used, blocks, noise.block, weight)
         scale, scale_stderr = self._scale(population, used, weight, blocks) if self.with_scale else (None, None)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
         return gradient, state
 
     def _scale(self, population: Population, grads: Array, weight: float, blocks: int) -> tuple[Scale, Scale]:
+        if population.factor is not None:
+            return slopes(population.noise, grads * weight, population.factor, blocks)
         noise, sigma = population.noise, population.sigma("Bonnet()")
         if isinstance(sigma, float):
             return scalar_with_error(noise.dot(grads) * weight, noise.block, blocks, 1.0)
         return divide_with_error(*noise.weighted(grads * (sigma * weight), squares=True), blocks)
-
-
-def _sum_with_error(by_block: Array, blocks: int) -> tuple[Array, Array]:
-    """Return the sum over blocks, (d,), and its standard error, with deviations taken first: exact agreement gives 0.
-
-    Rows of unusable blocks are zero and count neither way.
-    """
-    total = by_block.sum(axis=0)
-    if blocks < 2:
-        return total, np.full_like(total, np.nan)
-    deviations = by_block - total / blocks
-    squares = np.einsum("ij,ij->j", deviations, deviations) - (len(by_block) - blocks) * (total / blocks) ** 2
-    return total, np.sqrt(np.maximum(squares, 0.0) * (blocks / (blocks - 1)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..noise import Array, Law, Noise
+from .._kernels import mixture, threads
+from ..noise import Array, Law, Philox
 from ..protocols import State
 from ..records import Evals, Gradient, Population
 from ._blocks import mean_value
@@ -22,6 +24,15 @@ _LEAST_BLOCKS = 4
 _JUMP = 3.0
 """z-score above which the distance between the sides is a jump."""
 
+_DOUBT = 1.0
+"""z-score above which the squared bias begins to count in the weight, and counts in full one further."""
+
+_FAR = 10.0
+"""A gradient this many times as far out as any block of the other half is left to the score."""
+
+_LEAST_LAGS, _PAIRS = 8, 1024
+"""tr C^2 comes from every block with as many of those before it, and from about as many pairs."""
+
 _ROUNDING = 1e-10
 """Squared distance below which the sides agree, relative to the squared length of the gradients."""
 
@@ -33,29 +44,37 @@ class Hybrid:
     With S_b and P_b the averages of the two sides over block b, delta_b = S_b - P_b, B blocks, V_S, V_P and C the
     traces of their covariances, the weight on the gradients is
 
-        w = (V_S - C) / (V_S + V_P - 2 C + B max(0, U)),    U = (|sum delta|^2 - sum |delta_b|^2) / (B (B - 1)),
+        w = (V_S - C) / (V_S + V_P - 2 C + c B U),    U = (|sum delta|^2 - sum |delta_b|^2) / (B (B - 1)),
 
-    clipped to [0, 1]. U estimates the squared bias of the gradients' side, which is that of a jump. Where it is too
-    large for chance (z > 3), w is 0.
+    clipped to [0, 1]. U estimates the squared bias of the gradients' side, which is that of a jump. How far it counts
+    depends on its z-score: c = z - 1, clipped to [0, 1], and where it is too large for chance (z > 3) w is 0.
 
     Every second block is weighted by what the other blocks say, so that the estimate is unbiased wherever both sides
     are, and near a jump it leans to the gradients by no more than pays in mean squared error. With fewer than four
     usable blocks it is the score alone. The chosen weight, z and a sentence are in :attr:`Gradient.notes`.
 
+    Close to a step no other block announces a rare huge gradient. One that is ten times as far from its score, and from
+    the mean gradient of its half, as any block of the other half is does not count: its block is the score. This biases
+    the estimate by the part of E grad f that lies so far out: nothing for f with light tails, less than the error of
+    the score near a step.
+
     Parameters
     ----------
     score : the side of the values, with its baseline; without the gradient of the scale, which Hybrid does not have.
     tangent : also subtract t . (x - mean) from the values and add t to the score, t the mean gradient of the other
-        blocks. What a tangent explains then neither disturbs the score nor hides a jump. False pays in few dimensions
-        where f goes up and down within one sigma.
+        blocks of the same half times max(0, 1 - (2 / K)^2), K = |t|^2 over its variance. What a tangent explains then
+        neither disturbs the score nor hides a jump; where one or two gradients made it, K <= 2. False pays in few
+        dimensions where f goes up and down within one sigma.
 
     Notes
     -----
-    Needs values and gradients, and memory for a few arrays of B x d numbers; the test multiplies them, at a cost of
-    B d min(B, d). Without a jump U sqrt(B (B - 1) / (2 tr C^2)), C the covariance of delta, is a sum of squares less
-    its mean; z is its normal score for k = (tr C)^2 / tr C^2 degrees of freedom (Wilson and Hilferty), taken over all
-    blocks for the notes and over each half for the weights. It takes ten blocks or more to reach 3. The estimate of w
-    costs variance: by chance B max(0, U) is up to about sqrt(2 / d) of the rest of the denominator. Baselines and
+    Needs values and gradients. Two passes over noise and gradients, with memory for some vectors (d,); noise without
+    kernels of its own is held as rows. Constants that a baseline has for each coordinate are left out.
+
+    Without a jump U sqrt(B (B - 1) / (2 tr C^2)), C the covariance of delta, is a sum of squares less its mean; z is
+    its normal score for k = (tr C)^2 / tr C^2 degrees of freedom (Wilson and Hilferty), taken over all blocks for the
+    notes and over each half for the weights. tr C^2 is the mean of (delta_a . delta_b)^2 over all pairs of few blocks,
+    and over about 1,000 pairs of near neighbours of many. It takes ten blocks or more to reach 3. Baselines and
     tangents from other blocks make U wrong by terms of order 1 / B^2, next to its error of order 1 / B.
 
     References
@@ -102,8 +121,10 @@ class Hybrid:
 
         Raises
         ------
-        ValueError  for rows that are not Gaussian: the two sides then differ without a jump.
+        ValueError  for rows that are not Gaussian: the two sides then differ without a jump; for a scale that is
+        neither one number nor one per coordinate.
         """
+        population.sigma("Hybrid()")
         law = population.noise.law
         if law is not Law.GAUSSIAN:
             raise ValueError(
@@ -125,9 +146,10 @@ class Hybrid:
                 "Hybrid() got no gradients. Pass grad= to minimize, grads= to tell, or use the estimator Score."
             )
         noise = population.noise
-        values, grads = evals.values[: noise.n], evals.grads[: noise.n]
+        values = evals.values[: noise.n]
         utilities = values if evals.utilities is None else evals.utilities
-        rows = np.isfinite(utilities) & np.isfinite(grads).all(axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = np.isfinite(utilities) & np.isfinite(evals.grads[: noise.n].sum(axis=1))
         kept = np.flatnonzero(rows.reshape(-1, noise.block).all(axis=1))
         blocks = kept.size
         if blocks < _LEAST_BLOCKS:
@@ -135,50 +157,82 @@ class Hybrid:
             side = f"score: {blocks} blocks with values and gradients, at least {_LEAST_BLOCKS} are needed for both"
             return replace(gradient, notes={"weight_on_gradients": 0.0, "side": side}), after
         used = _only(utilities, _rows_of(kept, noise.block))
-        pathwise = grads.reshape(-1, noise.block, noise.dim)[kept].mean(axis=1)
-        score = self._score_terms(population, evals, used, pathwise, kept, state.baseline)
-        mixed, notes = _mix(score, pathwise)
-        mean = mixed.mean(axis=0)
-        mixed -= mean
-        error = np.sqrt(np.einsum("ij,ij->j", mixed, mixed) / (blocks * (blocks - 1)))
+        both = _Both(population, evals.grads, kept)
+        terms = self._terms(both, population, evals, used, state.baseline)
+        mean, error, notes = _mix(both, terms)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, error, blocks, value, value_stderr, len(population), notes=notes)
         return gradient, ScoreState(self.score.baseline.learn(used, population, gradient, state.baseline))
 
-    def _score_terms(
-        self, population: Population, evals: Evals, values: Array, pathwise: Array, kept: Rows, state: State
-    ) -> Array:
-        """Return S_b of the blocks ``kept``, (B, d); each half has a baseline and tangents of its own."""
-        noise, block = population.noise, population.noise.block
-        tangents = np.zeros((noise.n // block, noise.dim))
-        residuals, known = values, []
-        if self.tangent:
-            for half, terms in ((kept[first::2], pathwise[first::2]) for first in (0, 1)):
-                tangents[half] = (terms.sum(axis=0) - terms) / (len(half) - 1)
-            residuals = values - noise.dot(np.repeat(tangents * population.sigma("Hybrid()"), block, axis=0))
-        weights = np.zeros(noise.n)
-        for half in (kept[0::2], kept[1::2]):
-            rows = _rows_of(half, block)
-            centered = self.score.baseline.center(_only(residuals, rows), population, evals, state)
-            weights[rows] = centered.values[rows] / block
-            known.append(centered.mean)
-        terms = _block_sums(noise, weights)
-        terms /= population.sigma("Hybrid()")
-        terms += tangents
-        terms = terms if kept.size == len(terms) else terms[kept]
-        for first, mean in enumerate(known):
-            if mean is not None:
-                terms[first::2] += mean
-        return terms
+    def _terms(self, both: _Both, population: Population, evals: Evals, values: Array, state: State) -> _Terms:
+        """Return what S_k is made of; each half has a baseline and tangents of its own."""
+        block = population.noise.block
+        totals, lengths, products = both.rest()
+        slopes = _slopes(lengths) if self.tangent else np.zeros(both.kept.size)
+        rows = _rows_of(both.kept, block)
+        residuals = values.copy()
+        residuals[rows] -= np.repeat(slopes, block) * products
+        weights, known = np.zeros(values.size), np.zeros_like(totals)
+        for first in (0, 1):
+            own = _rows_of(both.kept[first::2], block)
+            centered = self.score.baseline.center(_only(residuals, own), population, evals, state)
+            weights[own] = centered.values[own] / block
+            if centered.mean is not None:
+                known[first] = centered.mean
+        return _Terms(weights[rows], slopes, totals, known)
 
 
-def _block_sums(noise: Noise, weights: Array) -> Array:
-    """Return the sum of weights * eps over every block, (n / block, d)."""
-    sums = np.empty((noise.n // noise.block, noise.dim))
-    for rows, columns, eps in noise.tiles():
-        weighted = (eps * weights[rows, None]).reshape(-1, noise.block, eps.shape[1])
-        sums[rows.start // noise.block : rows.stop // noise.block, columns] = weighted.sum(axis=1)
-    return sums
+class _Terms(NamedTuple):
+    """S_k = sum_i weights_i eps_i / sigma + slopes_k (T_h - P_k) + known_h, T_h the sum of P over the half of block k.
+
+    Weights are those of all rows of the blocks, slopes (B,), totals T and known (2, d).
+    """
+
+    weights: Array
+    slopes: Array
+    totals: Array
+    known: Array
+
+
+class _Both:
+    """The two sides of the blocks ``kept``, of which every second belongs to the second half."""
+
+    def __init__(self, population: Population, grads: Array, kept: Rows) -> None:
+        noise, key = population.noise, population.noise.key
+        fused = isinstance(noise, Philox) and noise.sampler.fused
+        eps = np.empty((0, noise.dim), np.float32) if fused else np.ascontiguousarray(noise.rows())
+        sigma = np.array(population.sigma("Hybrid()"), np.float64, ndmin=1)
+        address = key.generation, key.stream, np.uint64(key.seed)
+        self.kept, self.block, self.grads = kept, noise.block, np.ascontiguousarray(grads, np.float64)
+        self.tiles = -(-noise.dim // mixture.TILE)
+        self._common = (self.grads, kept, noise.block, sigma, eps, fused and noise.mirrored, *address)
+        self._parallel = threads.parallel(kept.size * noise.block * noise.dim)
+
+    def rest(self) -> tuple[Array, Array, Array]:
+        """Return T (2, d), |P_k|^2 and |T_h - P_k|^2 (2, B), and (T_h - P_k) . sigma eps_i for every row."""
+        totals, blocks = np.zeros((2, self.grads.shape[1])), self.kept.size
+        lengths = np.empty((self.tiles, 2, blocks))
+        products = np.empty((self.tiles, blocks * self.block))
+        kernel = mixture.rest_parallel if self._parallel else mixture.rest
+        kernel(*self._common, totals, lengths, products)
+        return totals, lengths.sum(axis=0), products.sum(axis=0)
+
+    def sides(
+        self, terms: _Terms, centers: Array, dropped: NDArray[np.bool_], lags: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return the sums over each half, (2, 5, d), and the products of blocks, (lags + 2, B); see the kernel."""
+        columns, blocks = np.zeros((2, 5, self.grads.shape[1])), self.kept.size
+        lags = min(blocks - 1, max(_LEAST_LAGS, -(-_PAIRS // blocks)) if lags is None else lags)
+        products = np.zeros((self.tiles, lags + 2, blocks))
+        kernel = mixture.sides_parallel if self._parallel else mixture.sides
+        weights, slopes, totals, known = terms
+        kernel(*self._common, weights, slopes, totals, known, centers, dropped, columns, products)
+        return columns, products.sum(axis=0)
+
+    def pathwise(self, numbers: Rows) -> Array:
+        """Return the sum of P over the blocks with these numbers, (d,)."""
+        rows = _rows_of(self.kept[numbers], self.block)
+        return np.asarray(self.grads[rows].sum(axis=0) / self.block)
 
 
 def _only(values: Array, rows: Rows) -> Array:
@@ -193,49 +247,101 @@ def _rows_of(blocks: Rows, block: int) -> Rows:
     return np.asarray((blocks[:, None] * block + np.arange(block)).reshape(-1))
 
 
-def _mix(score: Array, pathwise: Array) -> tuple[Array, dict[str, float | str]]:
-    """Return the mixed terms of all blocks, (B, d), each half with the other's weight, and the notes."""
-    delta = score - pathwise
-    floor = _ROUNDING * float(np.vdot(pathwise, pathwise)) / len(pathwise)
-    z = _jump_z(delta, floor)
-    weights = [_weight(score[first::2], delta[first::2], floor) for first in (0, 1)]
-    mixed, share = np.empty_like(score), 0.0
-    for first, weight in ((0, weights[1]), (1, weights[0])):
-        mixed[first::2] = weight * pathwise[first::2] + (1.0 - weight) * score[first::2]
-        share += weight * len(score[first::2]) / len(score)
+def _slopes(lengths: Array) -> Array:
+    """Return the factors (B,) that make a tangent of T_h - P_k: one over the number of other blocks, and the shrinkage.
+
+    With K = |t|^2 over its variance, both from the other blocks, t shrinks by max(0, 1 - (2 / K)^2): a mean that one or
+    two blocks made alone has K <= 2.
+    """
+    out = np.empty(lengths.shape[1])
+    for first in (0, 1):
+        own, rest = lengths[:, first::2]
+        others = own.size - 1
+        # Added up from both ends: a total less its largest term is nothing but rounding.
+        ends = np.zeros(1)
+        of_others = np.append(ends, own[:-1].cumsum()) + np.append(own[:0:-1].cumsum()[::-1], ends)
+        scatter = np.maximum(of_others - rest / others, 0.0) / max(others - 1, 1)
+        ratio = np.divide(2.0 * others * scatter, rest, out=np.ones_like(rest), where=rest > 0.0)
+        out[first::2] = np.maximum(0.0, 1.0 - ratio**2) / others if others > 1 else 0.0
+    return out
+
+
+def _mix(both: _Both, terms: _Terms) -> tuple[Array, Array, dict[str, float | str]]:
+    """Return mean and standard error of the mixture, each half with the other's weight, and the notes."""
+    blocks = both.kept.size
+    sizes = np.array([blocks - blocks // 2, blocks // 2])
+    dropped, centers = np.zeros(blocks, np.bool_), terms.totals / sizes[:, None]
+    columns, products = both.sides(terms, centers, dropped)
+    weights = [_weight(columns[half], products[:, half::2], centers[half]) for half in (1, 0)]
+    reach, least = products[0] + products[-1], np.minimum(products[0], products[-1])
+    for half in (0, 1):
+        dropped[half::2] = least[half::2] > _FAR**2 * reach[1 - half :: 2].max()
+    if dropped.any():
+        lost = np.stack([both.pathwise(np.flatnonzero(dropped[half::2]) * 2 + half) for half in (0, 1)])
+        left = sizes - [np.count_nonzero(dropped[half::2]) for half in (0, 1)]
+        centers = (terms.totals - lost) / np.maximum(left, 1)[:, None]
+        columns, products = both.sides(terms, centers, dropped)
+    floor = max(_floor(products[:, half::2], centers[half]) for half in (0, 1))
+    z = _distance(columns[0, 0] + columns[1, 0], products[:-1], floor).z
+    mean, error = _mixture(columns, centers, sizes, np.array(weights))
+    share = sum(w * np.count_nonzero(~dropped[half::2]) for half, w in enumerate(weights)) / blocks
     side = "gradients" if share >= 0.75 else "score" if share <= 0.25 else "both"
     why = f"the gradients miss a jump (z = {z:.1f})" if z > _JUMP else "the least variance"
-    return mixed, {"weight_on_gradients": share, "jump_z": z, "side": f"{side}: {why}"}
+    return mean, error, {"weight_on_gradients": share, "jump_z": z, "side": f"{side}: {why}"}
 
 
-def _weight(score: Array, delta: Array, floor: float) -> float:
-    """Return the weight of the gradients, in [0, 1]; 1 where the sides agree."""
-    if _jump_z(delta, floor) > _JUMP:
-        return 0.0
-    degrees = len(delta) - 1
-    spread = delta - delta.mean(axis=0)
-    # V_S - C is the covariance of S and delta, V_S + V_P - 2 C the variance of delta.
-    gain = float(np.vdot(score - score.mean(axis=0), spread)) / degrees
-    total = float(np.vdot(spread, spread)) / degrees + len(delta) * max(0.0, _squared_bias(delta))
-    return min(1.0, max(0.0, gain / total)) if total > floor else 1.0
+def _mixture(columns: Array, centers: Array, sizes: NDArray[np.intp], weights: Array) -> tuple[Array, Array]:
+    """Return mean and standard error of P + (1 - w) delta over the blocks of both halves, each with its w."""
+    blocks = int(sizes.sum())
+    sums, squares = np.empty_like(centers), np.empty_like(centers)
+    for half, (delta, delta_squares, q, q_squares, q_delta) in enumerate(columns):
+        kept = 1.0 - weights[half]
+        sums[half] = q + kept * delta
+        squares[half] = q_squares + 2.0 * kept * q_delta + kept**2 * delta_squares
+    mean = (sizes @ centers + sums.sum(axis=0)) / blocks
+    off = centers - mean
+    scatter = (squares + 2.0 * off * sums + sizes[:, None] * off**2).sum(axis=0)
+    return mean, np.sqrt(np.maximum(scatter, 0.0) / (blocks * (blocks - 1)))
 
 
-def _squared_bias(delta: Array) -> float:
-    """Return U, the mean of delta_i . delta_j over i != j."""
-    total = delta.sum(axis=0)
-    return float(total @ total - np.vdot(delta, delta)) / (len(delta) * (len(delta) - 1))
+class _Distance(NamedTuple):
+    """What m blocks say of the distance between the sides: U, its normal score without a jump, and mean |delta|^2."""
+
+    squared_bias: float
+    z: float
+    length: float
 
 
-def _jump_z(delta: Array, floor: float) -> float:
-    """Return the normal score of U without a jump; 0 where U is zero but for rounding."""
-    pairs, bias = len(delta) * (len(delta) - 1), _squared_bias(delta)
-    gram = delta @ delta.T if len(delta) <= delta.shape[1] else delta.T @ delta
-    own = np.einsum("ij,ij->i", delta, delta)
-    squares = float(np.vdot(gram, gram) - own @ own) / pairs
+def _distance(total: Array, products: Array, floor: float) -> _Distance:
+    """Return U and z from the sum of delta, (d,), and delta_k . delta_(k - lag), (lags + 1, m)."""
+    size = products.shape[1]
+    length = float(products[0].sum()) / size
+    bias = (float(total @ total) - size * length) / (size * (size - 1))
+    pairs = sum(size - lag for lag in range(1, len(products)))
+    squares = float(np.square(products[1:]).sum()) / pairs
     if abs(bias) <= floor or squares <= 0.0:
-        return 0.0
-    # U sqrt(pairs / (2 tr C^2)) = (chi^2_k - k) / sqrt(2 k), and the cube root of chi^2_k / k is nearly normal.
-    degrees = float(own.mean()) ** 2 / squares
-    ratio = max(0.0, 1.0 + bias * math.sqrt(pairs / (squares * degrees)))
+        return _Distance(bias, 0.0, length)
+    # U sqrt(m (m - 1) / (2 tr C^2)) = (chi^2_k - k) / sqrt(2 k), and the cube root of chi^2_k / k is nearly normal.
+    degrees = length**2 / squares
+    ratio = max(0.0, 1.0 + bias * math.sqrt(size * (size - 1) / (squares * degrees)))
     width = 2.0 / (9.0 * degrees)
-    return (math.cbrt(ratio) - (1.0 - width)) / math.sqrt(width)
+    return _Distance(bias, (math.cbrt(ratio) - (1.0 - width)) / math.sqrt(width), length)
+
+
+def _floor(products: Array, center: Array) -> float:
+    """Return the squared distance of one half that is rounding."""
+    return _ROUNDING * (float(products[-1].mean()) + float(center @ center))
+
+
+def _weight(columns: Array, products: Array, center: Array) -> float:
+    """Return the weight of the gradients that one half asks for, in [0, 1]; 1 where the sides agree."""
+    delta, _, q, _, q_delta = columns
+    size, floor = products.shape[1], _floor(products, center)
+    distance = _distance(delta, products[:-1:2], floor)
+    if distance.z > _JUMP:
+        return 0.0
+    # V_S - C is the covariance of S and delta, V_S + V_P - 2 C the variance of delta.
+    spread = (size * distance.length - float(delta @ delta) / size) / (size - 1)
+    gain = spread + (float(q_delta.sum()) - float(q @ delta) / size) / (size - 1)
+    total = spread + size * distance.squared_bias * min(1.0, max(0.0, distance.z - _DOUBT))
+    return min(1.0, max(0.0, gain / total)) if total > floor else 1.0

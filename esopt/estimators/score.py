@@ -1,6 +1,7 @@
 """Gradients from values alone: the score-function estimator.
 
-grad_mean J = E[f(x) eps / sigma], dJ/dsigma = E[f(x) (|eps|^2 - d)] / sigma, dJ/dlog sigma_i = E[f(x) (eps_i^2 - 1)].
+grad_mean J = E[f(x) eps / sigma], dJ/dsigma = E[f(x) (|eps|^2 - d)] / sigma, dJ/dlog sigma_i = E[f(x) (eps_i^2 - 1)];
+for a factor L of the covariance E[f(x) L^-T eps] and 1/2 E[f(x) (eps eps^T - I)], the local matrix.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from ..baselines.leave_one_out import LeaveOneOut
 from ..noise import Array, Law, moment
 from ..protocols import Baseline, State
 from ..records import Evals, Gradient, Population, Scale
+from ._apart import known_scale, moments_apart
 from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
+from ._full import scores
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,22 @@ class Score:
         noise = population.noise
         values = evals.values[: noise.n]
         utilities = values if evals.utilities is None else evals.utilities
-        blocks, rows = usable_blocks(utilities, population)
+        blocks, rows = usable_blocks(utilities, population, pairs=True)
         kept = utilities if rows is None else np.where(rows, utilities, np.nan)
         centered = self.baseline.center(kept, population, evals, state.baseline)
-        weights = centered.values / (blocks * noise.block)
+        weights = centered.values / (noise.n if rows is None else np.count_nonzero(rows))
         if rows is not None:
             weights = np.where(rows, weights, 0.0)
-        mean, mean_stderr, scale, scale_stderr = self._moments(population, weights, blocks)
+        if centered.offsets is None and (centered.scale_values is None or not self.with_scale):
+            mean, mean_stderr, scale, scale_stderr = self._moments(population, weights, blocks)
+        else:
+            mean, mean_stderr, scale, scale_stderr = moments_apart(
+                population, weights, centered, blocks, rows, self.with_scale
+            )
         if centered.mean is not None:
             mean += centered.mean
+        if centered.scale is not None and scale is not None:
+            scale = scale + known_scale(centered.scale, population)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
         return gradient, ScoreState(self.baseline.learn(kept, population, gradient, state.baseline))
@@ -103,6 +113,8 @@ class Score:
     def _moments(
         self, population: Population, weights: Array, blocks: int
     ) -> tuple[Array, Array, Scale | None, Scale | None]:
+        if population.factor is not None:
+            return scores(population.noise, weights, population.factor, blocks, weights if self.with_scale else None)
         noise, sigma = population.noise, population.sigma("Score()")
         diagonal = self.with_scale and not isinstance(sigma, float)
         table = np.stack([weights, weights]) if diagonal else weights[None, :]

@@ -1,4 +1,4 @@
-"""What the evaluators share: calling a Python function row by row, and saying clearly what went wrong."""
+"""What the evaluators share: calling Python functions row by row, and saying clearly what went wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 from ..noise import Array
-from ..objective import Objective, Outcome
+from ..objective import ALONG_PROBES, DERIVATIVES, Objective
 from ..records import Evals, Population
+from ._results import _BadResult, derivatives, expected, number
 
 OnError = Literal["raise", "nan"]
 Seeds = NDArray[np.int64] | None
@@ -44,58 +45,113 @@ def check_count(name: str, count: object) -> None:
         raise ValueError(f"{name} must be a positive integer or None, got {count!r}. Pass for example {name}=2.")
 
 
-def wants_grads(population: Population, objective: Objective, evaluator: object) -> bool:
-    """Whether the population asks for gradients; an error where it asks for more than there is."""
+def wanted_derivatives(population: Population, objective: Objective, evaluator: object) -> tuple[str, ...]:
+    """Return the needs besides values, in the order of their computation; an error where there is no function for one.
+
+    Raises
+    ------
+    ValueError  for needs that are not known or have no function, and for missing probes.
+    """
     if population.needs == _VALUES:
-        return False
+        return ()
     name = type(evaluator).__name__
-    unknown = population.needs - {"values", "grads"}
+    unknown = population.needs - {"values", *DERIVATIVES}
     if unknown:
         raise ValueError(
-            f"the population needs {', '.join(sorted(unknown))}, but {name} computes values and grads. "
+            f"the population needs {', '.join(sorted(unknown))}, but {name} computes values, {', '.join(DERIVATIVES)}. "
             "Use an estimator that needs nothing else."
         )
-    if "grads" not in population.needs:
-        return False
-    if objective.grad is None:
+    wanted = tuple(need for need in DERIVATIVES if need in population.needs)
+    for need in wanted:
+        part, words, _ = DERIVATIVES[need]
+        if getattr(objective, part) is None:
+            raise ValueError(
+                f"the population needs {words}, but the objective of {name} has none. "
+                f"Pass {part}=..., or use an estimator that needs values only, such as Score()."
+            )
+        if need in ALONG_PROBES:
+            _check_probes(population, words)
+    return wanted
+
+
+def _check_probes(population: Population, words: str) -> None:
+    probes = population.probes
+    if probes is None or (probes.n, probes.dim) != (population.n, population.dim):
+        got = "no probes" if probes is None else f"probes of shape {(probes.n, probes.dim)}"
         raise ValueError(
-            f"the population needs gradients, but the objective of {name} has none. "
-            "Pass grad=..., or use an estimator that needs values only, such as Score()."
+            f"the population needs {words}, but has {got}. "
+            f"Pass probes=, noise of shape {(population.n, population.dim)}, one direction for each noise row."
         )
-    return True
 
 
 @dataclass
 class _Table:
-    """What was found so far about ``len(values)`` rows."""
+    """What was found so far about ``len(values)`` rows; ``found`` holds derivatives by need, nan until written."""
 
     values: Array
-    grads: Array | None = None
+    wanted: tuple[str, ...] = ()
+    found: dict[str, Array] = field(default_factory=dict)
     steps: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, n: int, dim: int, grads: bool) -> _Table:
-        """Return a table of ``n`` rows that count as failed until they are written."""
-        return cls(np.full(n, np.nan), np.full((n, dim), np.nan) if grads else None)
+    def empty(cls, count: int, n: int, dim: int, wanted: tuple[str, ...]) -> _Table:
+        """Return a table of ``count`` rows, ``n`` of them noise rows, that count as failed until they are written."""
+        shapes = {"grads": (count, dim), "hvps": (n, dim), "jvps": (n,)}
+        found = {need: np.full(shapes[need], np.nan) for need in wanted if need in shapes}
+        return cls(np.full(count, np.nan), wanted, found)
 
     def count(self, kind: str, times: int = 1) -> None:
         """Count ``times`` failures of ``kind``."""
         if times:
             self.failures[kind] = self.failures.get(kind, 0) + times
 
+    def keep(self, need: str, start: int, rows: Array, known: NDArray[np.bool_]) -> None:
+        """Keep the derivatives ``rows``, (m, ...), of rows ``start`` on where they are finite, and count the others.
+
+        ``known``, (m,): whose values are known; others get nothing.
+        """
+        usable = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+        self.count(DERIVATIVES[need].failure, int((known & ~usable).sum()))
+        usable &= known
+        self._column(need, rows.shape[1:])[start : start + len(rows)][usable] = rows[usable]
+
+    def keep_one(self, need: str, at: int, row: Array) -> None:
+        """Keep the derivative of one row if it is finite, or count it."""
+        column = self._column(need, row.shape)
+        if np.isfinite(row).all():
+            column[at] = row
+        else:
+            self.count(DERIVATIVES[need].failure)
+
     def put(self, start: int, other: _Table) -> None:
         """Copy the rows of ``other`` to ``start`` on, and add its counts."""
         self.values[start : start + len(other.values)] = other.values
-        if self.grads is not None and other.grads is not None:
-            self.grads[start : start + len(other.values)] = other.grads
+        for need, rows in other.found.items():
+            try:
+                self._column(need, rows.shape[1:])[start : start + len(rows)] = rows
+            except _BadResult as error:
+                raise TypeError(f"hess returned {error}. Return the same shape for every candidate.") from None
         self.steps += other.steps
         for kind, times in other.failures.items():
             self.count(kind, times)
 
-    def evals(self) -> Evals:
-        """Return the finished record."""
-        return Evals(self.values, self.grads, steps=self.steps, failures=self.failures)
+    def _column(self, need: str, shape: tuple[int, ...]) -> Array:
+        """Return the column of ``need``; that of the Hessians is made once the ``shape`` of one is known."""
+        column = self.found.get(need)
+        if column is None:
+            column = self.found[need] = np.full((len(self.values), *shape), np.nan)
+        if column.shape[1:] != shape:
+            raise _BadResult("matrices for some candidates and diagonals for others")
+        return column
+
+    def evals(self, dim: int) -> Evals:
+        """Return the finished record. Hessians that nobody saw are nan, and diagonals, for want of a shape."""
+        if self.found or self.wanted:
+            if "hessians" in self.wanted and "hessians" not in self.found:
+                self.found["hessians"] = np.full((len(self.values), dim), np.nan)
+            return Evals(self.values, steps=self.steps, failures=self.failures, **self.found)
+        return Evals(self.values, steps=self.steps, failures=self.failures)
 
 
 class _Fault(NamedTuple):
@@ -103,12 +159,8 @@ class _Fault(NamedTuple):
 
     row: int
     error: Exception
-    part: Literal["f", "grad"]
+    part: str
     raised: bool
-
-
-class _BadResult(Exception):
-    """What a function returned, in words."""
 
 
 def chunks(population: Population, start: int, stop: int) -> Iterator[tuple[int, Array]]:
@@ -118,84 +170,88 @@ def chunks(population: Population, start: int, stop: int) -> Iterator[tuple[int,
         yield first, population.rows(first, min(first + height, stop))
 
 
+def probe_rows(population: Population, start: int, stop: int) -> Array | None:
+    """Return the probes of the noise rows among start ... stop, (m, d) float64; None if there are no probes."""
+    if population.probes is None:
+        return None
+    stop = min(stop, population.n)
+    return np.array(population.probes.rows(min(start, stop), stop), np.float64)
+
+
 def call_rows(
-    objective: Objective, rows: Array, first: int, seeds: Seeds, on_error: OnError, table: _Table, at: int
+    objective: Objective,
+    rows: Array,
+    first: int,
+    seeds: Seeds,
+    probes: Array | None,
+    on_error: OnError,
+    table: _Table,
+    at: int,
 ) -> _Fault | None:
     """Evaluate ``rows`` (m, d), candidates ``first`` on, into ``table`` from ``at`` on; stop at the first fault.
 
-    ``seeds`` (m,) or None. A row whose value is nan gets no gradient; a gradient that is not finite is nan and counts
-    as a failure "gradient", and its value stays.
+    ``seeds`` (m,) or None; ``probes`` (up to m, d) or None. A row whose value is nan gets no derivatives; a derivative
+    that is not finite is nan and counts as a failure of its kind, and the value stays.
     """
+    wanted = table.wanted
     for i, row in enumerate(rows):
         seed = 0 if seeds is None else int(seeds[i])
-        part: Literal["f", "grad"] = "f"
-        arguments = objective.arguments(row.copy(), seed)
         try:
-            value, steps = number(objective.f(*arguments))
+            value, steps = number(objective.f(*objective.arguments(row.copy(), seed)))
             table.values[at + i] = value
             table.steps += steps
             if value != value:
                 table.count("nan")
-            elif table.grads is not None and objective.grad is not None:
-                part = "grad"
-                found = gradient(
-                    objective.grad(*objective.arguments(row.copy(), seed)),
-                    row.shape if objective.shape is None else objective.shape,
-                )
-                if np.isfinite(found).all():
-                    table.grads[at + i] = found.reshape(-1)
-                else:
-                    table.count("gradient")
         except _BadResult as error:
-            return _Fault(first + i, error, part, raised=False)
+            return _Fault(first + i, error, "f", raised=False)
         except Exception as error:
             if on_error == "raise":
-                return _Fault(first + i, error, part, raised=True)
+                return _Fault(first + i, error, "f", raised=True)
             table.count("exception")
+            continue
+        if wanted and value == value:
+            probe = probes[i] if probes is not None and i < len(probes) else None
+            fault = derive(objective, row, first + i, seed, probe, on_error, table, at + i, wanted)
+            if fault is not None:
+                return fault
     return None
 
 
-def number(result: object) -> tuple[float, int]:
-    """Return the value and the steps in what an objective returned."""
-    if isinstance(result, float):
-        return float(result), 0
-    if isinstance(result, Outcome):
-        return number(result.value)[0], steps_of(result.steps)
-    try:
-        array = np.asarray(result)
-    except Exception as error:
-        raise _BadResult(describe(result)) from error
-    if array.size != 1 or array.dtype.kind not in "fiub":
-        raise _BadResult(describe(result))
-    return float(array.reshape(-1)[0]), 0
+def derive(
+    objective: Objective,
+    row: Array,
+    candidate: int,
+    seed: int,
+    probe: Array | None,
+    on_error: OnError,
+    table: _Table,
+    at: int,
+    wanted: tuple[str, ...],
+) -> _Fault | None:
+    """Compute the derivatives ``wanted`` of one ``row`` into ``table`` at ``at``; those along a probe if it has one.
 
-
-def steps_of(steps: object) -> int:
-    """Return the steps of an outcome: one non-negative integer, or the sum of an array of them."""
-    array = np.asarray(steps)
-    if array.dtype.kind not in "iu" or (array < 0).any():
-        raise _BadResult(f"an Outcome with steps={steps!r}, which are not non-negative integers")
-    return int(array.sum())
-
-
-def gradient(result: object, shape: tuple[int, ...]) -> Array:
-    """Return what a gradient function returned as float64."""
-    try:
-        array = np.asarray(result)
-    except Exception as error:
-        raise _BadResult(describe(result)) from error
-    if array.shape != shape or array.dtype.kind not in "fiub":
-        raise _BadResult(describe(result))
-    return array.astype(np.float64)
-
-
-def describe(result: object) -> str:
-    """Name what was returned: its type, and its shape if it has one."""
-    if result is None:
-        return "None"
-    if hasattr(result, "shape"):
-        return f"an array of shape {tuple(result.shape)} and type {getattr(result, 'dtype', type(result).__name__)}"
-    return f"{result!r}, of type {type(result).__name__}"[-200:]
+    An exception ends the row: it gets no further derivatives.
+    """
+    shape = row.shape if objective.shape is None else objective.shape
+    for need in wanted:
+        part = DERIVATIVES[need].part
+        x, *rest = objective.arguments(row.copy(), seed)
+        if need in ALONG_PROBES:
+            if probe is None:
+                continue
+            rest.insert(0, probe.copy().reshape(shape))
+        try:
+            result = getattr(objective, part)(x, *rest)
+        except Exception as error:
+            if on_error == "raise":
+                return _Fault(candidate, error, part, raised=True)
+            table.count("exception")
+            break
+        try:
+            table.keep_one(need, at, derivatives(need, result, shape))
+        except _BadResult as error:
+            return _Fault(candidate, error, part, raised=False)
+    return None
 
 
 def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exception:
@@ -204,16 +260,16 @@ def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exce
     seed = str(population.seeds[row]) if objective.seeded else ""
     who = f"candidate {row} of generation {population.noise.key.generation}" + (f" (seed {seed})" if seed else "")
     if not fault.raised:
-        wanted = "a number (lower is better, nan for a failed evaluation) or an esopt.Outcome of two numbers"
-        advice = "Return a float."
-        if part == "grad":
-            shape = (population.dim,) if objective.shape is None else objective.shape
-            wanted, advice = f"an array of shape {shape}, the shape of x", "Return one number for each element of x."
-        return TypeError(f"{part} returned {fault.error} for {who}. Expected {wanted}. {advice}")
-    x = f"population[{row}]" + ("" if objective.shape is None else f".reshape({objective.shape})")
-    arguments = ", ".join([x, *([seed] if seed else []), *(["*args"] if objective.args else [])])
+        shape = (population.dim,) if objective.shape is None else objective.shape
+        advice = "Return a float." if part in ("f", "jvp") else "Return one number for each element of x."
+        advice = "Return a float array." if part == "hess" else advice
+        return TypeError(f"{part} returned {fault.error} for {who}. Expected {expected(part, shape)}. {advice}")
+    shaped = "" if objective.shape is None else f".reshape({objective.shape})"
+    x = f"population[{row}]{shaped}"
+    v = [f"population.probes.rows({row}, {row + 1})[0].astype(float){shaped}"] if part in ("hvp", "jvp") else []
+    arguments = ", ".join([x, *v, *([seed] if seed else []), *(["*args"] if objective.args else [])])
     error = EvaluationError(
-        f"{who} raised {type(fault.error).__name__}: {fault.error}{'' if part == 'f' else ' (in grad)'}.\n"
+        f"{who} raised {type(fault.error).__name__}: {fault.error}{'' if part == 'f' else f' (in {part})'}.\n"
         f"Reproduce it with: {part}({arguments}), where {POPULATION}. {GO_ON}"
     )
     error.x = population[row] if objective.shape is None else population[row].reshape(objective.shape)

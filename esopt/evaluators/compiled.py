@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,18 +18,19 @@ from ..noise import Array, Philox
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
+from ._results import _BadResult, describe
 from ._rows import (
     OnError,
-    _BadResult,
     _Fault,
     _Table,
     as_objective,
     check_count,
     check_policy,
     chunks,
-    describe,
+    derive,
+    probe_rows,
     stop_at,
-    wants_grads,
+    wanted_derivatives,
 )
 from .serial import Serial
 
@@ -81,7 +83,9 @@ class Compiled:
 
     Notes
     -----
-    The function must not write to anything but its own x. nan and gradients are treated as in :class:`esopt.Serial`.
+    The function must not write to anything but its own x. nan and derivatives are treated as in :class:`esopt.Serial`.
+    Only values and gradients are computed in the compiled loop: ``hess``, ``hvp`` and ``jvp``, under ``njit`` or not,
+    are called from Python, one row after the other.
 
     Examples
     --------
@@ -115,9 +119,10 @@ class Compiled:
         return ()
 
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
-        """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
+        """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
-        grads = wants_grads(population, objective, self)
+        wanted = wanted_derivatives(population, objective, self)
+        grads = "grads" in wanted
         if not kernels.enabled():
             return Serial(objective, self.on_error).evaluate(population, state)
         if self._live.value is None or (grads and self._live.gradient is None):
@@ -135,12 +140,21 @@ class Compiled:
         else:
             with threading.limited(min(self.threads, threading.threads())):
                 failed = self._evaluate(population, found)
-        if failed or self._live.value.outcome:
-            table = self._report(found, objective, population)
-            return Evals(
-                found.values, found.grads if grads else None, steps=table.steps, failures=table.failures
-            ), state
+        if failed or self._live.value.outcome or wanted not in ((), ("grads",)):
+            return self._report(found, objective, population, wanted).evals(population.dim), state
         return Evals(found.values, found.grads if grads else None), state
+
+    def entry(self) -> np.uintp | None:
+        """Return the address of f for strategies that call it in their own kernels; None if that cannot be.
+
+        A function with a seed, or with threads of its own, is left to :meth:`evaluate`.
+        """
+        objective = as_objective(self.objective)
+        if objective.seeded or not kernels.enabled() or kernels.threaded(objective.f):
+            return None
+        if self._live.value is None:
+            self._compile(objective, False)
+        return np.uintp(self._live.value.address)
 
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""
@@ -157,7 +171,8 @@ class Compiled:
         try:
             if live.value is None:
                 live.threaded = kernels.threaded(objective.f) or kernels.threaded(objective.grad)
-                live.value = kernels.value_entry(objective.f, frozen, objective.seeded, objective.shape)
+                make = kernels.value_entry if frozen else _value_entry
+                live.value = make(objective.f, frozen, objective.seeded, objective.shape)
             if grads and live.gradient is None:
                 part = "grad"
                 live.gradient = kernels.gradient_entry(objective.grad, frozen, objective.seeded, objective.shape)
@@ -173,7 +188,7 @@ class Compiled:
         """Fill ``found``; return how many rows failed."""
         noise, live, extra = population.noise, self._live, population.extra
         addresses = live.value.address, (live.gradient or live.value).address
-        if isinstance(noise, Philox) and noise.sampler.fused and population.separable:
+        if isinstance(noise, Philox) and noise.sampler.fused and population.separable and population.map is None:
             n, mirrored, key = noise.n, noise.mirrored, noise.key
             mean, scale = _plain(population.mean), _plain(np.atleast_1d(population.sigma("Compiled()")))
             rows = _NO_ROWS if extra is None else _plain(extra)
@@ -235,24 +250,54 @@ class Compiled:
         other = live.serial if faster else live.parallel
         return not faster if live.threads == faster and live.spent > live.patience * units * other > 0.0 else faster
 
-    def _report(self, found: _Found, objective: Objective, population: Population) -> _Table:
-        """Count the failures, or raise the first one."""
+    def _report(self, found: _Found, objective: Objective, population: Population, wanted: tuple[str, ...]) -> _Table:
+        """Count the failures and compute what the kernels do not, or raise the first fault."""
         notes, grad_notes, missing = found.notes, found.grad_notes, np.isnan(found.values)
         raised, grad_raised = notes == kernels.RAISED, grad_notes == kernels.RAISED
         negative, reshaped = (notes < 0) & ~raised, grad_notes == kernels.RESHAPED
         stop = np.zeros(len(population), bool)
         for faults in (negative, reshaped, raised, grad_raised) if self.on_error == "raise" else (negative, reshaped):
             stop[: len(faults)] |= faults
-        if stop.any():
-            row = int(np.argmax(stop))
+        table = _Table.empty(len(population), population.n, population.dim, tuple(n for n in wanted if n != "grads"))
+        usable = ~missing
+        usable[: len(grad_raised)] &= ~grad_raised
+        row = int(np.argmax(stop)) if stop.any() else len(population)
+        fault = self._derive(objective, population, usable[:row], table)
+        if fault is None and row < len(population):
             fault = _repeat(row, "f" if notes[row] < 0 else "grad", objective, population, bool(raised[row]))
+        if fault is not None:
             raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
-        table = _Table(found.values)
+        table.values = found.values
+        if "grads" in wanted:
+            table.found["grads"] = found.grads
         table.count("exception", int(raised.sum()) + int(grad_raised.sum()))
         table.count("nan", int((missing & ~raised).sum()))
         table.count("gradient", int((grad_notes == kernels.UNBOUNDED).sum()))
         table.steps = int(notes[~raised].sum())
         return table
+
+    def _derive(
+        self, objective: Objective, population: Population, usable: NDArray[np.bool_], table: _Table
+    ) -> _Fault | None:
+        """Compute the derivatives of ``table`` for the ``usable`` rows, row by row in Python."""
+        if not table.wanted:
+            return None
+        seeds = population.seeds if objective.seeded else _NO_NUMBERS
+        for first, rows in chunks(population, 0, len(usable)):
+            probes = probe_rows(population, first, first + len(rows))
+            for i in np.flatnonzero(usable[first : first + len(rows)]):
+                at, probe = first + int(i), probes[i] if probes is not None and i < len(probes) else None
+                seed = int(seeds[at]) if objective.seeded else 0
+                fault = derive(objective, rows[i], at, seed, probe, self.on_error, table, at, table.wanted)
+                if fault is not None:
+                    return fault
+        return None
+
+
+@lru_cache(maxsize=64)
+def _value_entry(function: Any, args: tuple[()], seeded: bool, shape: tuple[int, ...] | None) -> Any:
+    """Return the C function of a function without args, compiled once for several runs."""
+    return kernels.value_entry(function, args, seeded, shape)
 
 
 def _advice(function: Any, objective: Objective) -> str:

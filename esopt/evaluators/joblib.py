@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, NamedTuple
 
 from ..errors import EvaluationError
 from ..noise import Array, Philox
-from ..objective import Objective
+from ..objective import ALONG_PROBES, Objective
 from ..protocols import State
 from ..records import Evals, Population
 from ._rows import (
@@ -25,8 +26,9 @@ from ._rows import (
     check_count,
     check_policy,
     chunks,
+    probe_rows,
     stop_at,
-    wants_grads,
+    wanted_derivatives,
 )
 from .serial import Serial
 
@@ -38,14 +40,15 @@ _objectives: dict[str, Objective | bytes] = {}
 
 
 class _Task(NamedTuple):
-    """Rows start ... stop of a recipe; or explicit ``rows``, which are candidates from ``start`` on."""
+    """Rows start ... stop of a recipe; or explicit rows, candidates from ``start`` on, with their ``probes``."""
 
     start: int
     stop: int
     source: Population | Array
     seeds: Seeds
+    probes: Array | None
     dim: int
-    grads: bool
+    wanted: tuple[str, ...]
     on_error: OnError
 
 
@@ -134,12 +137,12 @@ class Joblib:
         return ()
 
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
-        """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
+        """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
-        grads = wants_grads(population, objective, self)
+        wanted = wanted_derivatives(population, objective, self)
         if self.workers == 1 and self.backend in ("loky", "threading"):
             return Serial(objective, self.on_error).evaluate(population, state)
-        table = _Table.empty(len(population), population.dim, grads)
+        table = _Table.empty(len(population), population.n, population.dim, wanted)
         try:
             faults = self._evaluate(population, objective, table)
         except BrokenExecutor as error:
@@ -155,7 +158,7 @@ class Joblib:
         if faults:
             fault = min(faults)
             raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
-        return table.evals(), state
+        return table.evals(population.dim), state
 
     def close(self) -> None:
         """Stop the workers; the next evaluation would start new ones."""
@@ -170,7 +173,7 @@ class Joblib:
         if live.parallel is None:
             self._open(objective)
         faults: list[_Fault] = []
-        missing = list(self._pass(self._tasks(population, objective), objective, table, faults, 0))
+        missing = list(self._pass(self._tasks(population, objective, table.wanted), objective, table, faults, 0))
         while missing:
             # A worker that joined later, or that another user of joblib started, does not have the function yet.
             missing = list(self._pass(iter(missing), objective, table, faults, self.workers))
@@ -191,19 +194,23 @@ class Joblib:
                     error = _unpack_error(answer.error) if answer.error else answer.fault.error
                     faults.append(answer.fault._replace(error=error))
 
-    def _tasks(self, population: Population, objective: Objective) -> Iterator[_Task]:
-        """Cut the population into tasks, in the order of its rows."""
+    def _tasks(self, population: Population, objective: Objective, wanted: tuple[str, ...]) -> Iterator[_Task]:
+        """Cut the population into tasks, in the order of its rows; probes travel if they are of use."""
+        if not any(need in wanted for need in ALONG_PROBES):
+            population = replace(population, probes=None)
         n, total, pair = population.n, len(population), 2 if population.noise.mirrored else 1
         seeds = population.seeds if objective.seeded else None
         size = self.chunk or -(-total // (_TASKS_PER_WORKER * self.workers))
         size = -(-size // pair) * pair
-        recipe = replace(population, extra=None, tags=()) if isinstance(population.noise, Philox) else None
+        short = isinstance(population.noise, Philox) and isinstance(population.probes, (Philox, NoneType))
+        recipe = replace(population, extra=None, tags=()) if short else None
         for first, last, source in ((0, n, recipe), (n, total, None)):
             for start in range(first, last, size):
                 stop = min(start + size, last)
                 own = None if seeds is None else seeds[start:stop]
                 rows = population.rows(start, stop) if source is None else source
-                yield _Task(start, stop, rows, own, population.dim, "grads" in population.needs, self.on_error)
+                probes = probe_rows(population, start, stop) if source is None else None
+                yield _Task(start, stop, rows, own, probes, population.dim, wanted, self.on_error)
 
     def _calls(
         self, tasks: Iterator[_Task], objective: Objective, stopped: list[_Fault], payloads: int
@@ -337,13 +344,13 @@ def _work(
     objective = objective or _known_objective(token)
     if objective is None:
         return _Answer(task, task.start, None, None)
-    table = _Table.empty(task.stop - task.start, task.dim, task.grads)
+    table = _table(task)
     fault = None
     with threads.limited(1), limited("openmp"):
-        for first, rows in _pieces(task):
+        for first, rows, probes in _pieces(task):
             at = first - task.start
             seeds = None if task.seeds is None else task.seeds[at : at + len(rows)]
-            fault = call_rows(objective, rows, first, seeds, task.on_error, table, at)
+            fault = call_rows(objective, rows, first, seeds, probes, task.on_error, table, at)
             if fault is not None:
                 break
     if fault is None or not token:
@@ -351,10 +358,21 @@ def _work(
     return _Answer(None, task.start, table, fault._replace(error=RuntimeError()), _pack_error(fault.error))
 
 
-def _pieces(task: _Task) -> Iterator[tuple[int, Array]]:
-    if isinstance(task.source, Population):
-        return chunks(task.source, task.start, task.stop)
-    return iter([(task.start, task.source)])
+def _table(task: _Task) -> _Table:
+    """Return an empty table for the task's rows; a task has noise rows or explicit rows, never both."""
+    count, recipe = task.stop - task.start, isinstance(task.source, Population)
+    probed = count if recipe else 0 if task.probes is None else len(task.probes)
+    return _Table.empty(count, probed, task.dim, task.wanted)
+
+
+def _pieces(task: _Task) -> Iterator[tuple[int, Array, Array | None]]:
+    """Yield (first row, rows, probes)."""
+    source = task.source
+    if isinstance(source, Population):
+        for first, rows in chunks(source, task.start, task.stop):
+            yield first, rows, probe_rows(source, first, first + len(rows)) if task.wanted else None
+    else:
+        yield task.start, source, task.probes
 
 
 def _pack_error(error: Exception) -> bytes:

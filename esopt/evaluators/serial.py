@@ -9,7 +9,17 @@ from typing import Any
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
-from ._rows import OnError, _Table, as_objective, call_rows, check_policy, chunks, stop_at, wants_grads
+from ._rows import (
+    OnError,
+    _Table,
+    as_objective,
+    call_rows,
+    check_policy,
+    chunks,
+    probe_rows,
+    stop_at,
+    wanted_derivatives,
+)
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,9 @@ class Serial:
 
     Notes
     -----
-    Where the population asks for gradients, a row whose value is nan gets none, and a gradient that is not finite
-    becomes nan and is counted as "gradient"; its value stays.
+    Where the population asks for derivatives, a row whose value is nan gets none, and one that is not finite becomes
+    nan and is counted as "gradient", "hessian", "hvp" or "jvp"; its value stays. Explicit rows get no products with
+    probes.
 
     Examples
     --------
@@ -52,16 +63,18 @@ class Serial:
         return ()
 
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
-        """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
+        """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
-        table = _Table.empty(len(population), population.dim, wants_grads(population, objective, self))
+        wanted = wanted_derivatives(population, objective, self)
+        table = _Table.empty(len(population), population.n, population.dim, wanted)
         seeds = population.seeds if objective.seeded else None
         for first, rows in chunks(population, 0, len(population)):
             own = None if seeds is None else seeds[first : first + len(rows)]
-            fault = call_rows(objective, rows, first, own, self.on_error, table, first)
+            probes = probe_rows(population, first, first + len(rows)) if wanted else None
+            fault = call_rows(objective, rows, first, own, probes, self.on_error, table, first)
             if fault is not None:
                 raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
-        return table.evals(), state
+        return table.evals(population.dim), state
 
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""

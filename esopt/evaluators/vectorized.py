@@ -10,23 +10,21 @@ import numpy as np
 
 from ..errors import EvaluationError
 from ..noise import Array
-from ..objective import Objective, Outcome
+from ..objective import ALONG_PROBES, DERIVATIVES, Objective
 from ..protocols import State
 from ..records import Evals, Population
+from ._results import _BadResult, derivatives, expected, numbers
 from ._rows import (
     GO_ON,
     POPULATION,
     OnError,
     Seeds,
-    _BadResult,
     _Table,
     as_objective,
     check_count,
     check_policy,
-    describe,
-    gradient,
-    steps_of,
-    wants_grads,
+    probe_rows,
+    wanted_derivatives,
 )
 
 
@@ -37,8 +35,9 @@ class Vectorized:
     Parameters
     ----------
     objective : a function of rows, or an :class:`esopt.Objective`; ``seeded``: f(rows, seeds) with seeds (m,) int64. It
-        returns (m,) numbers or an :class:`esopt.Outcome` of them and their steps; grad returns the shape of the rows.
-        nan marks a failed evaluation.
+        returns (m,) numbers or an :class:`esopt.Outcome` of them and their steps; grad returns the shape of the rows,
+        hess (m, d, d) or (m, d). hvp(rows, vs) and jvp(rows, vs) take a direction for each row, and return the shape
+        of the rows and (m,). nan marks a failed evaluation.
     chunk : rows per call; None for all in one call.
     on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the values of that call
         nan and counts as many of "exception".
@@ -71,15 +70,16 @@ class Vectorized:
         return ()
 
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
-        """Return values (n + k,) and, where they are needed, gradients (n + k, d)."""
+        """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
-        table = _Table.empty(len(population), population.dim, wants_grads(population, objective, self))
+        wanted = wanted_derivatives(population, objective, self)
+        table = _Table.empty(len(population), population.n, population.dim, wanted)
         seeds = population.seeds if objective.seeded else None
         total = len(population)
         for start in range(0, total, self.chunk or max(total, 1)):
             stop = min(start + (self.chunk or total), total)
             self._call(objective, population, start, stop, None if seeds is None else seeds[start:stop], table)
-        return table.evals(), state
+        return table.evals(population.dim), state
 
     def close(self) -> None:
         """Do nothing; there is nothing to give back."""
@@ -87,48 +87,42 @@ class Vectorized:
     def _call(
         self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: _Table
     ) -> None:
-        part, count = "f", stop - start
-        which = f"candidates {start} to {stop - 1} of generation {population.noise.key.generation}"
-        wanted = f"({count},), one number for each row, or an esopt.Outcome of such values"
-        arguments = _arguments(objective, population.rows(start, stop), seeds)
+        """Evaluate one batch; an exception in f or a derivative belongs to all of its rows."""
+        count = stop - start
+        part, shape = "f", (population.dim,) if objective.shape is None else objective.shape
         try:
-            values, steps = _numbers(objective.f(*arguments), count)
+            values, steps = numbers(objective.f(*_arguments(objective, population.rows(start, stop), seeds)), count)
             table.values[start:stop] = values
             table.steps += steps
             table.count("nan", int(np.isnan(values).sum()))
-            if table.grads is not None and objective.grad is not None:
-                arguments = _arguments(objective, population.rows(start, stop), seeds)
-                part, wanted = "grad", f"{arguments[0].shape}, the shape of the rows"
-                grads = gradient(objective.grad(*arguments), arguments[0].shape).reshape(count, -1)
-                usable, known = np.isfinite(grads).all(axis=1), ~np.isnan(values)
-                table.grads[start:stop][usable & known] = grads[usable & known]
-                table.count("gradient", int((known & ~usable).sum()))
+            for need in table.wanted:
+                part = DERIVATIVES[need].part
+                probes = probe_rows(population, start, stop) if need in ALONG_PROBES else None
+                count = stop - start if probes is None else len(probes)
+                if count:
+                    rows, own = population.rows(start, start + count), None if seeds is None else seeds[:count]
+                    result = getattr(objective, part)(*_arguments(objective, rows, own, probes))
+                    table.keep(need, start, derivatives(need, result, shape, count), ~np.isnan(values[:count]))
         except _BadResult as error:
-            message = f"{part} returned {error} for {which}. Expected shape {wanted}. Return a float array."
-            raise TypeError(message) from None
+            which, wanted = _which(population, start, start + count), expected(part, shape, count)
+            raise TypeError(f"{part} returned {error} for {which}. Expected {wanted}. Return a float array.") from None
         except Exception as error:
             if self.on_error == "raise":
-                seeding = f", population.seeds[{start}:{stop}]" if objective.seeded else ""
+                which, cut = _which(population, start, start + count), f"rows({start}, {start + count})"
+                v = f", population.probes.{cut}.astype(float)" if part in ("hvp", "jvp") else ""
+                seeding = f", population.seeds[{start}:{start + count}]" if objective.seeded else ""
                 raise EvaluationError(
                     f"{part} raised {type(error).__name__} for {which}: {error}.\n"
-                    f"Reproduce it with: {part}(population.rows({start}, {stop}){seeding}), where {POPULATION}. {GO_ON}"
+                    f"Reproduce it with: {part}(population.{cut}{v}{seeding}), where {POPULATION}. {GO_ON}"
                 ) from error
             table.count("exception", count)
 
 
-def _arguments(objective: Objective, rows: Array, seeds: Seeds) -> tuple[Any, ...]:
-    shaped = rows if objective.shape is None else rows.reshape(len(rows), *objective.shape)
-    return (shaped, *objective.args) if seeds is None else (shaped, seeds.copy(), *objective.args)
+def _which(population: Population, start: int, stop: int) -> str:
+    return f"candidates {start} to {stop - 1} of generation {population.noise.key.generation}"
 
 
-def _numbers(result: object, count: int) -> tuple[Array, int]:
-    """Return the values (count,) and the sum of the steps."""
-    if isinstance(result, Outcome):
-        return _numbers(result.value, count)[0], steps_of(result.steps)
-    try:
-        array = np.asarray(result)
-    except Exception as error:
-        raise _BadResult(describe(result)) from error
-    if array.shape != (count,) or array.dtype.kind not in "fiub":
-        raise _BadResult(describe(result))
-    return array.astype(np.float64), 0
+def _arguments(objective: Objective, rows: Array, seeds: Seeds, probes: Array | None = None) -> tuple[Any, ...]:
+    shape = (rows.shape[1],) if objective.shape is None else objective.shape
+    along = () if probes is None else (probes.reshape(-1, *shape),)
+    return (rows.reshape(-1, *shape), *along, *(() if seeds is None else (seeds.copy(),)), *objective.args)

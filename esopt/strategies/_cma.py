@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from .._kernels import cma, factor, laps
 from ..errors import EvaluationError
-from ..noise import Array, Noise
+from ..noise import Array, Key, Noise, Share
 from ..protocols import Sampler
-from ..records import Evals
+from ..records import Evals, Goal, Lap, Population
 
 REASONS = (
     "tolfun",
@@ -26,8 +27,10 @@ REASONS = (
 )
 """Names of the numbers that the kernel ``cma.reasons`` returns."""
 
+_UNKNOWN = np.empty(0)
 
-class _Rates(NamedTuple):
+
+class Rates(NamedTuple):
     """c_m, c_sigma, d_sigma, c_c, c_1, c_mu and mu_eff, in the order that kernels read."""
 
     mean: float
@@ -43,7 +46,12 @@ def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
     """Return ``n``, or 4 + floor(3 ln d) rounded up to whole blocks of the sampler, at least two."""
     if n is not None:
         return int(n)
-    return sampler.block * max(2, -(-(4 + int(3.0 * math.log(dim))) // sampler.block))
+    return _default_size(dim, sampler.block)
+
+
+@cache
+def _default_size(dim: int, block: int) -> int:
+    return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
 
 
 def check_size(n: int | None, sampler: Sampler) -> None:
@@ -82,7 +90,7 @@ def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, t
         weights[mu:] = max(0.0, size) * worst / opposing
     weights[mu:] = np.minimum(weights[mu:], 0.0)
     weights.flags.writeable = False
-    return weights, tuple(_Rates(1.0, c_sigma, damping, c_c, c_1, c_mu, mass))
+    return weights, tuple(Rates(1.0, c_sigma, damping, c_c, c_1, c_mu, mass))
 
 
 def history_size(dim: int, n: int) -> int:
@@ -97,8 +105,6 @@ def recent(dim: int, n: int) -> int:
 
 def triggered(numbers: Array) -> dict[str, float]:
     """Return the stop rules that hold, by name."""
-    if np.isnan(numbers).all():
-        return {}
     return {name: float(x) for name, x in zip(REASONS, numbers, strict=True) if x == x}
 
 
@@ -116,3 +122,132 @@ def check_values(evals: Evals, noise: Noise) -> Array:
             "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
         )
     return values
+
+
+class _Settings(Protocol):
+    """What the members of the family have in common."""
+
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def share(self) -> Share: ...
+
+
+def draw(strategy: _Settings, state: Any) -> Noise:
+    """Return the noise of the state's generation."""
+    dim = state.mean.size
+    n = population_size(strategy.n, dim, strategy.sampler)
+    return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
+
+
+def populate(strategy: _Settings, state: Any) -> Population:
+    """Return the population of the state's generation; injected candidates come last."""
+    population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
+    return population.with_extra("injected", state.injected) if len(state.injected) else population
+
+
+def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+    """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
+
+    Raises
+    ------
+    EvaluationError  if all evaluations failed; the state is as before.
+    """
+    noise = draw(strategy, state)
+    values, rows = check_values(evals, noise), noise.rows()
+    if len(state.injected):
+        rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
+        values = evals.values
+    weights, rates = constants(state.mean.size, values.size, strategy.active, shape.ndim == 1)
+    mean, sigma, *paths = cma.tell(
+        rows, values, state.generation, state.mean, state.sigma, shape, state.path_sigma, state.path_c, state.history,
+        weights, rates,
+    )  # fmt: skip
+    latest = values[: noise.n]
+    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
+
+
+def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+    """Return the fields of the state after generations in compiled code, and what happened in them.
+
+    The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.
+    """
+    dim, size = state.mean.size, state.latest.size
+    weights, rates = constants(dim, size, strategy.active, shape.ndim == 1)
+    fused = strategy.sampler.fused and not len(state.injected)
+    until = period(dim) - state.generation % period(dim)
+    done, mean, sigma, *paths, value, x, nans, steps = laps.run(
+        address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),
+        strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
+        state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
+    )  # fmt: skip
+    fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected
+    return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
+
+
+def reasons(state: Any, shape: Array) -> dict[str, float]:
+    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
+    if state.generation == 0:
+        return {}
+    dim = state.mean.size
+    lengths: Array = _UNKNOWN
+    if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
+        # The condition changes slowly, and costs as much as many generations.
+        lengths = np.linalg.svd(shape, compute_uv=False).astype(np.float64)
+    numbers, found, finite = cma.judge(
+        state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
+        state.path_c, state.history, state.latest,
+    )  # fmt: skip
+    if not finite:
+        return {"diverged": state.sigma}
+    return triggered(numbers) if found else {}
+
+
+def period(dim: int) -> int:
+    """Return how many generations pass between two looks at the condition of C."""
+    return 100 + 10 * dim
+
+
+def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
+    """Return the noise (k, d) that would have made the candidates ``rows``, shortened to what noise may be.
+
+    Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
+    """
+    away = (rows - mean) / sigma
+    eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
+    longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
+    lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
+    shortened: Array = eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
+    return shortened
+
+
+def _solve(matrix: Array, columns: Array) -> Array:
+    """Return A^-1 ``columns``, by elimination without BLAS: the bits depend on no number of threads."""
+    table = np.concatenate([matrix, columns], axis=1)
+    dim = len(matrix)
+    for j in range(dim):
+        pivot = j + int(np.abs(table[j:, j]).argmax())
+        if pivot != j:
+            table[[j, pivot], j:] = table[[pivot, j], j:]
+        table[j, j + 1 :] /= table[j, j]
+        table[j + 1 :, j + 1 :] -= table[j + 1 :, j, None] * table[j, j + 1 :]
+    for j in range(dim - 1, 0, -1):
+        table[:j, dim:] -= table[:j, j, None] * table[j, dim:]
+    return table[:, dim:]
+
+
+def toward(state: Any, shape: Array, gradient: Array) -> Array:
+    """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
+    if shape.ndim == 2:
+        inner = factor.apply(shape.T, gradient[None])
+        step = factor.apply(shape, inner)[0]
+    else:
+        inner = np.sqrt(shape) * gradient
+        step = np.sqrt(shape) * inner
+    length = math.sqrt(float(np.square(inner).sum()))
+    mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
+    return mean

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from .._kernels import cma
 from .._parts import check_instance
-from ..noise import Array, Key, Share, check_seed
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
 from .gradient_es import check_sigma, fit_sigma
-
-_UNKNOWN = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +31,7 @@ class CMAState:
     path_c: Array
     history: Array
     latest: Array
+    injected: Array
 
     @property
     def cov(self) -> Array:
@@ -50,8 +49,8 @@ class CMAES:
     """Covariance matrix adaptation: the default for up to some hundred dimensions, whatever the conditioning.
 
     Weighted recombination of the better half, cumulative step-size adaptation, rank-one and rank-mu updates, negative
-    weights for the worse half; the eigendecomposition is repeated only when C has changed by then. Invariant under
-    increasing transformations of f and under rotations.
+    weights for the worse half. A factor of C is updated directly: nothing is decomposed. Invariant under increasing
+    transformations of f and under rotations.
 
     Parameters
     ----------
@@ -103,14 +102,12 @@ class CMAES:
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CMAState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, zero, zero, history,
-            np.full(n, np.nan),
+            np.full(n, np.nan), np.empty((0, dim)),
         )  # fmt: skip
 
     def ask(self, state: CMAState) -> Population:
         """Return this generation's population."""
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        return Population(state.mean, state.scale, noise, share=self.share)
+        return populate(self, state)
 
     def tell(self, state: CMAState, evals: Evals) -> tuple[CMAState, Info]:
         """Return the state after the update, and what was learned.
@@ -119,33 +116,29 @@ class CMAES:
         ------
         EvaluationError  if all evaluations failed; the state is as before.
         """
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        values = check_values(evals, noise)
-        weights, rates = constants(dim, noise.n, self.active, False)
-        mean, sigma, factor, path_sigma, path_c = cma.tell_full(
-            noise.rows(), values, state.generation, state.mean, state.sigma, state.factor, state.path_sigma,
-            state.path_c, weights, rates,
-        )  # fmt: skip
-        after = CMAState(
-            state.seed, state.generation + 1, mean, sigma, state.start, factor, path_sigma, path_c,
-            cma.remember(state.history, values), values,
-        )  # fmt: skip
-        return after, Info(state.generation, None, evals.failures, {"sigma": sigma})
+        after = CMAState(*learn(self, state, state.factor, evals))
+        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
+
+    def run(self, state: CMAState, address: Any, goal: Goal) -> tuple[CMAState, Lap]:
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        fields, laps = lap(self, state, state.factor, address, goal)
+        return CMAState(*fields), laps
+
+    def inject(self, state: CMAState, rows: Array) -> CMAState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
+
+        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
+        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
+        """
+        return replace(state, injected=np.concatenate([state.injected, rows]))
+
+    def toward(self, state: CMAState, gradient: Array) -> Array:
+        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
+
+        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
+        """
+        return toward(state, state.factor, gradient)
 
     def stop(self, state: CMAState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        dim = state.mean.size
-        deviations = np.sqrt(np.einsum("ij,ij->i", state.factor, state.factor))
-        # The condition changes slowly, and costs as much as many generations.
-        lengths = np.linalg.svd(state.factor, compute_uv=False) if state.generation % (10 * dim) == 0 else _UNKNOWN
-        return triggered(
-            cma.reasons(
-                state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, deviations,
-                state.factor, lengths, state.factor @ state.path_c, state.history, state.latest,
-            )
-        )  # fmt: skip
+        return reasons(state, state.factor)

@@ -13,10 +13,11 @@ import numpy as np
 from .._kernels import vectors
 from ..estimators.score import Score
 from ..noise import Array, Key, Share, check_seed
-from ..protocols import Estimator, Rule, Sampler, Shaping, State
+from ..protocols import Estimator, Rate, Rule, Sampler, Shaping, Sizing, State
 from ..records import Evals, Gradient, Info, Population, Scale
 from ..rules.adam import Adam
 from ..samplers.antithetic import Antithetic
+from ..samplers.paired import Paired
 from ..schedules import at
 from ..shaping import Raw
 
@@ -84,13 +85,15 @@ _PARTS: dict[str, tuple[type, str]] = {
     "estimator": (Estimator, "Score()"),
     "rule": (Rule, "Adam(0.01)"),
     "scale_rule": (Rule, "Exponential()"),
+    "sizing": (Sizing, "NormTest(most=1024)"),
+    "rate": (Rate, "SNRRate()"),
 }
 
 
 def _check_part(name: str, part: object) -> None:
     """Raise TypeError unless ``part`` is an instance that has the members of its protocol."""
     kind, example = _PARTS[name]
-    if part is None and name == "scale_rule":
+    if part is None and name in ("scale_rule", "sizing"):
         return
     if isinstance(part, type):
         raise TypeError(f"{name} must be an instance, got the class {part.__name__}. Write {name}={part.__name__}().")
@@ -102,15 +105,21 @@ def _check_part(name: str, part: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class GradientState:
-    """State of :class:`GradientES`: the address of the noise, the search distribution, and the parts' own states."""
+    """State of :class:`GradientES`: the address of the noise, the search distribution, and the parts' own states.
+
+    ``n`` is the number of rows of this generation.
+    """
 
     seed: int
     generation: int
     mean: Array
     scale: Scale
+    n: int
     estimator: State
     rule: State
     scale_rule: State
+    rates: tuple[State, ...]
+    sizing: State
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +134,8 @@ class GradientES:
     sigma : standard deviation of the search: a number, (d,) numbers, a factor L of the covariance L L^T, (d, d), a
         :class:`Radius`, or a schedule of the generation.
     n : rows per generation, a multiple of the sampler's block; None for about 4 + 3 log d.
-    sampler : joint law of the noise rows.
+    sampler : joint law of the noise rows; None for :class:`esopt.Paired` under a Score by itself, and for
+        :class:`esopt.Antithetic`, which has more blocks, under other estimators, ``rates`` or ``sizing``.
     shaping : values to utilities.
     estimator : evaluations to gradient, with its baseline: ``Score(baseline=LeaveOneOut())``, ``Bonnet()``.
     rule : gradient to step of the mean.
@@ -135,6 +145,10 @@ class GradientES:
     natural : follow sigma^2 * gradient, the natural gradient of the mean, so that steps are measured in sigmas.
     weight_decay : added to the gradient: weight_decay * mean (the L2 penalty weight_decay / 2 |mean|^2).
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+    rates : factors of the rule's step that the run finds out: ``(SNRRate(),)``, ``(CurvatureRate(), SNRRate())``.
+        Their product is "rate" in :attr:`Info.scalars`.
+    sizing : chooses n after each generation, in whole blocks, with ``n`` as start: ``NormTest(most=1024)``. None keeps
+        n. The next n is "n" in :attr:`Info.scalars`.
 
     Notes
     -----
@@ -157,7 +171,7 @@ class GradientES:
 
     sigma: float | Array | Radius | Callable[[int], float] = 0.1
     n: int | None = None
-    sampler: Sampler = field(default_factory=Antithetic)
+    sampler: Sampler = None  # type: ignore[assignment]  # never None once the strategy is made
     shaping: Shaping = field(default_factory=Raw)
     estimator: Estimator = field(default_factory=Score)
     rule: Rule = field(default_factory=Adam)
@@ -166,10 +180,20 @@ class GradientES:
     natural: bool = False
     weight_decay: float = 0.0
     share: Share = "pair"
+    rates: tuple[Rate, ...] = ()
+    sizing: Sizing | None = None
 
     def __post_init__(self) -> None:
+        if self.sampler is None:
+            alone = type(self.estimator) is Score and not self.rates and self.sizing is None
+            object.__setattr__(self, "sampler", Paired() if alone else Antithetic())
         for name in _PARTS:
-            _check_part(name, getattr(self, name))
+            if name != "rate":
+                _check_part(name, getattr(self, name))
+        if not isinstance(self.rates, tuple):
+            raise TypeError(f"rates must be a tuple, got {self.rates!r}. Pass for example rates=(SNRRate(),).")
+        for rate in self.rates:
+            _check_part("rate", rate)
         if not callable(self.sigma):
             object.__setattr__(self, "sigma", check_sigma(self.sigma))
         elif self.scale_rule is not None:
@@ -192,9 +216,9 @@ class GradientES:
                 "Use shaping=Raw(), or Score with another baseline."
             )
         if self.scale_rule is not None and not self.estimator.with_scale:
-            raise ValueError(
-                f"scale_rule needs the gradient of the scale. Pass {type(self.estimator).__name__}(with_scale=True)."
-            )
+            kind = type(self.estimator)
+            name = kind.__name__ if "with_scale" in getattr(kind, "__dataclass_fields__", ()) else "Score"
+            raise ValueError(f"scale_rule needs the gradient of the scale. Pass {name}(with_scale=True).")
 
     def init(self, x0: Array, seed: int) -> GradientState:
         """Return the state before the first generation, around ``x0`` (d,)."""
@@ -215,13 +239,16 @@ class GradientES:
             0,
             np.array(x0, np.float64),
             scale,
+            self.rows(dim),
             self.estimator.init(dim),
             self.rule.init(dim),
             scale_state,
+            tuple(rate.init(dim) for rate in self.rates),
+            None if self.sizing is None else self.sizing.init(dim),
         )
 
     def rows(self, dim: int) -> int:
-        """Return the population size in ``dim``: ``n``, or 4 + 3 log d rounded up to whole blocks, at least two."""
+        """Return the size of the first population: ``n``, or 4 + 3 log d in whole blocks, at least two."""
         if self.n is not None:
             return int(self.n)
         block = self.sampler.block
@@ -230,8 +257,7 @@ class GradientES:
     def ask(self, state: GradientState) -> Population:
         """Return this generation's population."""
         key = Key(state.seed, state.generation)
-        dim = state.mean.size
-        noise = self.sampler.noise(key, self.rows(dim), dim)
+        noise = self.sampler.noise(key, state.n, state.mean.size)
         return self.estimator.prepare(Population(state.mean, state.scale, noise, share=self.share), state.estimator)
 
     def tell(self, state: GradientState, evals: Evals) -> tuple[GradientState, Info]:
@@ -250,10 +276,17 @@ class GradientES:
         step, rule = self.rule.step(self._direction(gradient, state), state.rule)
         generation = state.generation + 1
         scale, scale_rule = self._next_scale(gradient, state, generation)
-        after = GradientState(state.seed, generation, state.mean + step, scale, estimator, rule, scale_rule)
-        notes = gradient.notes.items()
-        choices = {name: note for name, note in notes if isinstance(note, str)} if notes else {}
-        scalars = {name: note for name, note in notes if not isinstance(note, str)} if notes else {}
+        n, rates, sizing = state.n, state.rates, state.sizing
+        notes: Mapping[str, float | str] = gradient.notes
+        if rates or self.sizing is not None:
+            factor, rates = self._rate(gradient, population, state)
+            n, sizing = self._size(gradient, population, state)
+            step = step * factor
+            notes = {**notes, "rate": factor, "n": float(n)}
+        mean = state.mean + step
+        after = GradientState(state.seed, generation, mean, scale, n, estimator, rule, scale_rule, rates, sizing)
+        choices = {name: note for name, note in notes.items() if isinstance(note, str)} if notes else {}
+        scalars = {name: note for name, note in notes.items() if not isinstance(note, str)} if notes else {}
         return after, Info(state.generation, gradient, self._failures(evals, population.n), scalars, choices)
 
     def stop(self, state: GradientState) -> dict[str, float]:
@@ -294,6 +327,25 @@ class GradientES:
         if self.weight_decay:
             direction = direction + self.weight_decay * state.mean
         return direction
+
+    def _rate(
+        self, gradient: Gradient, population: Population, state: GradientState
+    ) -> tuple[float, tuple[State, ...]]:
+        """Return the product of the rates' factors, and their states."""
+        product, after = 1.0, []
+        for rate, own in zip(self.rates, state.rates, strict=True):
+            factor, learned = rate.factor(gradient, population, own)
+            product *= factor
+            after.append(learned)
+        return product, tuple(after)
+
+    def _size(self, gradient: Gradient, population: Population, state: GradientState) -> tuple[int, State]:
+        """Return the next population's size, in whole blocks, and the state of the sizing."""
+        if self.sizing is None:
+            return state.n, None
+        size, after = self.sizing.size(gradient, population, self.rows(state.mean.size), state.sizing)
+        block = self.sampler.block
+        return block * max(1, -(-size // block)), after
 
     def _next_scale(self, gradient: Gradient, state: GradientState, generation: int) -> tuple[Scale, State]:
         if self.scale_rule is None or gradient.scale is None:

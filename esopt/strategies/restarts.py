@@ -13,7 +13,7 @@ import numpy as np
 from .._parts import check_instance
 from ..noise import Array, check_seed, child
 from ..protocols import Strategy
-from ..records import Evals, Info, Population
+from ..records import Evals, Goal, Info, Lap, Population
 from .cmaes import CMAES
 
 
@@ -163,30 +163,49 @@ class Restarts:
 
     def tell(self, state: RestartState, evals: Evals) -> tuple[RestartState, Info]:
         """Return the state after the update; at the end of a run, that of the next one."""
-        strategy = self._strategy(state)
-        inner, info = strategy.tell(state.inner, evals)
-        runs, values = state.runs, evals.values
-        kind = int(runs.small)
-        used, best = runs.evaluations.copy(), runs.best.copy()
-        used[kind] += values.size
-        if not np.isnan(values).all():
-            best[kind] = min(best[kind], np.nanmin(values))
-        runs = replace(runs, used=runs.used + values.size, evaluations=used, best=best)
-        after = RestartState(state.seed, state.generation + 1, state.x0, state.n, inner, runs)
-        reasons = strategy.stop(inner)
-        if not reasons and 0 < runs.cap <= runs.used:
-            reasons = {"small run": float(runs.used)}
-        if reasons and (self.limit is None or runs.runs < self.limit):
-            after = self._restart(after)
-            note = f"run {after.runs.runs} with n = {len(self.ask(after))}, after {', '.join(reasons)}"
+        inner, info = self._strategy(state).tell(state.inner, evals)
+        values = evals.values[~np.isnan(evals.values)]
+        after, note = self._follow(state, inner, 1, evals.values.size, float(values.min(initial=np.inf)))
+        if note:
             info = replace(info, choices={**info.choices, "restart": note})
         return after, replace(info, generation=state.generation)
+
+    def run(self, state: RestartState, address: Any, goal: Goal) -> tuple[RestartState, Lap]:
+        """Return the state after generations of the current run in compiled code, as :meth:`CMAES.run`."""
+        strategy, runs = self._strategy(state), state.runs
+        if not hasattr(strategy, "run"):
+            return state, Lap(0, 0, state.mean, math.inf, np.empty(0), 0, 0)
+        if runs.cap:
+            n = len(strategy.ask(state.inner))
+            goal = goal._replace(generations=min(goal.generations, -((runs.used - runs.cap) // n)))
+        inner, lap = strategy.run(state.inner, address, goal)
+        if not lap.generations:
+            return state, lap
+        return self._follow(state, inner, lap.generations, lap.evaluations, lap.value)[0], lap
 
     def stop(self, state: RestartState) -> dict[str, float]:
         """Return the reasons of the last run once ``limit`` restarts were made; empty before."""
         if self.limit is None or state.runs.runs < self.limit:
             return {}
         return cast(dict[str, float], self._strategy(state).stop(state.inner))
+
+    def _follow(
+        self, state: RestartState, inner: Any, generations: int, evaluations: int, least: float
+    ) -> tuple[RestartState, str]:
+        """Return the state after generations that led to ``inner``, and a note if a new run begins."""
+        runs, kind = state.runs, int(state.runs.small)
+        used, best = runs.evaluations.copy(), runs.best.copy()
+        used[kind] += evaluations
+        best[kind] = min(best[kind], least)
+        runs = replace(runs, used=runs.used + evaluations, evaluations=used, best=best)
+        after = RestartState(state.seed, state.generation + generations, state.x0, state.n, inner, runs)
+        reasons = self._strategy(state).stop(inner)
+        if not reasons and 0 < runs.cap <= runs.used:
+            reasons = {"small run": float(runs.used)}
+        if not reasons or (self.limit is not None and runs.runs >= self.limit):
+            return after, ""
+        after = self._restart(after)
+        return after, f"run {after.runs.runs} with n = {len(self.ask(after))}, after {', '.join(reasons)}"
 
     def _strategy(self, state: RestartState) -> Any:
         runs = state.runs

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from .._kernels import cma
 from .._parts import check_instance
-from ..noise import Array, Key, Share, check_seed
+from ..noise import Array, Noise, Share, check_seed, moment
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import (
+    Rates,
+    check_size,
+    check_values,
+    constants,
+    draw,
+    history_size,
+    lap,
+    learn,
+    populate,
+    population_size,
+    reasons,
+    toward,
+)
 from .gradient_es import check_sigma, fit_sigma
 
-_NO_BASIS = np.empty((0, 0))
+# Above this many numbers the noise is never held: its sums are float32 then, and nothing is larger than (d,).
+_LARGE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +48,7 @@ class SepCMAState:
     path_c: Array
     history: Array
     latest: Array
+    injected: Array
 
     @property
     def cov(self) -> Array:
@@ -105,13 +121,12 @@ class SepCMA:
             zero,
             history,
             np.full(n, np.nan),
+            np.empty((0, dim)),
         )
 
     def ask(self, state: SepCMAState) -> Population:
         """Return this generation's population."""
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        return Population(state.mean, state.scale, noise, share=self.share)
+        return populate(self, state)
 
     def tell(self, state: SepCMAState, evals: Evals) -> tuple[SepCMAState, Info]:
         """Return the state after the update, and what was learned.
@@ -120,47 +135,64 @@ class SepCMA:
         ------
         EvaluationError  if all evaluations failed; the state is as before.
         """
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        values = check_values(evals, noise)
-        weights, rates = constants(dim, noise.n, self.active, True)
-        mean, sigma, variances, path_sigma, path_c = cma.tell_diagonal(
-            noise.rows(),
-            values,
-            state.generation,
-            state.mean,
-            state.sigma,
-            state.variances,
-            state.path_sigma,
-            state.path_c,
-            weights,
-            rates,
-        )
-        history = cma.remember(state.history, values)
-        after = SepCMAState(
-            state.seed, state.generation + 1, mean, sigma, state.start, variances, path_sigma, path_c, history, values
-        )
-        return after, Info(state.generation, None, evals.failures, {"sigma": sigma})
+        if state.latest.size * state.mean.size < _LARGE or len(state.injected):
+            after = SepCMAState(*learn(self, state, state.variances, evals))
+        else:
+            noise = draw(self, state)
+            values = check_values(evals, noise)
+            weights, rates = constants(state.mean.size, noise.n, self.active, True)
+            mean, sigma, *paths = _tell_large(noise, values, state, weights, Rates(*rates))
+            paths = [*paths, cma.remember(state.history, values), values, state.injected]
+            after = SepCMAState(state.seed, state.generation + 1, mean, sigma, state.start, *paths)
+        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
+
+    def run(self, state: SepCMAState, address: Any, goal: Goal) -> tuple[SepCMAState, Lap]:
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        fields, laps = lap(self, state, state.variances, address, goal)
+        return SepCMAState(*fields), laps
+
+    def inject(self, state: SepCMAState, rows: Array) -> SepCMAState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
+
+        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
+        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
+        """
+        return replace(state, injected=np.concatenate([state.injected, rows]))
+
+    def toward(self, state: SepCMAState, gradient: Array) -> Array:
+        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
+
+        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
+        """
+        return toward(state, state.variances, gradient)
 
     def stop(self, state: SepCMAState) -> dict[str, float]:
-        """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        deviations = np.sqrt(state.variances)
-        return triggered(
-            cma.reasons(
-                state.generation,
-                recent(state.mean.size, state.latest.size),
-                state.mean,
-                state.sigma,
-                state.start,
-                deviations,
-                _NO_BASIS,
-                deviations,
-                state.path_c,
-                state.history,
-                state.latest,
-            )
-        )
+        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
+        return reasons(state, state.variances)
+
+
+def _tell_large(
+    noise: Noise, values: Array, state: SepCMAState, weights: Array, rates: Rates
+) -> tuple[Array, float, Array, Array, Array]:
+    """Return what ``cma.tell_diagonal`` does, from weighted sums of the noise and its squares."""
+    rows = cma.order(values)
+    signed = weights.copy()
+    if weights[-1] < 0.0:
+        lengths = noise.norms()[rows] / noise.dim
+        shorter = (weights < 0.0) & (lengths > 0.0)
+        signed[shorter] = weights[shorter] / lengths[shorter]
+        signed[(weights < 0.0) & np.isnan(values[rows])] = 0.0
+    pairs = np.zeros((2, noise.n))
+    pairs[0, rows], pairs[1, rows] = np.maximum(weights, 0.0), signed
+    white, squares = moment(noise, pairs, (1, 2))
+    deviations = np.sqrt(state.variances)
+    step = deviations * white
+    path_sigma, path_c, change, moving = cma.paths(
+        white, step, state.generation, rates.sigma, rates.damping, rates.path, rates.mass, state.path_sigma,
+        state.path_c,
+    )  # fmt: skip
+    lost = 1.0 + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path)) - rates.one
+    kept = lost - rates.mu * float(weights.sum() - signed.sum())
+    after = state.variances * (kept + rates.mu * squares) + rates.one * np.square(path_c)
+    mean = state.mean + rates.mean * state.sigma * step
+    return mean, state.sigma * math.exp(change), np.maximum(after, 0.0), path_sigma, path_c

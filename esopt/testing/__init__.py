@@ -16,6 +16,7 @@ from ._check import ConformanceError
 from .baselines import check_baseline
 from .estimators import check_estimator
 from .evaluators import check_evaluator
+from .maps import check_map
 from .rules import check_rule
 from .samplers import check_sampler
 from .shaping import check_shaping
@@ -26,6 +27,7 @@ __all__ = [
     "check_baseline",
     "check_estimator",
     "check_evaluator",
+    "check_map",
     "check_rule",
     "check_sampler",
     "check_shaping",

@@ -8,27 +8,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..noise import Array
-from ..records import Evals, Population
+from ..records import Evals, Population, Scale
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """f of rows (n, d), its gradients, and the gradients of J(mean, sigma) = E f(mean + sigma * eps).
+    """f of rows (n, d), its derivatives, and those of J(mean, scale) = E f(mean + scale * eps).
 
-    ``mean_gradient(mean, sigma)`` is dJ/dmean and ``log_scale_gradient(mean, sigma)`` dJ/dlog(sigma_i), (d,) each,
-    for sigma (d,).
+    ``grad`` and ``hess`` return (n, d) and (n, d, d). ``mean_gradient(mean, scale)`` is dJ/dmean, (d,), and
+    ``mean_hessian(mean, scale)`` the average Hessian E[Hessian f], (d, d), for any scale of a population.
     """
 
     name: str
     f: Callable[[Array], Array]
     grad: Callable[[Array], Array]
-    mean_gradient: Callable[[Array, Array], Array]
-    log_scale_gradient: Callable[[Array, Array], Array]
+    hess: Callable[[Array], Array]
+    mean_gradient: Callable[[Array, Scale], Array]
+    mean_hessian: Callable[[Array, Scale], Array]
+
+    def scale_gradient(self, mean: Array, scale: Scale) -> Scale:
+        """Return the gradient of J in the scale, as :class:`esopt.Gradient` has it, by Price's theorem."""
+        hessian = self.mean_hessian(mean, scale)
+        if isinstance(scale, float):
+            return scale * float(np.trace(hessian))
+        return np.square(scale) * np.diag(hessian) if scale.ndim == 1 else 0.5 * scale.T @ hessian @ scale
 
     def evaluate(self, population: Population) -> Evals:
-        """Return the values of all rows, and the gradients if they are needed."""
-        rows = population.rows()
-        return Evals(self.f(rows), self.grad(rows) if "grads" in population.needs else None)
+        """Return the values of all rows and every derivative that the population needs."""
+        rows, needs = population.rows(), population.needs
+        values, grads = self.f(rows), self.grad(rows)
+        hessians = self.hess(rows) if needs & {"hessians", "hvps"} else None
+        hvps = jvps = None
+        if population.probes is not None:
+            n, probes = population.n, population.probes.rows().astype(np.float64)
+            hvps = np.einsum("ijk,ik->ij", hessians[:n], probes) if hessians is not None else None
+            jvps = np.einsum("ij,ij->i", grads[:n], probes)
+        return Evals(
+            values,
+            grads if "grads" in needs else None,
+            hessians=hessians if "hessians" in needs else None,
+            hvps=hvps if "hvps" in needs else None,
+            jvps=jvps if "jvps" in needs else None,
+        )
 
 
 def linear(a: Array, c: float = 0.0) -> Problem:
@@ -37,8 +58,9 @@ def linear(a: Array, c: float = 0.0) -> Problem:
         "c + a.x",
         lambda x: c + x @ a,
         lambda x: np.tile(a, (len(x), 1)),
-        lambda mean, sigma: a,
-        lambda mean, sigma: np.zeros_like(a),
+        lambda x: np.zeros((len(x), a.size, a.size)),
+        lambda mean, scale: a,
+        lambda mean, scale: np.zeros((a.size, a.size)),
     )
 
 
@@ -48,39 +70,48 @@ def quadratic(a: Array, hessian: Array, c: float = 0.0) -> Problem:
         "c + a.x + x'Hx/2",
         lambda x: c + x @ a + 0.5 * np.einsum("ij,jk,ik->i", x, hessian, x),
         lambda x: a + x @ hessian,
-        lambda mean, sigma: a + hessian @ mean,
-        lambda mean, sigma: np.square(sigma) * np.diag(hessian),
+        lambda x: np.tile(hessian, (len(x), 1, 1)),
+        lambda mean, scale: a + hessian @ mean,
+        lambda mean, scale: hessian,
     )
 
 
 def exponential(a: Array) -> Problem:
-    """Return exp(a . x): J = exp(a . mean + |sigma a|^2 / 2)."""
+    """Return exp(a . x): J = exp(a . mean + |L' a|^2 / 2)."""
 
-    def smoothed(mean: Array, sigma: Array) -> float:
-        return float(np.exp(a @ mean + 0.5 * np.square(sigma * a).sum()))
+    def smoothed(mean: Array, scale: Scale) -> float:
+        return float(np.exp(a @ mean + 0.5 * _squared_length(a, scale)))
 
     return Problem(
         "exp(a.x)",
         lambda x: np.exp(x @ a),
         lambda x: np.exp(x @ a)[:, None] * a,
-        lambda mean, sigma: smoothed(mean, sigma) * a,
-        lambda mean, sigma: smoothed(mean, sigma) * np.square(sigma * a),
+        lambda x: np.exp(x @ a)[:, None, None] * np.outer(a, a),
+        lambda mean, scale: smoothed(mean, scale) * a,
+        lambda mean, scale: smoothed(mean, scale) * np.outer(a, a),
     )
 
 
 def cosine(a: Array) -> Problem:
-    """Return cos(a . x): J = cos(a . mean) exp(-|sigma a|^2 / 2)."""
+    """Return cos(a . x): J = cos(a . mean) exp(-|L' a|^2 / 2)."""
 
-    def damping(sigma: Array) -> float:
-        return float(np.exp(-0.5 * np.square(sigma * a).sum()))
+    def damping(scale: Scale) -> float:
+        return float(np.exp(-0.5 * _squared_length(a, scale)))
 
     return Problem(
         "cos(a.x)",
         lambda x: np.cos(x @ a),
         lambda x: -np.sin(x @ a)[:, None] * a,
-        lambda mean, sigma: -np.sin(a @ mean) * damping(sigma) * a,
-        lambda mean, sigma: -np.cos(a @ mean) * damping(sigma) * np.square(sigma * a),
+        lambda x: -np.cos(x @ a)[:, None, None] * np.outer(a, a),
+        lambda mean, scale: -np.sin(a @ mean) * damping(scale) * a,
+        lambda mean, scale: -np.cos(a @ mean) * damping(scale) * np.outer(a, a),
     )
+
+
+def _squared_length(a: Array, scale: Scale) -> float:
+    """Return the variance of a . x, |L' a|^2, for x = L eps."""
+    local = scale.T @ a if isinstance(scale, np.ndarray) and scale.ndim == 2 else scale * a
+    return float(local @ local)
 
 
 def closed_forms(dim: int) -> list[Problem]:
@@ -96,8 +127,9 @@ def sphere(center: float | Array = 0.0, offset: float = 0.0) -> Problem:
         "|x - center|^2",
         lambda x: np.square(x - center).sum(axis=1) + offset,
         lambda x: 2.0 * (x - center),
-        lambda mean, sigma: 2.0 * (mean - center),
-        lambda mean, sigma: 2.0 * np.square(sigma),
+        lambda x: np.tile(2.0 * np.eye(x.shape[1]), (len(x), 1, 1)),
+        lambda mean, scale: 2.0 * (mean - center),
+        lambda mean, scale: 2.0 * np.eye(mean.size),
     )
 
 
@@ -107,6 +139,7 @@ def constant(value: float = 1.0) -> Problem:
         "constant",
         lambda x: np.full(len(x), value),
         np.zeros_like,
-        lambda mean, sigma: np.zeros_like(mean),
-        lambda mean, sigma: np.zeros_like(mean),
+        lambda x: np.zeros((*x.shape, x.shape[1])),
+        lambda mean, scale: np.zeros_like(mean),
+        lambda mean, scale: np.zeros((mean.size, mean.size)),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from ._problems import Problem, closed_forms, quadratic
 _DIM = 3
 _MEAN = np.array([0.3, -0.2, 0.5])
 _SCALES: tuple[Scale, ...] = (0.6, np.array([0.4, 0.6, 0.9]))
+_FACTOR = np.array([[0.5, -0.1, 0.2], [0.2, 0.6, 0.0], [-0.3, 0.1, 0.8]])
 _LEARNING = 3
 _Z = 5.5
 """Standard errors that a mean may be off; the seeds are fixed, so an estimator passes always or never."""
@@ -32,20 +35,23 @@ def check_estimator(
     generations: int = 80,
     linear: bool = True,
     unbiased: bool = True,
+    factor: bool = True,
 ) -> None:
     """Check that ``estimator`` keeps the laws of :class:`esopt.protocols.Estimator`.
 
-    Unbiased for the gradient of J(mean, scale) = E f(mean + scale * eps), scalar and diagonal scale, where f is
-    linear, quadratic, exp(a.x) or cos(a.x); standard errors are what they say; failed blocks are left out as if they
-    had never been there; a single block has no standard error; the same for :class:`esopt.Given` noise.
+    Unbiased for the gradient of J(mean, scale) = E f(mean + scale * eps), whether the scale is one number, one per
+    coordinate or a factor, where f is linear, quadratic, exp(a.x) or cos(a.x); standard errors are what they say;
+    failed blocks are left out as if they had never been there; a single block has no standard error; the same for
+    :class:`esopt.Given` noise. Evaluations have every derivative that the prepared population needs.
 
     Parameters
     ----------
     samplers : samplers that it is for.
     n : rows per generation, a multiple of their blocks.
     generations : number of generations to average over.
-    linear : estimates are linear in the values (and gradients), from a fresh state.
+    linear : estimates are linear in the values (and derivatives), from a fresh state.
     unbiased : False for an estimator that declares a bias; the means are then not compared.
+    factor : False for an estimator that refuses a scale that is a factor (d, d), with a ValueError.
 
     Raises
     ------
@@ -58,8 +64,11 @@ def check_estimator(
     >>> check_estimator(Bonnet(with_scale=True))
     """
     check = Check(estimator)
+    scales = (*_SCALES, _FACTOR) if factor else _SCALES
     for sampler in samplers:
-        for scale in _SCALES:
+        if not factor:
+            _check_refusal(check, estimator, sampler)
+        for scale in scales:
             _check_one(check, estimator, sampler, scale)
             _check_given(check, estimator, sampler, scale)
             if linear:
@@ -67,7 +76,7 @@ def check_estimator(
             if unbiased:
                 for problem in closed_forms(_DIM):
                     _check_law(check, estimator, sampler, scale, problem, n, generations)
-        _check_blocks(check, estimator, sampler)
+            _check_blocks(check, estimator, sampler, scale)
 
 
 def _population(
@@ -79,12 +88,12 @@ def _population(
 
 def _everything(gradient: Gradient) -> Array:
     """Return mean, scale and value as one vector."""
-    scale = np.zeros(0) if gradient.scale is None else np.atleast_1d(gradient.scale)
+    scale = np.zeros(0) if gradient.scale is None else np.ravel(gradient.scale)
     return np.concatenate([gradient.mean, scale, [gradient.value]])
 
 
 def _errors(gradient: Gradient) -> Array:
-    scale = np.zeros(0) if gradient.scale_stderr is None else np.atleast_1d(gradient.scale_stderr)
+    scale = np.zeros(0) if gradient.scale_stderr is None else np.ravel(gradient.scale_stderr)
     return np.concatenate([gradient.mean_stderr, scale, [gradient.value_stderr]])
 
 
@@ -137,44 +146,77 @@ def _check_given(check: Check, estimator: Estimator, sampler: Sampler, scale: Sc
 def _check_linear(check: Check, estimator: Estimator, sampler: Sampler, scale: Scale) -> None:
     state = estimator.init(_DIM)
     population = _population(estimator, state, sampler, scale, 16)
-    numbers = [(normals(s, 1, len(population))[0], normals(s + 10, len(population), _DIM)) for s in (50, 51)]
-    a, b = (_everything(estimator.estimate(population, Evals(*pair), state)[0]) for pair in numbers)
-    mixed = Evals(*(2.0 * x - 3.0 * y for x, y in zip(numbers[0], numbers[1], strict=True)))
-    got = _everything(estimator.estimate(population, mixed, state)[0])
+    ones, others = _random(population, 500), _random(population, 510)
+    mixed = {name: 2.0 * one - 3.0 * others[name] for name, one in ones.items()}
+    a, b, got = (_everything(estimator.estimate(population, Evals(**e), state)[0]) for e in (ones, others, mixed))
     do = "Average values times a function of the noise, or pass linear=False."
-    check.close("estimates are linear in the values", got, 2.0 * a - 3.0 * b, do=do, tolerance=1e-5)
+    check.close("estimates are linear in values and derivatives", got, 2.0 * a - 3.0 * b, do=do, tolerance=1e-5)
 
 
-def _check_blocks(check: Check, estimator: Estimator, sampler: Sampler) -> None:
+def _random(population: Population, seed: int) -> dict[str, Any]:
+    """Return normal values and derivatives, whatever the population needs."""
+    n, shapes = len(population), {"grads": (_DIM,), "hessians": (_DIM, _DIM), "hvps": (_DIM,), "jvps": ()}
+    wanted = {"values": (), **{name: shape for name, shape in shapes.items() if name in population.needs}}
+    return {
+        name: normals(seed + k, n, math.prod(shape)).reshape(n, *shape)
+        for k, (name, shape) in enumerate(wanted.items())
+    }
+
+
+def _check_refusal(check: Check, estimator: Estimator, sampler: Sampler) -> None:
+    def call() -> object:
+        state = estimator.init(_DIM)
+        population = _population(estimator, state, sampler, _FACTOR, 16)
+        return estimator.estimate(population, _problem().evaluate(population), state)
+
+    do = "Get the scale from population.sigma(...), or drop the claim factor=False."
+    check.raises(ValueError, call, "a factor is refused where it is not understood", do=do)
+
+
+def _check_blocks(check: Check, estimator: Estimator, sampler: Sampler, scale: Scale) -> None:
     """Check failures, single blocks and nothing at all."""
     block, state = sampler.block, estimator.init(_DIM)
     noise = given(60, 6 * block, _DIM, block)
-    for scale, kind in ((s, k) for s in _SCALES for k in (np.nan, np.inf)):
-        whole = estimator.prepare(Population(_MEAN, scale, noise), state)
-        evals = _problem().evaluate(whole)
-        values = evals.values.copy()
-        values[2 * block + block // 2] = kind
-        a, _ = estimator.estimate(whole, replace(evals, values=values), state)
-        rest = estimator.prepare(Population(_MEAN, scale, without_rows(noise, 2 * block, 3 * block)), state)
-        b, _ = estimator.estimate(rest, _problem().evaluate(rest), state)
-        do = "Drop the whole block of a failed row, and divide by the number of rows that are left."
-        law = f"a block with a value {kind} is as if it had never been there"
-        check.close(f"{law}: estimates", _everything(a), _everything(b), do=do)
-        check.close(f"{law}: standard errors", _errors(a), _errors(b), do=do)
-        check.require(a.blocks == 5, f"{law}: number of blocks", got=a.blocks, expected=5, do="Count usable blocks.")
+    whole = estimator.prepare(Population(_MEAN, scale, noise), state)
+    if whole.probes is not None:
+        whole = replace(whole, probes=Given(whole.probes.rows(), whole.probes.block))
+    evals = _problem().evaluate(whole)
+    rest = estimator.prepare(Population(_MEAN, scale, without_rows(noise, 2 * block, 3 * block)), state)
+    if whole.probes is not None:
+        probes = np.delete(whole.probes.rows(), slice(2 * block, 3 * block), axis=0)
+        rest = replace(rest, probes=Given(probes))
+    own = len(whole.tags) // whole.n
+    if whole.extra is not None and own:
+        # Explicit rows that belong to the noise rows, in their order, are dropped with them.
+        rest = replace(rest, extra=np.delete(whole.extra, slice(2 * own * block, 3 * own * block), axis=0))
+    b, _ = estimator.estimate(rest, _problem().evaluate(rest), state)
+    for name in sorted(whole.needs | {"values"}):
+        for kind in (np.nan, np.inf) if name == "values" else (np.nan,):
+            failed = getattr(evals, name).copy()
+            failed[2 * block + block // 2] = kind
+            a, _ = estimator.estimate(whole, replace(evals, **{name: failed}), state)
+            do = "Drop the whole block of a failed row, and divide by the number of rows that are left."
+            law = f"a block with {kind} among its {name} is as if it had never been there"
+            if name != "values":  # the value of a row without its derivative may count for J
+                a = replace(a, value=b.value, value_stderr=b.value_stderr)
+            check.close(f"{law}: estimates", _everything(a), _everything(b), do=do)
+            check.close(f"{law}: standard errors", _errors(a), _errors(b), do=do)
+            check.require(
+                a.blocks == 5, f"{law}: number of blocks", got=a.blocks, expected=5, do="Count usable blocks."
+            )
 
-        single = estimator.prepare(Population(_MEAN, scale, given(61, block, _DIM, block)), state)
-        gradient, _ = estimator.estimate(single, _problem().evaluate(single), state)
-        check.require(
-            np.isnan(_errors(gradient)).all() and np.isfinite(_everything(gradient)).all(),
-            "a single block gives an estimate, and nan for its standard errors",
-            got=_errors(gradient),
-            expected="nan",
-            do="Return nan where fewer than two independent blocks are left.",
-        )
-        lost = replace(evals, values=np.full(len(whole), np.nan))
-        call = _caller(estimator, whole, lost, state)
-        check.raises(EvaluationError, call, "no usable block is an error", do="Raise esopt.EvaluationError.")
+    single = estimator.prepare(Population(_MEAN, scale, given(61, block, _DIM, block)), state)
+    gradient, _ = estimator.estimate(single, _problem().evaluate(single), state)
+    check.require(
+        np.isnan(_errors(gradient)).all() and np.isfinite(_everything(gradient)).all(),
+        "a single block gives an estimate, and nan for its standard errors",
+        got=_errors(gradient),
+        expected="nan",
+        do="Return nan where fewer than two independent blocks are left.",
+    )
+    lost = replace(evals, values=np.full(len(whole), np.nan))
+    call = _caller(estimator, whole, lost, state)
+    check.raises(EvaluationError, call, "no usable block is an error", do="Raise esopt.EvaluationError.")
 
 
 @dataclass(frozen=True)
@@ -209,12 +251,10 @@ def _check_law(
     found, errors = (
         np.array(x) for x in zip(*_estimates(estimator, sampler, scale, problem, n, generations), strict=True)
     )
-    sigma = np.broadcast_to(np.asarray(scale, np.float64), _DIM)
-    expected = problem.mean_gradient(_MEAN, sigma)
+    expected = problem.mean_gradient(_MEAN, scale)
     if estimator.with_scale:
-        by_log = problem.log_scale_gradient(_MEAN, sigma)
-        expected = np.concatenate([expected, by_log if np.ndim(scale) else [by_log.sum() / float(scale)]])
-    where = f"{problem.name}, {sampler!r}, {'diagonal' if np.ndim(scale) else 'scalar'} scale"
+        expected = np.concatenate([expected, np.ravel(problem.scale_gradient(_MEAN, scale))])
+    where = f"{problem.name}, {sampler!r}, scale {('scalar', 'diagonal', 'factor')[np.ndim(scale)]}"
     off, error = found.mean(axis=0) - expected, found.std(axis=0, ddof=1) / np.sqrt(generations)
     tiny = 1e-6 * (1.0 + np.abs(expected))
     z = off / np.maximum(error, tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 from ..evaluators.serial import Serial
-from ..noise import Array, Key
+from ..noise import Array, Key, Philox
 from ..objective import Objective, Outcome
 from ..protocols import Evaluator, State
 from ..records import Evals, Population
@@ -32,7 +33,7 @@ class Maker(Protocol):
 def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
     """Check that the evaluators that ``make`` builds keep the laws of :class:`esopt.protocols.Evaluator`.
 
-    Values, gradients, steps and failures are those of :class:`esopt.Serial` to the bit: for all kinds of noise,
+    Values, derivatives, steps and failures are those of :class:`esopt.Serial` to the bit: for all kinds of noise,
     explicit rows, seeds, further arguments and shaped x; every candidate is an array of its own; an exception names
     the first candidate that raised, its seed and the exception, or becomes nan in exactly the rows that raised; what
     cannot be computed is refused.
@@ -54,15 +55,24 @@ def check_evaluator(make: Maker, *, rowwise: bool = True) -> None:
     >>> from esopt.testing import check_evaluator
     >>> check_evaluator(lambda objective, on_error: Joblib(objective, 2, backend="threading", on_error=on_error))
     """
-    check = Check(make(Objective(plain, plain_gradient), "raise"))
+    smooth = Objective(plain, plain_gradient, hess=plain_curvature, hvp=plain_product, jvp=plain_slope)
+    check = Check(make(smooth, "raise"))
     populations = _populations()
     mixed = [population.needing("grads") if i % 2 else population for i, population in enumerate(populations)]
-    _check_equal(check, make, Objective(plain, plain_gradient), mixed, refused="hessians")
-    six = [population.needing("grads") for population in populations if population.dim == 6]
-    shaped = Objective(of_matrix, gradient_of_matrix, args=(1.5, np.arange(6.0)), seeded=True, shape=(2, 3))
-    _check_equal(check, make, shaped, [*six, *(replace(population, share="none") for population in six)])
-    _check_equal(check, make, Objective(with_steps), [*populations, *populations], refused="grads")
-    _check_failures(check, make, replace(populations[0], mean=np.zeros(6)), rowwise)
+    _check_equal(check, make, Objective(plain, plain_gradient), mixed, refused=("hessians", "colours"))
+    _check_equal(check, make, smooth, [_probed(p, "jvps", "hessians") for p in populations], refused=("hvps",))
+    six = [population for population in populations if population.dim == 6]
+    six = [*(p.needing("grads") for p in six), *(_probed(p, "grads", "hvps") for p in six)]
+    shaped = Objective(
+        of_matrix, gradient_of_matrix, (1.5, np.arange(6.0)), True, (2, 3), hess_of_matrix, product_of_matrix
+    )
+    six += [_probed(six[0], "hessians", "hvps"), *(replace(population, share="none") for population in six)]
+    _check_equal(check, make, shaped, six)
+    _check_equal(check, make, Objective(with_steps), [*populations, *populations], refused=("grads", "jvps"))
+    zero = replace(populations[0], mean=np.zeros(6))
+    _check_failures(check, make, zero, rowwise)
+    if rowwise:
+        _check_derivatives_that_fail(check, make, _probed(zero, "grads", "hessians", "hvps", "jvps"))
 
 
 def _populations() -> list[Population]:
@@ -82,6 +92,13 @@ def _populations() -> list[Population]:
     ]
 
 
+def _probed(population: Population, *needs: str) -> Population:
+    """Return the population with needs and probes: of the library's noise if its own is, else explicit ones."""
+    n, dim, key = population.n, population.dim, Key(13, 4, STREAM + 1)
+    probes = Gaussian().noise(key, n, dim) if isinstance(population.noise, Philox) else given(76, n, dim)
+    return replace(population, probes=probes).needing(*needs)
+
+
 def _evaluate(make: Maker, objective: Objective, population: Population, on_error: OnError = "raise") -> Evals:
     evaluator = make(objective, on_error)
     try:
@@ -94,15 +111,18 @@ def _facts(evals: Evals) -> tuple[Any, ...]:
     return (
         evals.values,
         evals.grads,
+        evals.hessians,
+        evals.hvps,
+        evals.jvps,
         int(evals.steps),
         {kind: int(evals.failures[kind]) for kind in sorted(evals.failures)},
     )
 
 
 def _check_equal(
-    check: Check, make: Maker, objective: Objective, populations: list[Population], refused: str = ""
+    check: Check, make: Maker, objective: Objective, populations: list[Population], refused: tuple[str, ...] = ()
 ) -> None:
-    """Compare with Serial on several populations, one after the other; gradients are asked for where there are any."""
+    """Compare with Serial on several populations, one after the other; what is ``refused`` is asked for at the end."""
     evaluator, serial = make(objective, "raise"), Serial(objective)
     state: State = evaluator.init()
     try:
@@ -112,17 +132,17 @@ def _check_equal(
             evals, state = evaluator.evaluate(population, state)
             do = "Evaluate population[i] with population.seeds[i], and put the result into row i whenever it arrives."
             law = (
-                f"values, gradients, steps and failures of {objective.f.__name__} are those of Serial "
+                f"values, derivatives, steps and failures of {objective.f.__name__} are those of Serial "
                 f"({population.n} rows of {type(population.noise).__name__} in {population.dim} dimensions, "
                 f"{len(population) - population.n} more)"
             )
             check.same(law, _facts(evals), bits(_facts(expected)), do=do)
             check.same("evaluate leaves the population alone", population.rows(), rows, do="Write to copies.")
         check.reload(state, evaluator.init())
-        if refused:
-            law, do = f"needs that cannot be met ({refused}) are refused", "Raise ValueError for what is not there."
-            unmet = populations[0].needing(refused)
-            check.raises(ValueError, lambda: evaluator.evaluate(unmet, evaluator.init()), law, do=do)
+        for need in refused:
+            law, do = f"needs that cannot be met ({need}) are refused", "Raise ValueError for what is not there."
+            unmet = replace(populations[0], probes=None).needing(need)
+            check.raises(ValueError, functools.partial(evaluator.evaluate, unmet, evaluator.init()), law, do=do)
     finally:
         evaluator.close()
         evaluator.close()
@@ -163,6 +183,29 @@ def _check_failures(check: Check, make: Maker, population: Population, rowwise: 
     )
 
 
+def _check_derivatives_that_fail(check: Check, make: Maker, population: Population) -> None:
+    """Try derivatives that raise, are not finite, or belong to a row without a value."""
+    objective = Objective(touchy, touchy_gradient, hess=touchy_curvature, hvp=touchy_product, jvp=touchy_slope)
+    law = 'with on_error="nan", derivatives that fail are nan and counted by kind, and values stay'
+    do = "Give rows whose value is nan no derivatives, and end a row at its first exception."
+    expected = _evaluate(Serial, objective, population, "nan")
+    kinds = {"nan", "exception", "gradient", "hessian", "hvp", "jvp"}
+    check.require(
+        set(expected.failures) == kinds, "the check is of use", got=expected.failures, expected=kinds, do="Report this."
+    )
+    check.same(law, _facts(_evaluate(make, objective, population, "nan")), bits(_facts(expected)), do=do)
+    calm = replace(objective, grad=plain_gradient)
+    first = _message(check, lambda: _evaluate(make, calm, population))
+    other = _message(check, lambda: _evaluate(Serial, calm, population))
+    check.require(
+        first == other and "(in hess)" in first,
+        "an exception in a derivative is reported for the first row that raised, with the function's name",
+        got=first,
+        expected=other,
+        do="Use the words of Serial.",
+    )
+
+
 def _message(check: Check, call: Callable[[], object]) -> str:
     try:
         call()
@@ -198,6 +241,30 @@ def plain_gradient(x: Array) -> Array:
     return out
 
 
+def plain_curvature(x: Array) -> Array:
+    """Return the diagonal of the Hessian of the smooth part of :func:`plain`."""
+    out = np.empty_like(x)
+    for i in range(x.size):
+        out[i] = 2.0 * (i + 1.0)
+    return out
+
+
+def plain_product(x: Array, v: Array) -> Array:
+    """Return that Hessian times v."""
+    out = np.empty_like(x)
+    for i in range(x.size):
+        out[i] = 2.0 * (i + 1.0) * v[i]
+    return out
+
+
+def plain_slope(x: Array, v: Array) -> float:
+    """Return the gradient of the smooth part of :func:`plain` times v."""
+    total = 0.0
+    for i in range(x.size):
+        total += (2.0 * (i + 1.0) * x[i] + 0.25) * v[i]
+    return total
+
+
 def of_matrix(x: NDArray[np.float64], seed: int, factor: float, weights: Array) -> float:
     """Return factor * weights . x for a matrix (2, 3), plus a little that depends on the seed."""
     total = (seed % 1024) / 1024.0
@@ -213,6 +280,26 @@ def gradient_of_matrix(x: NDArray[np.float64], seed: int, factor: float, weights
     for i in range(2):
         for j in range(3):
             out[i, j] = 2.0 * factor * weights[3 * i + j] * x[i, j]
+    return out
+
+
+def hess_of_matrix(x: NDArray[np.float64], seed: int, factor: float, weights: Array) -> NDArray[np.float64]:
+    """Return the Hessian of :func:`of_matrix`, (6, 6), plus a little that depends on the seed."""
+    out = np.zeros((x.size, x.size))
+    for i in range(x.size):
+        out[i, i] = 2.0 * factor * weights[i] + (seed % 16) / 16.0
+    return out
+
+
+def product_of_matrix(
+    x: NDArray[np.float64], v: NDArray[np.float64], seed: int, factor: float, weights: Array
+) -> NDArray[np.float64]:
+    """Return the Hessian of :func:`of_matrix` times v, (2, 3), plus a little that depends on the seed; v is lost."""
+    out = np.zeros_like(x)
+    for i in range(2):
+        for j in range(3):
+            out[i, j] = 2.0 * factor * weights[3 * i + j] * v[i, j] + (seed % 16) / 16.0
+            v[i, j] = 0.0
     return out
 
 
@@ -232,3 +319,41 @@ def fragile(x: Array, seed: int) -> float:
     if x[0] < -_EDGE:
         return math.nan
     return float(x[0] + (seed % 16) / 16.0)
+
+
+def touchy(x: Array) -> float:
+    """Return x_0, or nan where it is small."""
+    return math.nan if x[0] < -_EDGE else x[0]
+
+
+def touchy_gradient(x: Array) -> Array:
+    """Return x; infinite where x_1 is large, raise where x_2 is."""
+    if x[2] > 1.5 * _EDGE:
+        raise ArithmeticError("x[2] is too large")
+    out = x.copy()
+    if x[1] > _EDGE:
+        out[0] = math.inf
+    return out
+
+
+def touchy_curvature(x: Array) -> Array:
+    """Return x; nan where x_1 is small, raise where x_3 is large."""
+    if x[3] > 1.5 * _EDGE:
+        raise ArithmeticError("x[3] is too large")
+    out = x.copy()
+    if x[1] < -_EDGE:
+        out[0] = math.nan
+    return out
+
+
+def touchy_product(x: Array, v: Array) -> Array:
+    """Return v; infinite where it is large."""
+    out = v.copy()
+    if v[0] > _EDGE:
+        out[1] = math.inf
+    return out
+
+
+def touchy_slope(x: Array, v: Array) -> float:
+    """Return v_0, or nan where v_1 is large."""
+    return math.nan if v[1] > _EDGE else v[0]

@@ -28,12 +28,15 @@ from esopt import (
     NoBaseline,
     Philox,
     Population,
+    Price,
+    Rademacher,
     Score,
     Serial,
     Standardize,
+    moment,
 )
 from esopt.noise import Law
-from esopt.protocols import Centered
+from esopt.protocols import Centered, Offsets
 from esopt.rules.momentum import MomentumState
 from esopt.shaping import cma_weights
 from esopt.testing import (
@@ -342,6 +345,20 @@ class Baseline:
                 return Centered(0.5 * leave.center(values, population, evals, state).values)
             case "ignores failures":
                 return Centered(np.nan_to_num(leave.center(values, population, evals, state).values))
+            case "keeps the slope":
+                return Centered(values - population.noise.dot(np.ones((1, population.dim))))
+            case "keeps the bend":
+                return Centered(values - population.noise.norms(), scale=np.ones(population.dim))
+            case "slope of this generation":
+                return Centered(values.copy(), np.nanmean(values) * np.ones(population.dim))
+            case "plain mean for the scale":
+                return Centered(values.copy(), scale_values=values - np.nanmean(values))
+            case "fills the scale":
+                return Centered(values.copy(), scale_values=np.nan_to_num(values))
+            case "column for the slope":
+                return Centered(values.copy(), np.zeros((population.dim, 1)))
+            case name if "offsets" in name:
+                return Centered(values.copy(), offsets=offsets(name, values, population))
             case "writes to the values":
                 values -= 1.0
                 return Centered(values.copy())
@@ -351,6 +368,28 @@ class Baseline:
         if self.mistake == "learns in place":
             state[0][0] += 1.0
         return state
+
+
+def offsets(mistake: str, values: Array, population: Population) -> Offsets:
+    """Constants for each coordinate and two groups of blocks, with a mistake."""
+    noise = population.noise
+    table = np.linspace(1.0, 2.0, 2 * noise.dim).reshape(2, -1)
+    groups = np.arange(noise.n) // noise.block % 2
+    best = moment(noise, np.nan_to_num(values) / noise.n, 2)
+    match mistake:
+        case "offsets of all blocks":
+            return Offsets(groups, np.stack([best, best]), table)
+        case "offsets of all blocks for the scale":
+            return Offsets(groups, table, np.stack([best, best]))
+        case "offsets by the noise":
+            return Offsets((noise.norms() > noise.dim).astype(np.intp), table, table)
+        case "offsets that split blocks":
+            return Offsets(np.arange(noise.n) % 2, table, table)
+        case "offsets for each row":
+            return Offsets(np.arange(noise.n), table, table)
+        case "offsets without their nan":
+            return Offsets(groups, table + 0.0 * np.mean(values), table)
+    return Offsets(groups, table[:, :1].copy(), table)
 
 
 BASELINES = {
@@ -363,6 +402,19 @@ BASELINES = {
     "writes to the values": "does not change the values|pure",
     "adds rows again and again": "once",
     "learns in place": "learn does not change",
+    "keeps the slope": "expected gradient",
+    "keeps the bend": "expected gradient",
+    "slope of this generation": "added back",
+    "plain mean for the scale": "own block",
+    "fills the scale": "nan where the values are",
+    "column for the slope": "one finite number per coordinate",
+    "offsets of all blocks": "own block",
+    "offsets of all blocks for the scale": "own block",
+    "offsets by the noise": "expected gradient",
+    "offsets that split blocks": "the same in a block",
+    "offsets for each row": "below 2|row numbers",
+    "offsets without their nan": "finite number per group",
+    "offsets as columns": "finite number per group",
 }
 
 
@@ -414,6 +466,8 @@ class Estimator:
             "no error of one": {"mean_stderr": np.nan_to_num(g.mean_stderr)},
             "squared": {"mean": g.mean * (1.0 + 1e-3 * g.value)},
             "column": {"mean": g.mean[:, None]},
+            "a whole matrix": {"scale": g.scale * (1.0 + (population.factor is not None))},  # type: ignore[operator]
+            "errors of a whole matrix": {"scale_stderr": g.scale_stderr * (1.0 + (population.factor is not None))},  # type: ignore[operator]
             "no scale": {"scale": None, "scale_stderr": None},
         }
         return replace(g, **changes.get(self.mistake, {})), state
@@ -430,6 +484,8 @@ ESTIMATORS = {
     "no error of one": "single block",
     "squared": "linear",
     "column": "shapes",
+    "a whole matrix": "(unbiased|standard errors) .* scale factor",
+    "errors of a whole matrix": "standard errors .* scale factor",
     "no scale": "shapes",
     "failures are zero": "never been there",
     "keeps failed rows": "never been there",
@@ -445,6 +501,33 @@ def test_estimator(mistake: str) -> None:
 @pytest.mark.parametrize("mistake", ["halves pairs", "scale without 1 / sigma", "errors of half", "keeps failed rows"])
 def test_estimator_from_gradients(mistake: str) -> None:
     refuses(check_estimator, Estimator(mistake, Bonnet(with_scale=True)), ESTIMATORS[mistake])
+
+
+@pytest.mark.parametrize("mistake", ["a whole matrix", "errors of a whole matrix", "keeps failed rows"])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_estimator_from_second_derivatives(mistake: str) -> None:
+    refuses(check_estimator, Estimator(mistake, Price(Rademacher())), ESTIMATORS[mistake])
+
+
+def test_estimator_with_probes_of_its_own() -> None:
+    @dataclass(frozen=True)
+    class Forgetful(Price):
+        def estimate(self, population: Population, evals: Evals, state: Any) -> tuple[Gradient, Any]:
+            other = Rademacher().noise(Key(0), population.n, population.dim)
+            return super().estimate(replace(population, probes=other), evals, state)
+
+    refuses(check_estimator, Forgetful(Rademacher()), "unbiased")
+
+
+@pytest.mark.parametrize("factor", [False, True])
+def test_estimator_that_refuses_a_factor(factor: bool) -> None:
+    @dataclass(frozen=True)
+    class Blind(Score):
+        def estimate(self, population: Population, evals: Evals, state: Any) -> tuple[Gradient, Any]:
+            scale = population.scale if population.factor is None else np.diag(population.factor).copy()
+            return super().estimate(replace(population, scale=scale), evals, state)
+
+    refuses(check_estimator, Blind(), "unbiased" if factor else "refused", factor=factor)
 
 
 def test_estimator_with_a_small_bias() -> None:
@@ -565,6 +648,9 @@ class Evaluator:
             return evals, state
         if self.mistake == "ignores what is needed":
             population = replace(population, needs=population.needs - {"hessians"})
+        if self.mistake == "shuffles the probes" and population.probes is not None:
+            probes = population.probes.rows().astype(np.float64)
+            population = replace(population, probes=esopt.Given(np.roll(probes, 1, axis=0)))
         try:
             evals, state = Serial(self.objective, self.on_error).evaluate(population, state)
         except esopt.EvaluationError as error:
@@ -584,6 +670,11 @@ class Evaluator:
                 evals = replace(evals, failures={})
             case "poisoned buffer":
                 evals = replace(evals, values=np.nan_to_num(evals.values, nan=0.0))
+            case "one kind for all":
+                kinds = {"gradient" if kind == "hessian" else kind: evals.failures[kind] for kind in evals.failures}
+                evals = replace(evals, failures=kinds)
+            case "lets infinity pass" if evals.hvps is not None:
+                evals = replace(evals, hvps=np.nan_to_num(evals.hvps, nan=np.inf))
         return evals, state
 
 
@@ -597,6 +688,9 @@ EVALUATORS = {
     "hides an exception": "EvaluationError",
     "forgets the row": "how to get there",
     "ignores what is needed": "refused",
+    "shuffles the probes": "those of Serial",
+    "one kind for all": "counted by kind",
+    "lets infinity pass": "counted by kind",
 }
 
 

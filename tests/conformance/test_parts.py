@@ -9,17 +9,28 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import esopt
 from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.averaged import Averaged
+from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
+from esopt.strategies.cr_fm_nes import CRFMNES
+from esopt.strategies.dd_cma import DDCMA
+from esopt.strategies.finite_differences import finite_differences
+from esopt.strategies.lm_ma_es import LMMAES
+from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
+from esopt.strategies.natural import xnes
+from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
+from esopt.strategies.rm_es import RMES
 from esopt.strategies.sep_cma import SepCMA
+from esopt.strategies.spsa import spsa
+from esopt.strategies.uncertainty_handling import UncertaintyHandling
 from esopt.testing import (
     check_baseline,
     check_estimator,
@@ -39,6 +50,11 @@ SAMPLERS = cases(
         esopt.Replay: [
             case(esopt.Replay(DESIGN), n=4, dim=3, random=False),
             case(esopt.Replay(np.stack([DESIGN, -DESIGN], axis=1).reshape(8, 3), 2, True), n=8, dim=3, random=False),
+        ],
+        esopt.Coordinates: [
+            case(esopt.Coordinates(), max_dim=400),
+            case(esopt.Coordinates(3), max_dim=400),
+            case(esopt.Antithetic(esopt.Coordinates(4)), max_dim=400),
         ],
         esopt.Halton: [case(esopt.Halton(), max_dim=70), case(esopt.Halton(replicates=2), max_dim=20)],
         esopt.Sobol: [case(esopt.Sobol(), max_dim=200), case(esopt.Sobol(replicates=2), max_dim=70)],
@@ -70,19 +86,42 @@ BASELINES = cases(
     {
         esopt.LeaveOneOut: [case(esopt.LeaveOneOut(), shift_invariant=True)],
         esopt.AtMean: [case(esopt.AtMean(), shift_invariant=True)],
+        esopt.OptimalScalar: [case(esopt.OptimalScalar(), shift_invariant=True)],
+        esopt.OptimalPerCoordinate: [case(esopt.OptimalPerCoordinate(), shift_invariant=True)],
     },
 )
+
+SEPARABLE = (esopt.OptimalPerCoordinate, esopt.Quadratic)  # they refuse a factor
 
 ESTIMATORS = cases(
     parts("estimators", Estimator),
     {
-        Score: [case(Score(base.build(), scaled)) for base in BASELINES for scaled in (False, True)],
+        Score: [
+            case(Score(base, scaled), factor=not isinstance(base, SEPARABLE))
+            for base in (found.build() for found in BASELINES)
+            for scaled in (False, True)
+        ],
         Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
+        esopt.Price: [case(esopt.Price(probes)) for probes in (None, esopt.Rademacher(), esopt.Gaussian())],
         esopt.Hybrid: [
-            case(esopt.Hybrid(Score(base.build()), tangent), linear=False)
+            case(esopt.Hybrid(Score(base.build()), tangent), linear=False, factor=False, generations=120)
             for base in BASELINES
             for tangent in (False, True)
         ],
+        esopt.Auto: [
+            case(esopt.Auto(), linear=False, factor=False),
+            case(esopt.Auto((Score(with_scale=True), Bonnet(with_scale=True))), linear=False),
+            case(esopt.Auto((Score(), Score(esopt.Linear()), Score(esopt.AtMean()))), linear=False),
+        ],
+        esopt.MeasureValued: [case(esopt.MeasureValued(k), factor=False) for k in (None, 2)],
+        # Unbiased under a smoothing of its own: tests/statistical/test_guided.py.
+        esopt.Guided: [
+            case(esopt.Guided(), unbiased=False, factor=False),
+            case(esopt.Guided(np.ones(3), unbiased=False), unbiased=False, factor=False),
+            case(esopt.Guided(DESIGN[:2].T, alpha=1.0), factor=False),
+        ],
+        # Unbiased on quadratics, consistent elsewhere: tests/statistical/test_regression.py.
+        esopt.Regression: [case(esopt.Regression(k), unbiased=False) for k in (0, 1, 5)],
     },
 )
 
@@ -108,14 +147,46 @@ NAMED = {
     snes: [case(snes(), rank_based=True, **FREE), case(snes(n=2), rank_based=True, learns=0, **FREE)],
 }
 ROWS = np.stack([np.eye(3), -np.eye(3)], axis=1).reshape(6, 3) * np.sqrt(3.0)
+NaturalGaussian = esopt.NaturalGaussian
+NATURAL = {
+    xnes: [case(xnes(), rank_based=True, **FREE), case(xnes(n=2), rank_based=True, learns=0, **FREE)],
+    NaturalGaussian: [
+        case(NaturalGaussian(), rank_based=True, **FREE),
+        case(NaturalGaussian(n=40, temperature=0.5), **FREE),
+        case(NaturalGaussian(full=True, n=40, temperature=0.5, estimator=Score(esopt.AtMean(), True)), **FREE),
+        *[
+            case(
+                NaturalGaussian(full=full, n=8, temperature=tau, estimator=part, mean_rate=0.1, scale_rate=0.1), **FREE
+            )
+            for part in (Bonnet(with_scale=True), esopt.Price(), esopt.Price(esopt.Rademacher()))
+            for full, tau in ((True, 0.5), (False, 0.0))
+        ],
+    ],
+}
 STRATEGIES = cases(
-    parts("strategies", Strategy) + makers("strategies", esopt.GradientES),
+    parts("strategies", Strategy)
+    + makers("strategies", esopt.GradientES)
+    + makers("strategies", esopt.NaturalGaussian),
     {
         **NAMED,
+        **NATURAL,
         CMAES: [
             case(CMAES(), rank_based=True, **FREE),
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
+        ],
+        LRACMAES: [
+            case(LRACMAES(), rank_based=True, **FREE),
+            case(LRACMAES(sigma=0.3, n=8, active=False, sampler=Antithetic()), rank_based=True, **FREE),
+        ],
+        Bounded: [
+            case(Bounded(CMAES(), esopt.Smooth(-3.0, 4.0)), rank_based=True, shift_invariant=True),
+            case(Bounded(snes(), esopt.Reflect(-0.5, None)), rank_based=True, shift_invariant=True),
+            case(Bounded(CMAES(), esopt.Clip(-1.0, 2.5)), shift_invariant=True),
+            case(Bounded(GradientES(), esopt.Smooth(None, 2.5)), shift_invariant=True),
+            case(Bounded(GradientES(estimator=Bonnet()), esopt.Clip(-0.5, 2.0)), shift_invariant=True),
+            case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
+            case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
         ],
         esopt.QuasiNewton: [case(esopt.QuasiNewton(), seeded=False)],
         esopt.CoordinateSearch: [
@@ -128,10 +199,42 @@ STRATEGIES = cases(
             case(esopt.Portfolio(0.2), dims=(1,), seeded=False),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
+        LMMAES: [
+            case(LMMAES(), rank_based=True, **FREE),
+            case(LMMAES(n=6, m=1, sampler=Antithetic()), rank_based=True, **FREE),
+            case(LMMAES(n=40), dims=(8,), rank_based=True, **FREE),
+        ],
+        CRFMNES: [
+            case(CRFMNES(), rank_based=True, **FREE),
+            case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
+            case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
+        ],
+        DDCMA: [
+            case(DDCMA(), rank_based=True, **FREE),
+            case(DDCMA(n=2), rank_based=True, **FREE),
+            case(DDCMA(n=30, sampler=Antithetic()), dims=(6,), rank_based=True, **FREE),
+        ],
+        RMES: [
+            case(RMES(), rank_based=True, **FREE),
+            case(RMES(n=7, m=1), rank_based=True, **FREE),
+            case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
+        ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),
             case(Restarts(policy=BIPOP(weighted=True), limit=2), rank_based=True, **FREE),
+        ],
+        spsa: [case(spsa(), dims=(4, 7), **FREE), case(spsa(n=6, lr=0.1), dims=(2, 5), **FREE)],
+        finite_differences: [case(finite_differences(3), dims=(3,), learns=300, **FREE)],
+        RandomSearch: [case(RandomSearch(sigma=1.0), rank_based=True, **FREE)],
+        Averaged: [
+            case(Averaged(times=3), rank_based=True, translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
+            case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
+        ],
+        UncertaintyHandling: [
+            case(UncertaintyHandling(), rank_based=True, **FREE),
+            case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),
         ],
         GradientES: [
             case(GradientES(), **FREE),
@@ -150,17 +253,25 @@ STRATEGIES = cases(
                 **FREE,
             ),
             case(GradientES(sampler=esopt.Replay(ROWS, 2, True), n=6), dims=(3,), seeded=False, **FREE),
+            case(GradientES(rule=esopt.SGD(1.0), rates=(esopt.CurvatureRate(), esopt.SNRRate())), **FREE),
+            case(GradientES(n=8, rates=(esopt.SNRRate(),), sizing=esopt.NormTest(most=64)), **FREE),
+            case(GradientES(n=16, estimator=esopt.Auto()), **FREE),
+            case(GradientES(estimator=esopt.Regression(2)), **FREE),
         ],
     },
 )
 
 
-def over_rows(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one candidate as one of many: seeds come as an int64 array, one per row."""
+def over_rows(f: Callable[..., Any] | None, *, probed: bool = False) -> Any:
+    """A function of one candidate (and a probe) as one of many: seeds come as an int64 array, one per row."""
+    if f is None:
+        return None
 
-    def many(rows: NDArray[np.float64], *rest: Any) -> Any:
+    def many(*arguments: Any) -> Any:
+        rows, rest = arguments[: 1 + probed], arguments[1 + probed :]
         seeded = bool(rest) and isinstance(rest[0], np.ndarray) and rest[0].dtype == np.int64
-        found = [f(x, int(rest[0][i]), *rest[1:]) if seeded else f(x, *rest) for i, x in enumerate(rows)]
+        each = enumerate(zip(*rows, strict=True))
+        found = [f(*row, int(rest[0][i]), *rest[1:]) if seeded else f(*row, *rest) for i, row in each]
         if isinstance(found[0], esopt.Outcome):
             return esopt.Outcome(*(np.array(part) for part in zip(*found, strict=True)))
         return np.array(found)
@@ -171,8 +282,9 @@ def over_rows(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def vectorized(chunk: int | None) -> Case:
     def make(objective: esopt.Objective, on_error: Any) -> esopt.Vectorized:
-        grad = objective.grad and over_rows(objective.grad)
-        return esopt.Vectorized(replace(objective, f=over_rows(objective.f), grad=grad), chunk, on_error)
+        parts = {part: over_rows(getattr(objective, part)) for part in ("f", "grad", "hess")}
+        along = {part: over_rows(getattr(objective, part), probed=True) for part in ("hvp", "jvp")}
+        return esopt.Vectorized(replace(objective, **parts, **along), chunk, on_error)
 
     return case(make, rowwise=False)
 

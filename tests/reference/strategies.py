@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 Array = NDArray[np.float64]
 
@@ -98,3 +99,27 @@ class SNES:
         s = eps[np.argsort(values)]
         self.mean = self.mean + self.sigma * (self.utilities @ s)
         self.sigma = self.sigma * np.exp(self.sigma_lr / 2 * (self.utilities @ (s**2 - 1)))
+
+
+class XNES:
+    """Glasmachers et al. (2010), algorithm 1 with the defaults of table 1; candidates are mean + sigma B eps."""
+
+    def __init__(self, x0: Array, sigma: float) -> None:
+        d = x0.size
+        self.n = 4 + int(np.floor(3 * np.log(d)))
+        self.mean, self.sigma, self.b = x0.copy(), sigma, np.eye(d)
+        k = np.arange(1, self.n + 1)
+        raw = np.maximum(0.0, np.log(self.n / 2 + 1) - np.log(k))
+        self.utilities = raw / raw.sum() - 1 / self.n
+        self.rate = 3 * (3 + np.log(d)) / (5 * d * np.sqrt(d))
+
+    def update(self, eps: Array, values: Array) -> None:
+        d = self.mean.size
+        s = eps[np.argsort(values)]
+        g_delta = self.utilities @ s
+        g_m = sum(u * (np.outer(z, z) - np.eye(d)) for u, z in zip(self.utilities, s, strict=True))
+        g_sigma = np.trace(g_m) / d
+        g_b = g_m - g_sigma * np.eye(d)
+        self.mean = self.mean + self.sigma * self.b @ g_delta
+        self.sigma = self.sigma * np.exp(self.rate / 2 * g_sigma)
+        self.b = self.b @ expm(self.rate / 2 * g_b)

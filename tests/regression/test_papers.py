@@ -62,3 +62,28 @@ def test_snes() -> None:
 
     assert esopt.snes().rows(D) == twin.n == 11
     assert max(side_by_side(esopt.snes(sigma=0.6), twin, 20)) < 1e-6
+
+
+def test_xnes() -> None:
+    twin = twins.XNES(X0, 0.6)
+    es = esopt.Optimizer(esopt.xnes(sigma=0.6), X0, seed=3)
+
+    assert es.population().n == twin.n == 11
+    for _ in range(20):
+        eps = es.population().noise.rows().astype(np.float64)
+        twin.update(eps, wavy(twin.mean + eps @ (twin.sigma * twin.b).T))
+        es.tell(wavy(es.ask()))
+        np.testing.assert_allclose(es.mean, twin.mean, rtol=0.0, atol=1e-9)
+        np.testing.assert_allclose(es.state.scale, twin.sigma * twin.b, rtol=0.0, atol=1e-9)
+
+
+def test_diagonal_natural_gaussian_is_snes() -> None:
+    score = esopt.Score(esopt.NoBaseline(), with_scale=True)
+    natural = esopt.NaturalGaussian(sigma=0.6, sampler=esopt.Gaussian(), estimator=score)
+    one, other = (esopt.Optimizer(strategy, X0, seed=3) for strategy in (natural, esopt.snes(sigma=0.6)))
+
+    for _ in range(20):
+        for es in (one, other):
+            es.tell(wavy(es.ask()))
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-12)
+    np.testing.assert_allclose(one.state.scale, other.state.scale, rtol=1e-12)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from esopt import (
     SGD,
@@ -26,11 +27,13 @@ from esopt import (
     LeaveOneOut,
     Linear,
     NoBaseline,
+    Orthogonal,
     Population,
     Score,
     Sphere,
     minimize,
 )
+from esopt._kernels import threads
 
 Array = NDArray[np.float64]
 SAMPLERS = {"rows": Gaussian(), "pairs": Antithetic()}
@@ -163,7 +166,7 @@ def test_wave_costs_less_than_either_side() -> None:
 @pytest.mark.parametrize(("dim", "least"), [(5, 0.7), (20, 0.84), (100, 0.92)])
 @pytest.mark.parametrize("tangent", [False, True])
 def test_quadratic_goes_to_the_gradients(dim: int, least: float, tangent: bool) -> None:
-    """The best weight is 1 for independent rows; the estimated bias holds it back, the less the more dimensions."""
+    """The best weight is 1 for independent rows; chance holds it back, the less the more dimensions."""
     q = np.linspace(0.2, 2.0, dim)
     problem = Problem(
         lambda x: x.sum(axis=1) + 0.5 * np.square(x) @ q, lambda x: 1.0 + x * q, np.zeros(dim), lambda s: np.ones(dim)
@@ -172,7 +175,7 @@ def test_quadratic_goes_to_the_gradients(dim: int, least: float, tangent: bool) 
     hybrid, score, bonnet = (np.square(means(each) - 1.0).sum(axis=1).mean() for each in found)
 
     assert least < notes(found[0], "weight_on_gradients").mean() <= 1.0
-    assert bonnet < hybrid < 0.1 * score
+    assert hybrid < (1.35 * bonnet if tangent else 0.1 * score)
 
 
 def test_pairs_on_a_quadratic_are_exact() -> None:
@@ -203,7 +206,7 @@ def wave(dim: int) -> Problem:
 
 
 # The problem, whether with tangents, and the number of false alarms in 300 that is let pass.
-NO_JUMPS = {"linear": (jump(0.0), False, 0), "wave": (wave(20), True, 2), "wave, d = 1": (wave(1), True, 2)}
+NO_JUMPS = {"linear": (jump(0.0), False, 2), "wave": (wave(20), True, 2), "wave, d = 1": (wave(1), True, 2)}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -276,16 +279,63 @@ def test_step_function(dim: int) -> None:
     assert notes(found, "jump_z").min() > 3.0
 
 
+def sigmoid(width: float, dim: int) -> Problem:
+    """Phi(u . x / width) at 0, u the diagonal: a step if the width is 0."""
+    u = np.full(dim, 1.0 / np.sqrt(dim))
+
+    def grad(x: Array) -> Array:
+        if width == 0.0:
+            return np.zeros_like(x)
+        return np.exp(-0.5 * np.square(x @ u / width))[:, None] * u / (np.sqrt(2.0 * np.pi) * width)
+
+    return Problem(
+        lambda x: ndtr(x @ u / width) if width else 1.0 * (x @ u > 0.0),
+        grad,
+        np.zeros(dim),
+        lambda sigma: u / np.sqrt(2.0 * np.pi * (width**2 + sigma[0] ** 2)),
+    )
+
+
+@pytest.mark.parametrize("dim", [1, 10, 100])
+@pytest.mark.parametrize("width", [0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.1])
+def test_near_a_step_nothing_is_much_worse_than_values(width: float, dim: int) -> None:
+    """Of 100 rows; below 0.01 hardly a row meets the slope, and a gradient there is 40 to 400,000."""
+    problem, generations = sigmoid(width, dim), 300 if 0.0 < width < 0.01 else 100
+    truth = problem.truth(np.ones(dim))
+    hybrid, score = (
+        np.square(means(run(part, problem, Gaussian(), 1.0, 100, generations)) - truth).sum(axis=1)
+        for part in (Hybrid(), Score())
+    )
+
+    assert np.sqrt(hybrid.mean() / score.mean()) < 1.5
+
+
+@pytest.mark.parametrize("dim", [1, 10, 100])
+@pytest.mark.parametrize("width", [0.3, 1.0])
+def test_smooth_sigmoids_cost_no_more_than_the_better_side(width: float, dim: int) -> None:
+    problem = sigmoid(width, dim)
+    truth = problem.truth(np.ones(dim))
+    hybrid, score, bonnet = (
+        np.square(means(run(part, problem, Gaussian(), 1.0, 100, 200)) - truth).sum(axis=1).mean()
+        for part in (Hybrid(), Score(), Bonnet())
+    )
+
+    assert np.sqrt(hybrid / min(score, bonnet)) < 1.15
+
+
 @pytest.mark.parametrize("tangent", [False, True])
-@pytest.mark.parametrize(("n", "dim"), [(10, 20), (60, 3), (11, 2)])
-def test_against_double_loops(n: int, dim: int, tangent: bool) -> None:
-    """More blocks than dimensions, fewer, and halves of unequal size; the known gradient of a baseline is added."""
-    q = np.linspace(0.2, 2.0, dim)
+@pytest.mark.parametrize("far", [1.0, 1e4, 1e8])
+@pytest.mark.parametrize(("n", "dim"), [(10, 20), (60, 3), (11, 2), (9, 2100)])
+def test_against_double_loops(n: int, dim: int, far: float, tangent: bool) -> None:
+    """More blocks than dimensions, fewer, halves of unequal size, several tiles of columns; a gradient far out; the
+    known gradient of a baseline is added."""
+    q = np.linspace(0.2, 2.0, dim) / np.sqrt(max(1.0, dim / 20.0))
     problem = Problem(lambda x: np.sin(x @ q), lambda x: np.cos(x @ q)[:, None] * q, 0.1 + q, lambda s: q)
     noise = Gaussian().noise(Key(3), n, dim)
     population = Population(problem.mean, q, noise)
     x, eps = population.rows(), noise.rows().astype(np.float64)
     values, pathwise, plane = problem.f(x), problem.grad(x), np.linspace(-0.2, 0.5, dim)
+    pathwise[4] *= far
     estimator = Hybrid(Score(Linear()), tangent)
     state = estimator.init(dim)
     learned = type(state)(type(state.baseline)(plane.copy(), 1.0))
@@ -294,48 +344,74 @@ def test_against_double_loops(n: int, dim: int, tangent: bool) -> None:
     score = np.zeros((n, dim))
     for i in range(n):
         rest = [j for j in range(i % 2, n, 2) if j != i]
-        slope = plane + tangent * pathwise[rest].mean(axis=0)
-        slopes = {j: plane + tangent * pathwise[[k for k in [*rest, i] if k != j]].mean(axis=0) for j in rest}
+        slope = plane + tangent * naive_tangent(pathwise[rest])
+        slopes = {j: plane + tangent * naive_tangent(pathwise[[k for k in [*rest, i] if k != j]]) for j in rest}
         level = np.mean([values[j] - slopes[j] @ (q * eps[j]) for j in rest])
         score[i] = slope + (values[i] - slope @ (q * eps[i]) - level) * eps[i] / q
-    z = [naive_z((score - pathwise)[rows]) for rows in (slice(0, None, 2), slice(1, None, 2), slice(None))]
-    w = [naive_weight(score[h::2], pathwise[h::2], z[h]) for h in (0, 1)]
-    weight = np.array([w[1 - i % 2] for i in range(n)])[:, None]
-    mixed = weight * pathwise + (1.0 - weight) * score
+    lags = min(n - 1, max(8, -(-1024 // n)))
+    halves = slice(0, None, 2), slice(1, None, 2)
+    w = [naive_weight(score[half], pathwise[half], lags // 2) for half in halves]
+    weight = np.array([w[1 - i % 2] for i in range(n)])
+    out = [np.square(pathwise[half] - pathwise[half].mean(axis=0)).sum(axis=1) for half in halves]
+    apart = [np.square((score - pathwise)[half]).sum(axis=1) for half in halves]
+    reach = [(a + q).max() for a, q in zip(apart, out, strict=True)]
+    lost = np.array([min(out[i % 2][i // 2], apart[i % 2][i // 2]) > 100.0 * reach[1 - i % 2] for i in range(n)])
+    z, _ = naive_z(np.where(lost[:, None], 0.0, score - pathwise), lags)
+    weight[lost] = 0.0
+    mixed = weight[:, None] * pathwise + (1.0 - weight[:, None]) * score
 
-    np.testing.assert_allclose(gradient.mean, mixed.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(gradient.mean_stderr, mixed.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-6)
+    assert np.array_equal(np.flatnonzero(lost), [4] if far > 1.0 else [])
+    np.testing.assert_allclose(gradient.mean, mixed.mean(axis=0), rtol=1e-6, atol=1e-6 * np.abs(mixed).mean())
+    np.testing.assert_allclose(gradient.mean_stderr, mixed.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-5)
     assert gradient.notes["weight_on_gradients"] == pytest.approx(weight.mean(), rel=1e-6)
-    assert gradient.notes["jump_z"] == pytest.approx(z[2], rel=1e-6)
-    assert 0.0 < weight.mean() < 1.0
+    assert gradient.notes["jump_z"] == pytest.approx(z, rel=1e-5, abs=1e-6)
     assert (gradient.blocks, gradient.evaluations) == (n, n)
 
 
-def naive_squared_bias(delta: Array) -> tuple[float, float]:
-    """U, and the sum of (delta_i . delta_j)^2 over i != j."""
+def naive_tangent(others: Array) -> Array:
+    """The mean, shrunk where it is not more than one or two of them could make alone."""
+    mean, n = others.mean(axis=0), len(others)
+    k = n * (mean @ mean) / (np.square(others - mean).sum() / (n - 1))
+    return np.asarray(max(0.0, 1.0 - 4.0 / k**2) * mean)
+
+
+def naive_z(delta: Array, lags: int) -> tuple[float, float]:
+    """The chance of a sum of squares above U's, by Wilson and Hilferty, as a normal score; and U."""
     n = len(delta)
-    pairs = [float(delta[i] @ delta[j]) for i in range(n) for j in range(n) if i != j]
-    return float(np.mean(pairs)), float(np.sum(np.square(pairs)))
-
-
-def naive_z(delta: Array) -> float:
-    """The chance of a sum of squares above U's, by Wilson and Hilferty, as a normal score."""
-    u, squares = naive_squared_bias(delta)
-    pairs = len(delta) * (len(delta) - 1)
+    u = float(np.mean([delta[i] @ delta[j] for i in range(n) for j in range(n) if i != j]))
+    squares = np.mean([(delta[i] @ delta[j]) ** 2 for i in range(n) for j in range(n) if 0 < i - j <= lags])
     trace = np.mean([d @ d for d in delta])
-    k = trace**2 / (squares / pairs)
-    chi = k + np.sqrt(2.0 * k) * u / np.sqrt(2.0 * squares / pairs**2)
-    return float((np.cbrt(max(chi, 0.0) / k) - 1.0 + 2.0 / (9.0 * k)) / np.sqrt(2.0 / (9.0 * k)))
+    k = trace**2 / squares
+    chi = k + np.sqrt(2.0 * k) * u / np.sqrt(2.0 * squares / (n * (n - 1)))
+    return float((np.cbrt(max(chi, 0.0) / k) - 1.0 + 2.0 / (9.0 * k)) / np.sqrt(2.0 / (9.0 * k))), u
 
 
-def naive_weight(score: Array, pathwise: Array, z: float) -> float:
+def naive_weight(score: Array, pathwise: Array, lags: int) -> float:
+    z, u = naive_z(score - pathwise, lags)
     if z > 3.0:
         return 0.0
-    both = np.cov(score.T, pathwise.T)
-    d = score.shape[1]
-    v_s, v_p, c = (float(np.trace(part)) for part in (both[:d, :d], both[d:, d:], both[:d, d:]))
-    bias = max(0.0, naive_squared_bias(score - pathwise)[0])
-    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * bias), 0.0, 1.0))
+    s, p = score - score.mean(axis=0), pathwise - pathwise.mean(axis=0)
+    v_s, v_p, c = (float((a * b).sum()) / (len(s) - 1) for a, b in ((s, s), (p, p), (s, p)))
+    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * u * np.clip(z - 1.0, 0.0, 1.0)), 0.0, 1.0))
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS.values(), Orthogonal(4)])
+def test_the_number_of_threads_changes_no_bit(sampler: Any) -> None:
+    """Large enough for threads, and a tile of columns that is not whole."""
+    n, dim = 64, 5000
+    noise = sampler.noise(Key(13), n, dim)
+    values, grads = noise.rows()[:, :2].sum(axis=1) ** 2.0, noise.rows().astype(np.float64) + 1.0
+    found = []
+    for count in (1, 2, threads.threads()):
+        with threads.limited(count):
+            population = Population(np.zeros(dim), 0.1, noise)
+            found.append(Hybrid().estimate(population, Evals(values, grads), Hybrid().init(dim))[0])
+
+    assert threads.parallel(n * dim) or threads.threads() == 1
+    for other in found[1:]:
+        assert np.array_equal(other.mean, found[0].mean)
+        assert np.array_equal(other.mean_stderr, found[0].mean_stderr)
+        assert other.notes == found[0].notes
 
 
 def one(estimator: Any, noise: Any, values: Array | None = None, grads: Array | None = None) -> Gradient:

@@ -124,7 +124,7 @@ PARTS = [
     (lambda: ES(rule=None), TypeError, "rule must follow esopt.protocols.Rule, got None"),
     (lambda: ES(scale_rule="sgd"), TypeError, "scale_rule must follow esopt.protocols.Rule, got 'sgd'"),
     (lambda: ES(shaping="ranks"), TypeError, "shaping must follow esopt.protocols.Shaping, got 'ranks'"),
-    (lambda: ES(sampler=None), TypeError, "sampler must follow esopt.protocols.Sampler, got None"),
+    (lambda: ES(sampler=7), TypeError, "sampler must follow esopt.protocols.Sampler, got 7"),
     (
         lambda: ES(estimator=esopt.LeaveOneOut()),
         TypeError,

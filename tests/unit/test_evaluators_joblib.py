@@ -146,7 +146,7 @@ def test_any_number_of_workers_and_any_chunk_give_the_same_bits(backend: str) ->
 def test_tasks_are_whole_pairs_in_the_order_of_the_rows() -> None:
     for workers, chunk, sizes in ((2, None, [4] * 6), (3, None, [4] * 6), (2, 5, [6] * 4), (1, 1, [2] * 12)):
         evaluator = Joblib(bowl(), workers=workers, chunk=chunk)
-        tasks = list(evaluator._tasks(population(k=3), evaluator.objective))
+        tasks = list(evaluator._tasks(population(k=3), evaluator.objective, ()))
         noise = [task for task in tasks if isinstance(task.source, Population)]
         assert [task.stop - task.start for task in noise] == sizes
         assert [task.start for task in tasks] == [0, *[task.stop for task in tasks[:-1]]]

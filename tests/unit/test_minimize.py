@@ -574,7 +574,7 @@ def test_the_gradient_is_called_once_per_candidate_and_not_at_the_final_mean():
 def test_callbacks_see_each_generation():
     steps: list[esopt.Step] = []
     f = Counted(lambda x: math.nan if x[0] < -1.2 else sphere(x))
-    strategy = esopt.GradientES(n=24, sigma=0.2)
+    strategy = esopt.GradientES(n=24, sigma=0.2, sampler=esopt.Antithetic())
     result = esopt.minimize(f, X0, strategy=strategy, generations=5, callback=steps.append, seed=1)
     es = esopt.Optimizer(strategy, X0, seed=1)
 

@@ -1,0 +1,1 @@
+"""Adapters: functions written for other libraries, as objectives with derivatives."""

@@ -1,0 +1,116 @@
+"""The faces of scipy and pycma."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import optimize
+
+import esopt
+
+Array = NDArray[np.float64]
+
+
+def bowl(x: Array, at: float = 2.0) -> float:
+    return float(((x - at) ** 2).sum())
+
+
+@pytest.mark.parametrize("name", ["cmaes", "sep_cma", "snes", "bipop"])
+def test_a_method_of_scipy(name: str):
+    found = optimize.minimize(bowl, [0.0, 0.5], args=(1.5,), method=esopt.scipy_method(name), options={"maxfev": 1500})
+
+    assert isinstance(found, optimize.OptimizeResult)
+    assert (found.success, found.status) == (True, 0)
+    assert found.nfev <= 1500
+    np.testing.assert_allclose(found.x, 1.5, atol=1e-5)
+    assert found.fun == bowl(found.x, 1.5)
+    assert isinstance(found.esopt, esopt.Result)
+
+
+@pytest.mark.parametrize("bounds", [[(-1.0, 1.0), (None, 3.0)], optimize.Bounds([-1.0, -np.inf], [1.0, 3.0])])
+def test_scipys_bounds(bounds: Any):
+    method = esopt.scipy_method(esopt.CMAES())
+    found = optimize.minimize(bowl, [0.0, 0.5], method=method, bounds=bounds, options={"maxiter": 150, "seed": 3})
+
+    assert found.nit <= 150
+    np.testing.assert_allclose(found.x, [1.0, 2.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("jac", [True, False])
+def test_gradients_go_to_strategies_that_use_them(jac: bool):
+    def both(x: Array) -> Any:
+        return (bowl(x), 2.0 * (x - 2.0)) if jac else bowl(x)
+
+    method = esopt.scipy_method(esopt.GradientES(estimator=esopt.Bonnet(), rule=esopt.SGD(0.2), n=4))
+    found = optimize.minimize(
+        both, [0.0, 0.5], jac=jac or (lambda x: 2.0 * (x - 2.0)), method=method, options={"maxiter": 60}
+    )
+
+    assert found.njev > 0
+    np.testing.assert_allclose(found.esopt.mean, 2.0, atol=0.1)
+
+
+def test_both_kinds_of_callback():
+    seen: list[Any] = []
+    method = esopt.scipy_method("cmaes")
+
+    def modern(intermediate_result: Any) -> None:
+        seen.append(intermediate_result)
+        if len(seen) == 3:
+            raise StopIteration
+
+    found = optimize.minimize(bowl, [0.0, 0.5], method=method, callback=modern)
+    assert found.nit == 3
+    assert [step.nit for step in seen] == [1, 2, 3]
+    assert seen[-1].fun >= found.fun
+    found = optimize.minimize(bowl, [0.0, 0.5], method=method, callback=lambda x: x.shape == (2,))
+    assert found.nit == 1
+
+
+def test_what_the_method_refuses():
+    method = esopt.scipy_method("cmaes")
+    with pytest.raises(ValueError, match="unknown options: tol"):
+        optimize.minimize(bowl, [0.0], method=method, tol=1e-3)
+    with pytest.raises(ValueError, match="does not use constraints"):
+        optimize.minimize(bowl, [0.0], method=method, constraints={"type": "eq", "fun": bowl})
+    with pytest.raises(ValueError, match=r"'cma'.*'cmaes'"):
+        esopt.scipy_method("cma")
+
+
+def test_fmin_is_what_users_of_pycma_expect():
+    found = esopt.fmin(bowl, [0.0] * 3, 0.5, {"bounds": [0.0, 1.0], "seed": 3, "verbose": -9, "ftarget": 3.0 + 1e-9})
+
+    np.testing.assert_allclose(found[0], 1.0, atol=1e-8)
+    assert found[1] == bowl(found.xbest)
+    assert found.stop["target"] == found.fbest
+    assert 0 < found.evals_best <= found.evaluations == found.es.result.evaluations
+    assert found.iterations == found.es.generation
+    assert found.stds.shape == found.xfavorite.shape == (3,)
+    assert (found.stds < 0.5).all()
+
+
+def test_evals_best_is_the_evaluation_of_the_best():
+    values: list[float] = []
+
+    def counted(x: Array) -> float:
+        values.append(bowl(x))
+        return values[-1]
+
+    found = esopt.fmin(counted, [0.0] * 3, 0.5, {"maxfevals": 100, "popsize": 8})
+
+    assert len(values) == found.evaluations == 96
+    assert found.evals_best == int(np.argmin(values)) + 1
+    assert found.fbest == min(values)
+
+
+def test_options_of_fmin():
+    sep = esopt.fmin(bowl, [0.0] * 3, 0.5, {"CMA_diagonal": True, "CMA_stds": [1.0, 2.0, 3.0], "maxiter": 1})
+    assert sep.es.result.strategy == "SepCMA"
+    again = esopt.fmin(bowl, [0.0] * 3, 0.5, restarts=2, bipop=True)
+    assert again.es.result.strategy == "Restarts"
+    assert again.es.state.runs.runs == 2
+    with pytest.raises(ValueError, match="unknown options: tolfun"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolfun": 1e-3})
