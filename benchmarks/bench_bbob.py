@@ -61,7 +61,7 @@ class Counted:
 def esopt_default(f: Function, x0: np.ndarray, seed: int) -> None:
     """Run what minimize takes by default, in a loop of one's own."""
     import esopt
-    from esopt.loop import default_strategy
+    from esopt._defaults import default_strategy
 
     es = esopt.Optimizer(default_strategy(2.0, x0.size, gradients=False, stochastic=False), x0, seed)
     while True:

@@ -56,6 +56,7 @@ FLOORS = {
     "_injection": 7,
     "_laps": 7,
     "optimizer": 7,
+    "_defaults": 7,
     "_outcome": 7,
     "loop": 7,
     "comparison": 7,

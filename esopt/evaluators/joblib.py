@@ -184,15 +184,21 @@ class Joblib:
     ) -> Iterator[_Task]:
         """Run tasks, the first few of them with the objective; yield those whose worker did not have it."""
         stopped = [] if payloads else faults
+        broken: TypeError | None = None
         with self._limited():
             for answer in self._live.parallel(self._calls(tasks, objective, stopped, payloads)):
                 if answer.task is not None:
                     yield answer.task
-                elif answer.table is not None:
-                    table.put(answer.start, answer.table)
+                elif answer.table is not None and broken is None:
+                    try:
+                        table.put(answer.start, answer.table)
+                    except TypeError as error:
+                        broken = error  # raised once all answers are in: joblib warns of those that nobody fetched
                 if answer.fault is not None:
                     error = _unpack_error(answer.error) if answer.error else answer.fault.error
                     faults.append(answer.fault._replace(error=error))
+        if broken is not None:
+            raise broken
 
     def _tasks(self, population: Population, objective: Objective, wanted: tuple[str, ...]) -> Iterator[_Task]:
         """Cut the population into tasks, in the order of its rows; probes travel if they are of use."""

@@ -68,8 +68,8 @@ class LMMAES:
     Examples
     --------
     >>> import esopt
-    >>> def cigar(x): return x[0] ** 2 + 1e6 * sum(v * v for v in x[1:])
-    >>> result = esopt.minimize(cigar, [1.0] * 20, strategy=esopt.LMMAES(), target=1e-8, seed=1)
+    >>> def bowl(x): return sum((i + 1) * v * v for i, v in enumerate(x))
+    >>> result = esopt.minimize(bowl, [1.0] * 100, strategy=esopt.LMMAES(), target=1e-8, seed=1)
     >>> bool(result.value <= 1e-8)
     True
     """

@@ -10,7 +10,7 @@ import pytest
 
 import esopt
 from esopt._kernels import cma, factor
-from esopt.strategies._cma import constants
+from esopt.strategies._cma import Rates, constants
 
 Array = np.ndarray[Any, Any]
 
@@ -122,7 +122,7 @@ def test_a_generation_by_the_book(dim, n):
             "A": a, "C": a @ a.T, "mean": mean, "sigma": sigma, "p_sigma": p_sigma, "p_c": a @ path,
             "generation": generation,
         }  # fmt: skip
-        book = by_the_book(state, values, weights, rates, eps)
+        book = by_the_book(state, values, weights, Rates(*rates), eps)
         mean, sigma, a, p_sigma, path, history = cma.tell(
             eps, values, generation, mean, sigma, a, p_sigma, path, history, weights, rates
         )

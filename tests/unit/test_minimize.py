@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 
 import esopt
-from esopt.loop import default_strategy
+from esopt._defaults import default_strategy
 from tests.reference.runs import bumpy, bumpy_grad, outcome, rosenbrock, rosenbrock_grad, run, sphere
 
 Array = np.ndarray[Any, Any]
