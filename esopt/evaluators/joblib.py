@@ -192,8 +192,8 @@ class Joblib:
                 elif answer.table is not None and broken is None:
                     try:
                         table.put(answer.start, answer.table)
-                    except TypeError as error:
-                        broken = error  # raised once all answers are in: joblib warns of those that nobody fetched
+                    except TypeError as mixed:
+                        broken = mixed  # raised once all answers are in: joblib warns of those that nobody fetched
                 if answer.fault is not None:
                     error = _unpack_error(answer.error) if answer.error else answer.fault.error
                     faults.append(answer.fault._replace(error=error))
