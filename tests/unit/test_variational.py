@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -277,7 +278,7 @@ def test_a_noisy_density_takes_seeds() -> None:
 
 
 def test_infinite_densities_are_counted_and_left_out() -> None:
-    """A Gaussian cut off at 3 sigma: what is outside is missing, and says so."""
+    """A Gaussian cut off at 3 sigma: what is outside is left out of the search, and no Gaussian has a finite ELBO."""
 
     def cut(x: Array) -> float:
         return -0.5 * float(x @ x) if x[0] < 3.0 else -np.inf
@@ -286,7 +287,20 @@ def test_infinite_densities_are_counted_and_left_out() -> None:
 
     assert fit.failures["infinite"] > 0
     assert "infinite" in str(fit)
-    assert fit.elbo == pytest.approx(np.log(2.0 * np.pi), abs=0.01)
+    assert np.abs(fit.mean).max() < 0.1
+    assert fit.elbo == -np.inf
+    assert np.isnan(fit.elbo_stderr)
+    assert not fit.converged
+    assert re.fullmatch(r"the density is zero at [1-9]\d? of 4000 final candidates: .*", fit.reason)
+
+
+def test_no_bound_is_claimed_where_the_density_is_zero() -> None:
+    """exp(-x - y) on the positive quadrant has the integral 1; what is finite alone would average to more than 0."""
+    fit = esopt.fit_gaussian(lambda x: -float(x.sum()) if (x > 0).all() else -np.inf, np.full(2, 3.0), sigma=0.2)
+
+    assert fit.elbo == -np.inf
+    assert not fit.converged
+    assert "density is zero" in str(fit)
 
 
 @pytest.mark.parametrize("wrong", [{"grad": lambda x: PRECISION @ x}, {"grad": slope, "hess": lambda x: PRECISION}])
@@ -333,7 +347,7 @@ def test_arguments_that_do_not_fit_are_refused(settings: dict[str, Any], error: 
 
 
 def test_an_objective_brings_its_own_derivatives() -> None:
-    with pytest.raises(ValueError, match="Give them there"):
+    with pytest.raises(TypeError, match=r"both an Objective and grad. Set them there"):
         esopt.fit_gaussian(esopt.Objective(gaussian), np.zeros(3), grad=slope)
 
 
