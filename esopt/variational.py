@@ -115,7 +115,8 @@ def fit_gaussian(
         ``Score(with_scale=True)``, which needs of order d^2 values per generation for a full covariance.
     full : fit a full covariance, (d, d), or else independent coordinates.
     sigma : standard deviation to start with, a number, one per coordinate, or a factor (d, d).
-    n : candidates per generation, a multiple of 2 and at least 4; None for 32 or more, by d and the estimator.
+    n : candidates per generation, a multiple of 2 and at least 4; None for at least 32 with Hessians, 64 with
+        gradients and 256 with values alone, more by d; where the budget runs out, a larger n helps more than it costs.
     rate : longest step, in (0, 1]; 1 is Newton's. None for the rate at which noise and progress balance.
     estimator : one of your own, ``with_scale``.
     tolerance : what the noise of the search may cost of the ELBO, in nats.
@@ -197,7 +198,9 @@ def _noise(dim: int, estimator: Estimator, full: bool) -> float:
 def _pairs(n: int | None, dim: int, estimator: Estimator, full: bool) -> int:
     """Return the number of antithetic pairs."""
     if n is None:
-        return max(16, math.ceil(0.5 * _noise(dim, estimator, full)))
+        noise = _noise(dim, estimator, full)
+        least = 16 if noise == 0.0 else 32 if isinstance(estimator, (Bonnet, Price)) else 128
+        return max(least, math.ceil(0.5 * noise))
     check_size("n", n)
     if n < 4 or n % 2:
         raise ValueError(f"n must be a multiple of 2 and at least 4, got {n}. Pass for example n=32.")

@@ -318,6 +318,21 @@ def test_a_flat_density_has_no_fit() -> None:
     assert np.isfinite(fit.cov).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_easy_densities_end_within_the_budget(seed: int) -> None:
+    """From values: the banana, which needs many candidates; from gradients: Laplace, which has a kink."""
+    curved = esopt.fit_gaussian(banana_rows, np.zeros(2), seed=seed, vectorized=True)
+    kinked = esopt.fit_gaussian(
+        lambda x: -np.abs(x).sum(axis=1), np.ones(5), grad=lambda x: -np.sign(x), seed=seed, vectorized=True
+    )
+
+    for fit in (curved, kinked):
+        assert fit.converged, fit.reason
+        assert fit.generations < 600
+    # The standard deviation s of the best Gaussian for exp(-|x|): log s - sqrt(2 / pi) s is largest.
+    np.testing.assert_allclose(kinked.cov, 0.5 * np.pi * np.eye(5), atol=0.1)
+
+
 def test_it_prints_as_a_table() -> None:
     text = str(esopt.fit_gaussian(gaussian, np.zeros(3), **DERIVATIVES["hess"]))
 
