@@ -150,7 +150,7 @@ def smoothed_hessian(
     sigma : standard deviation, a number, one per coordinate, or a factor L of the covariance L L^T, (d, d).
     n : evaluations, a positive multiple of the sampler's block; None for as many as give an error of about a quarter
         of the Hessian's Frobenius norm on a quadratic: 20 (d + 2) (d + 7) from values, 20 (d + 2) from gradients or
-        products, at least 128; 64 with Hessians.
+        products, whose error is about half of that, at least 128; 64 with Hessians.
     grad, hess, hvp : gradient, Hessian and Hessian-vector product ``hvp(x, v)`` of f. The estimate is made of the first
         that is there of ``hess``, ``hvp`` and ``grad``, else of values.
     baseline : control variate of the estimate from values, which it asks for; None for the leave-one-out mean.

@@ -118,7 +118,9 @@ def test_standardised_errors_have_variance_one(name: str, sampler: Any, seeds: i
         bound = 0.1 if part == "mean" or seeds > 400 else 0.25  # one number: known to 7 % and 1.4 %
         ratio = np.square(off).mean() / np.square(error).mean()
         variance = np.square(off / error).mean()
-        assert np.abs(off.mean(axis=0) / off.std(axis=0)).max() * np.sqrt(len(off)) < 4.0, part
+        bias = np.abs(off.mean(axis=0) / off.std(axis=0)).max()
+        # Least squares are unbiased for quadratics; elsewhere the bias falls with the number of rows.
+        assert bias < (0.15 if name == "Regression" else 4.0 / np.sqrt(len(off))), part
         assert abs(ratio - 1.0) < bound, part
         # Squares of normals are skewed, and so are the scale's terms from values: 1 + 7/4 skewness^2 / blocks.
-        assert 1.0 - bound < variance < 1.0 + (bound if part == "mean" else 0.3), part
+        assert 1.0 - bound < variance < 1.0 + (bound if part == "mean" else 0.3 if seeds > 400 else 0.45), part
