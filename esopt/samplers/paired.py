@@ -15,7 +15,7 @@ from .orthogonal import Orthogonal
 _GAIN = 0.2
 """Share of the variance of independent pairs that orthogonal ones must save to be taken."""
 _NUMBERS = 1 << 20
-"""Numbers in a block of directions, k d, beyond which making them orthogonal takes too long."""
+"""Most numbers, k d, in a block of directions, which is made and kept as a whole."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Paired:
     Notes
     -----
     From two blocks the error bar of a single coordinate has one degree of freedom: z-scores have Cauchy's law. What is
-    summed over coordinates, as in ``Gradient.snr``, :class:`esopt.SNRRate` and :class:`esopt.NormTest`, is as precise as
-    from independent pairs: on a linear f with d = 100 and n = 200 the sum of squared errors varies by 12 %, against
+    summed over coordinates, as in ``Gradient.snr``, :class:`esopt.SNRRate` and :class:`esopt.NormTest`, is as precise
+    as from independent pairs: on a linear f with d = 100 and n = 200 the sum of squared errors varies by 12 %, against
     15 %. Four blocks would give up half of the gain. With n = 200, d = 100 and Adam, each at its best rate, a quadratic
     took 9200 evaluations in two blocks, 10,000 in four and 10,800 in independent pairs, logistic regression 5600, 6400
     and 7200. For error bars by coordinate use ``Antithetic()`` or ``Antithetic(Orthogonal(k))`` with a smaller k.
