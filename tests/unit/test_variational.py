@@ -321,7 +321,9 @@ def test_a_flat_density_has_no_fit() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_easy_densities_end_within_the_budget(seed: int) -> None:
     """From values: the banana, which needs many candidates; from gradients: Laplace, which has a kink."""
-    curved = esopt.fit_gaussian(banana_rows, np.zeros(2), seed=seed, vectorized=True)
+    curved = esopt.fit_gaussian(
+        lambda x: -0.5 * x[:, 0] ** 2 - 5.0 * (x[:, 1] - x[:, 0] ** 2) ** 2, np.zeros(2), seed=seed, vectorized=True
+    )
     kinked = esopt.fit_gaussian(
         lambda x: -np.abs(x).sum(axis=1), np.ones(5), grad=lambda x: -np.sign(x), seed=seed, vectorized=True
     )
