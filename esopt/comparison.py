@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,15 +18,19 @@ from .estimators.bonnet import Bonnet
 from .estimators.hybrid import Hybrid
 from .estimators.regression import Regression
 from .estimators.score import Score
-from .noise import Array
-from .objective import Objective
+from .noise import Array, Key
+from .objective import Objective, as_objective
 from .optimizer import check_x0
 from .protocols import Estimator, Sampler
-from .records import Gradient
+from .records import Gradient, Population
 from .samplers.antithetic import Antithetic
 from .samplers.gaussian import Gaussian
 from .samplers.orthogonal import Orthogonal
 from .smoothing import check_size, smoothed_gradient
+from .strategies.gradient_es import check_sigma, fit_sigma
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BY_VALUES = ("Score", "Regression")
 
@@ -50,7 +54,8 @@ class Row(NamedTuple):
 class Comparison:
     """Estimators in the order of ``variance``, the total variance of the mean's gradient times what it cost.
 
-    Prints as a table. ``jump_z`` is the z-score of the test for jumps, nan without gradients: above 3, estimators that
+    Prints as a table. ``jump_z`` is the z-score of the test for jumps, nan without gradients or where
+    :class:`esopt.Hybrid`, which makes the test, cannot use the sigma: above 3, estimators that
     use gradients alone are biased, and the advice leaves them out.
     """
 
@@ -82,8 +87,11 @@ class Comparison:
             lines.append(f"{name:<{width}}  {variance:15.4g}  {cost:8.0f}  {gradient.snr:8.3g}")
         return "\n".join([*lines, self.advice])
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw variance times cost of every estimator as bars into the picture ``path``; needs matplotlib."""
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Return a picture of variance times cost of every estimator as bars, also written to ``path`` if there is one.
+
+        Needs matplotlib, and no display.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -97,7 +105,9 @@ class Comparison:
         axes.set(xscale="log", xlabel="total variance x cost in evaluations")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        figure.savefig(path)
+        if path is not None:
+            figure.savefig(path)
+        return figure
 
 
 def compare_estimators(
@@ -116,12 +126,13 @@ def compare_estimators(
     Parameters
     ----------
     f, x, sigma, seed, grad : as in :func:`esopt.smoothed_gradient`, as are further ``settings``.
+        Estimators that cannot use a factor as sigma are left out.
     n : evaluations for each estimator, at least 64 and a multiple of 32.
     grad_cost : cost of a gradient in evaluations of f. An estimator by gradients alone is not charged for values.
 
     Returns
     -------
-    Comparison  with ``rows``, ``best``, ``advice``, ``plot(path)``; prints as a table.
+    Comparison  with ``rows``, ``best``, ``advice``, ``plot()``; prints as a table.
 
     Notes
     -----
@@ -141,11 +152,14 @@ def compare_estimators(
     if not (isinstance(grad_cost, Real) and grad_cost > 0.0):
         raise ValueError(f"grad_cost must be positive, got {grad_cost}. Pass the cost of a gradient in evaluations.")
     point = check_x0(x)
-    shape = None if point.ndim == 1 else point.shape
-    args, seeded = settings.pop("args", ()), settings.pop("seeded", False)
-    objective = f if isinstance(f, Objective) else Objective(f, grad, args, seeded, shape)
-    rows = []
+    given = {name: settings.pop(name) for name in ("args", "seeded") if name in settings}
+    objective = as_objective("compare_estimators", f, point.shape, grad=grad, **given)
+    rows, spread = [], fit_sigma(check_sigma(sigma), point.size)
     for name, estimator, sampler in _candidates(point.size, n, gradients=objective.grad is not None):
+        if np.ndim(spread) == 2 and not _takes(
+            Population(point.reshape(-1), spread, sampler.noise(Key(0), n, point.size)), estimator
+        ):
+            continue
         gradient = smoothed_gradient(
             objective, point, sigma=sigma, n=n, seed=seed, estimator=estimator, sampler=sampler, **settings
         )
@@ -157,6 +171,15 @@ def compare_estimators(
         rows.append(Row(name, gradient, cost, 0.0 if exact else variance * cost))
     jumps = [float(row.gradient.notes["jump_z"]) for row in rows if "jump_z" in row.gradient.notes]
     return Comparison(tuple(sorted(rows, key=lambda row: (row.variance, row.cost))), jumps[0] if jumps else np.nan)
+
+
+def _takes(population: Population, estimator: Estimator) -> bool:
+    """Whether the estimator can use the scale of the population."""
+    try:
+        estimator.prepare(population, estimator.init(population.dim))
+    except ValueError:
+        return False
+    return True
 
 
 def _candidates(dim: int, n: int, *, gradients: bool) -> list[tuple[str, Estimator, Sampler]]:

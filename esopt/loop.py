@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -22,7 +22,7 @@ from .evaluators.serial import Serial
 from .history import History, begin_history
 from .maps import Map, as_map
 from .noise import Array
-from .objective import DERIVATIVES, Objective
+from .objective import DERIVATIVES, Objective, as_objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
@@ -197,18 +197,9 @@ def _make_objective(
     shape: tuple[int, ...],
 ) -> Objective:
     """Return the objective of the arguments of :func:`minimize`."""
-    seen = shape if len(shape) != 1 else None
     if f is None:
         raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-    if not isinstance(f, Objective):
-        return Objective(f, grad, args, seeded, seen)
-    given = {"grad": grad is not None, "args": args != (), "seeded": seeded}
-    if any(given.values()):
-        names = ", ".join(name for name, there in given.items() if there)
-        raise TypeError(f"minimize() got both an Objective and {names}. Set them there: Objective(f, ...).")
-    if f.shape is not None and math.prod(f.shape) != math.prod(shape):
-        raise ValueError(f"the Objective has shape {f.shape}, but x0 has {shape}. Leave shape out to take that of x0.")
-    return f if f.shape is not None else replace(f, shape=seen)
+    return as_objective("minimize", f, shape, grad=grad, args=args, seeded=seeded)
 
 
 def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,3 +74,31 @@ class Objective:
         """Return the arguments of one call for the row ``x`` (d,)."""
         shaped = x if self.shape is None else x.reshape(self.shape)
         return (shaped, seed, *self.args) if self.seeded else (shaped, *self.args)
+
+
+def as_objective(
+    user: str,
+    f: Callable[..., Any] | Objective,
+    shape: tuple[int, ...],
+    *,
+    args: tuple[Any, ...] = (),
+    seeded: bool = False,
+    **derivatives: Callable[..., Any] | None,
+) -> Objective:
+    """Return the objective of the arguments of ``user``, for x of ``shape``.
+
+    Raises
+    ------
+    TypeError  for an Objective beside arguments that it would not see.
+    ValueError  for an Objective of another shape.
+    """
+    seen = shape if len(shape) != 1 else None
+    if not isinstance(f, Objective):
+        return Objective(f, args=args, seeded=seeded, shape=seen, **derivatives)
+    given = {**{name: part is not None for name, part in derivatives.items()}, "args": args != (), "seeded": seeded}
+    if any(given.values()):
+        names = ", ".join(name for name, there in given.items() if there)
+        raise TypeError(f"{user}() got both an Objective and {names}. Set them there: Objective(f, ...).")
+    if f.shape is not None and math.prod(f.shape) != math.prod(shape):
+        raise ValueError(f"the Objective has shape {f.shape}, but x0 has {shape}. Leave shape out to take that of x0.")
+    return f if f.shape is not None else replace(f, shape=seen)

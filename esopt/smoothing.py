@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._parts import check_instance
+from .estimators._curvature import curvature
 from .estimators.bonnet import Bonnet
 from .estimators.price import Price
 from .estimators.score import Score
 from .loop import choose_evaluator
 from .noise import Array, Key, Law, check_seed
-from .objective import Objective
+from .objective import Objective, as_objective
 from .optimizer import check_x0
-from .protocols import Baseline, Estimator, Evaluator, Sampler
-from .records import Gradient, Population, Scale
+from .protocols import Baseline, Estimator, Evaluator, Sampler, State
+from .records import Evals, Gradient, Population, Scale
 from .samplers.antithetic import Antithetic
 from .samplers.rademacher import Rademacher
 from .strategies.gradient_es import check_sigma, fit_sigma
@@ -86,7 +87,7 @@ def smoothed_gradient(
     True
     """
     point = check_x0(x)
-    objective = _objective(f, point, args, seeded, grad=grad)
+    objective = as_objective("smoothed_gradient", f, point.shape, grad=grad, args=args, seeded=seeded)
     check_size("n", n)
     sampler = Antithetic() if sampler is None else sampler
     check_instance("sampler", sampler, Sampler, "Antithetic()")
@@ -146,10 +147,10 @@ def smoothed_hessian(
     Parameters
     ----------
     f, x, seed, sampler, args, seeded, vectorized, workers, on_error : as in :func:`smoothed_gradient`.
-    sigma : standard deviation, a number or one per coordinate.
+    sigma : standard deviation, a number, one per coordinate, or a factor L of the covariance L L^T, (d, d).
     n : evaluations, a positive multiple of the sampler's block; None for as many as give an error of about a quarter
         of the Hessian's Frobenius norm on a quadratic: 20 (d + 2) (d + 7) from values, 20 (d + 2) from gradients or
-        products, at least 128; 64 with Hessians.
+        products, whose error is about half of that, at least 128; 64 with Hessians.
     grad, hess, hvp : gradient, Hessian and Hessian-vector product ``hvp(x, v)`` of f. The estimate is made of the first
         that is there of ``hess``, ``hvp`` and ``grad``, else of values.
     baseline : control variate of the estimate from values, which it asks for; None for the leave-one-out mean.
@@ -179,7 +180,9 @@ def smoothed_hessian(
     True
     """
     point = check_x0(x)
-    objective = _objective(f, point, args, seeded, grad=grad, hess=hess, hvp=hvp)
+    objective = as_objective(
+        "smoothed_hessian", f, point.shape, grad=grad, hess=hess, hvp=hvp, args=args, seeded=seeded
+    )
     sampler = Antithetic() if sampler is None else sampler
     check_instance("sampler", sampler, Sampler, "Antithetic()")
     if baseline is not None:
@@ -190,11 +193,6 @@ def smoothed_hessian(
             "Use a sampler with Law.GAUSSIAN."
         )
     dim, spread = point.size, fit_sigma(check_sigma(sigma), point.size)
-    if np.ndim(spread) == 2:
-        raise ValueError(
-            "smoothed_hessian() got a factor L as sigma, and standard errors in its coordinates are none in those of "
-            "x. Pass one sigma or one per coordinate, or z -> f(x + L z) at 0 with sigma=1, whose Hessian is L^T H L."
-        )
     source, estimator, size = _second_order(objective, baseline, dim)
     if isinstance(estimator, Price) and objective.grad is None:
         objective = replace(objective, grad=_no_slope)  # the gradient of the mean is not asked for
@@ -202,10 +200,14 @@ def smoothed_hessian(
         n = -(-size // sampler.block) * sampler.block
     check_size("n", n)
     evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
-    sigmas = np.broadcast_to(spread, dim)
-    found = _estimate(evaluator, point.reshape(-1), np.diag(sigmas), n, check_seed(seed), estimator, sampler)
-    # H = 2 L^-T S L^-1, entry by entry for a diagonal L.
-    by = 2.0 / np.outer(sigmas, sigmas)
+    at, seed = point.reshape(-1), check_seed(seed)
+    if isinstance(spread, np.ndarray) and spread.ndim == 2:
+        found, by = _estimate(evaluator, at, spread, n, seed, estimator, sampler, curvature), np.full((dim, dim), 2.0)
+    else:
+        # H = 2 L^-T S L^-1, entry by entry for a diagonal L.
+        sigmas = np.broadcast_to(spread, dim)
+        found = _estimate(evaluator, at, np.diag(sigmas), n, seed, estimator, sampler)
+        by = 2.0 / np.outer(sigmas, sigmas)
     return Hessian(
         np.asarray(found.scale) * by,
         np.asarray(found.scale_stderr) * by,
@@ -261,15 +263,6 @@ def check_size(name: str, size: object) -> None:
         raise ValueError(f"{name} must be at least 1, got {size}. Pass for example {name}=256.")
 
 
-def _objective(
-    f: Callable[..., Any] | Objective, point: Array, args: tuple[Any, ...], seeded: bool, **derivatives: Any
-) -> Objective:
-    """Return ``f`` if it is an objective, else one that calls it with x in the shape of ``point``."""
-    if isinstance(f, Objective):
-        return f
-    return Objective(f, args=args, seeded=seeded, shape=None if point.ndim == 1 else point.shape, **derivatives)
-
-
 def _estimate(
     evaluator: Evaluator,
     point: Array,
@@ -278,11 +271,13 @@ def _estimate(
     seed: int,
     estimator: Estimator,
     sampler: Sampler,
+    by: Callable[[Population, Evals, Estimator, State], Gradient] | None = None,
 ) -> Gradient:
+    """Return the estimator's estimate, or with ``by`` what that makes of its population."""
     state = estimator.init(point.size)
     population = estimator.prepare(Population(point, scale, sampler.noise(Key(seed), n, point.size)), state)
     try:
         evals, _ = evaluator.evaluate(population, evaluator.init())
     finally:
         evaluator.close()
-    return estimator.estimate(population, evals, state)[0]
+    return estimator.estimate(population, evals, state)[0] if by is None else by(population, evals, estimator, state)

@@ -22,7 +22,7 @@ from .estimators.price import Price
 from .estimators.score import Score
 from .loop import choose_evaluator
 from .noise import Array, Key, check_seed, child
-from .objective import Objective
+from .objective import Objective, as_objective
 from .optimizer import check_x0
 from .protocols import Estimator
 from .records import Population
@@ -41,9 +41,12 @@ class GaussianFit:
     ``mean`` is in the shape of x0; ``cov`` is the covariance (d, d), or the variances (d,) of a diagonal fit, and
     ``factor`` its lower Cholesky factor, or the standard deviations. ``elbo``, a lower bound of the log of the
     density's integral, was estimated with its standard error from ``final_evaluations`` fresh candidates. ``reason``
-    says in words why the search ended. ``generations`` counts those that were not taken back, and ``history`` has their
-    estimates of the ELBO, (generations,). ``failures`` count evaluations by kind: those with an infinite density are
-    left out of every average, as failed ones are.
+    in words why the search ended. ``generations`` counts those that were not taken back, and ``history`` has their
+    estimates of the ELBO, (generations,). ``failures`` count evaluations by kind: those with an infinite log density
+    are left out of the search, as failed ones are.
+
+    Where the density is zero at one of the final candidates, ``elbo`` is -inf, its error nan, and the fit has not
+    converged: no Gaussian keeps within the support, and the average over the rest is no bound.
     """
 
     mean: NDArray[np.float64]
@@ -112,7 +115,8 @@ def fit_gaussian(
         ``Score(with_scale=True)``, which needs of order d^2 values per generation for a full covariance.
     full : fit a full covariance, (d, d), or else independent coordinates.
     sigma : standard deviation to start with, a number, one per coordinate, or a factor (d, d).
-    n : candidates per generation, a multiple of 2 and at least 4; None for 32 or more, by d and the estimator.
+    n : candidates per generation, a multiple of 2 and at least 4; None for at least 32 with Hessians, 64 with
+        gradients and 256 with values alone, more by d; where the budget runs out, a larger n helps more than it costs.
     rate : longest step, in (0, 1]; 1 is Newton's. None for the rate at which noise and progress balance.
     estimator : one of your own, ``with_scale``.
     tolerance : what the noise of the search may cost of the ELBO, in nats.
@@ -126,7 +130,7 @@ def fit_gaussian(
 
     Raises
     ------
-    ValueError, TypeError  for arguments that do not fit.
+    ValueError, TypeError  for arguments that do not fit, as are derivatives beside an Objective.
     EvaluationError  if log_density raises, or is never finite in the first generation.
 
     Notes
@@ -148,12 +152,9 @@ def fit_gaussian(
     (True, 1.033158)
     """
     point = check_x0(x0)
-    shape = None if point.ndim == 1 else point.shape
-    objective = log_density
-    if not isinstance(objective, Objective):
-        objective = Objective(objective, grad, args, seeded, shape, hess=hess, hvp=hvp)
-    elif not (grad is hess is hvp is None and args == () and not seeded):
-        raise ValueError("log_density is an Objective, which has grad, hess, hvp, args and seeded. Give them there.")
+    objective = as_objective(
+        "fit_gaussian", log_density, point.shape, grad=grad, hess=hess, hvp=hvp, args=args, seeded=seeded
+    )
     for name, size in (("generations", generations), ("final_evaluations", final_evaluations)):
         check_size(name, size)
     check_positive("tolerance", tolerance)
@@ -197,7 +198,9 @@ def _noise(dim: int, estimator: Estimator, full: bool) -> float:
 def _pairs(n: int | None, dim: int, estimator: Estimator, full: bool) -> int:
     """Return the number of antithetic pairs."""
     if n is None:
-        return max(16, math.ceil(0.5 * _noise(dim, estimator, full)))
+        noise = _noise(dim, estimator, full)
+        least = 16 if noise == 0.0 else 32 if isinstance(estimator, (Bonnet, Price)) else 128
+        return max(least, math.ceil(0.5 * noise))
     check_size("n", n)
     if n < 4 or n % 2:
         raise ValueError(f"n must be a multiple of 2 and at least 4, got {n}. Pass for example n=32.")
@@ -213,14 +216,21 @@ def _result(search: Search, shape: tuple[int, ...], seed: int, count: int) -> Ga
     population = Population(mean, scale, Antithetic().noise(Key(seed), count, mean.size))
     values = search.evaluate(population).values + log_normal(population)
     energy, error = mean_value(values, population.noise.block)
+    converged, reason, zeros = search.converged, search.reason, int(np.isposinf(values).sum())
+    if zeros:
+        energy, error, converged = np.inf, np.nan, False
+        reason = (
+            f"the density is zero at {zeros} of {count} final candidates: the ELBO of a Gaussian is -inf there; "
+            "transform x so that its support is the whole space"
+        )
     return GaussianFit(
         mean=mean.reshape(shape).copy(),
         cov=np.square(scale) if scale.ndim == 1 else scale @ scale.T,
         factor=scale,
         elbo=-energy,
         elbo_stderr=error,
-        converged=search.converged,
-        reason=search.reason,
+        converged=converged,
+        reason=reason,
         generations=len(search.energies),
         evaluations=search.evaluations,
         failures=dict(search.failures),

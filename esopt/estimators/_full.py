@@ -69,28 +69,37 @@ def slopes(noise: Noise, grads: Array, factor: Array, blocks: int) -> tuple[Arra
 
 
 def local_matrix(
-    noise: Noise, pair: Pair, blocks: int, block: int, constants: Array | None = None
+    noise: Noise, pair: Pair, blocks: int, block: int, constants: Array | None = None, metric: Array | None = None
 ) -> tuple[Array, Array]:
     """Return the symmetric part of sum_i l_i r_i^T less sum_b c_b I, (d, d), and its standard error.
 
-    ``block`` counts rows of a pair, ``constants`` c are one for each block. Nothing of size (n, d, d) is built.
+    ``block`` counts rows of a pair, ``constants`` c are one for each block. With ``metric``, (d, d), sum_b c_b times it
+    is taken off instead of I. Nothing of size (n, d, d) is built.
     """
     dim, first = noise.dim, 0
     total, squares = np.zeros((dim, dim)), np.zeros((dim, dim))
-    sums, square_sums = np.zeros(dim), np.zeros(dim)
+    sums, square_sums, cross = np.zeros(dim), np.zeros(dim), np.zeros((dim, dim))
     for rows in chunks(noise.n, dim, noise.block):
         left, right = pair(rows)
         total += left.T @ right
         squares += _block_squares(left, right, block)
         diagonal = (left * right).reshape(-1, block, dim).sum(axis=1)
         if constants is not None:
-            diagonal -= constants[first : first + len(diagonal), None]
+            own = constants[first : first + len(diagonal)]
+            if metric is None:
+                diagonal -= own[:, None]
+            else:
+                cross += (left * np.repeat(own, block)[:, None]).T @ right
         first += len(diagonal)
         sums += diagonal.sum(axis=0)
         square_sums += np.einsum("ij,ij->j", diagonal, diagonal)
     total = 0.5 * (total + total.T)
     np.fill_diagonal(total, sums)
     np.fill_diagonal(squares, square_sums)
+    if constants is not None and metric is not None:
+        # sum (s - c G)^2 = sum s^2 - 2 G sum c s + G^2 sum c^2
+        total -= constants.sum() * metric
+        squares += np.square(metric) * (constants @ constants) - metric * (cross + cross.T)
     flat = divide_with_error(total.reshape(-1), squares.reshape(-1), blocks)
     return flat[0].reshape(dim, dim), flat[1].reshape(dim, dim)
 

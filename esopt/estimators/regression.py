@@ -62,6 +62,10 @@ class Regression:
     whatever is not linear (not quadratic, for pairs) is amplified: take ``Antithetic(Orthogonal())``, whose
     directions are as far apart as they can be.
 
+    Squared standard errors are right on average. Where a few blocks carry most of the variance, though, most of them
+    are too small: on exp(a . x) with |a| sigma = 0.8 and d = 6, the error over the standard error has a variance of 2.6
+    from 128 pairs and 1.65 from 512, in place of 1; with :class:`Score` it has 1.25 and 1.05.
+
     Recycling pays with :class:`esopt.SGD`. A rule that averages over generations, as Adam does, carries the past
     already, and takes what was recycled for new evidence. The two sides of a recycled direction do not share an
     evaluation seed, unless all rows do (``share="generation"``).

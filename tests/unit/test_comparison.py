@@ -79,6 +79,23 @@ def test_prints_a_table_and_draws(tmp_path):
     assert [line.split("  ")[0] for line in lines[1:-1]] == [row.name for row in found.rows]
     assert lines[-1] == found.advice
     assert (tmp_path / "bars.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(found.plot().axes[0].patches) == len(found.rows)
+
+
+def test_a_factor_leaves_out_what_cannot_use_it():
+    factor = 0.1 * (np.eye(D) + 0.2 * np.eye(D, k=-1))
+    found = rows(esopt.compare_estimators(lambda x: A @ x, np.zeros(D), sigma=factor, grad=lambda x: A, n=4096))
+    local, inverse = A @ factor, np.linalg.inv(factor)
+    unit = (local @ local) * np.square(inverse).sum() + A @ A  # of L^-T (a . L eps) eps
+
+    assert {"Bonnet, antithetic", *VALUES - {"Score, antithetic in 16 orthogonal directions"}} <= set(found)
+    assert found["Score, antithetic"].variance == pytest.approx(2 * unit, rel=0.15)
+
+
+def test_an_objective_has_its_own_settings():
+    for settings in ({"grad": lambda x: A}, {"args": (1,)}, {"seeded": True}):
+        with pytest.raises(TypeError, match="both an Objective and"):
+            esopt.compare_estimators(esopt.Objective(lambda x: A @ x), np.zeros(D), **settings)
 
 
 @pytest.mark.parametrize("settings", [{"n": 48}, {"n": 100}, {"n": 0}, {"grad_cost": 0.0}, {"grad_cost": "2"}])

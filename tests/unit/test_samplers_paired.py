@@ -15,6 +15,7 @@ AT = Key(seed=3, generation=2)
     ("n", "dim", "block"),
     [
         (200, 100, 100),  # k = 50, two blocks
+        (202, 100, 2),  # 101 pairs are a prime number
         (400, 100, 200),  # k = 100: the whole basis, twice
         (80, 100, 2),  # k = 20 saves less than a fifth
         (88, 100, 44),  # k = 22
@@ -51,6 +52,22 @@ def test_variance_is_that_of_two_orthogonal_blocks() -> None:
 
     assert errors[0] == pytest.approx((18 / 8 - 1) / 2, rel=0.1)
     assert errors[1] == pytest.approx(17 / 16, rel=0.1)
+
+
+def test_the_sum_of_squared_errors_is_as_precise_as_from_independent_pairs() -> None:
+    """Two blocks: one degree of freedom for each coordinate, but a hundred coordinates."""
+    dim, a, spread = 100, np.linspace(0.5, 1.5, 100), []
+    for sampler in (Paired(), Antithetic()):
+        errors = [
+            esopt.smoothed_gradient(lambda x: x @ a, np.zeros(dim), n=200, seed=s, sampler=sampler, vectorized=True)
+            for s in range(150)
+        ]
+        sums = np.array([np.square(g.mean_stderr).sum() for g in errors])
+        truth = np.mean([np.square(g.mean - a).sum() for g in errors])
+        assert sums.mean() == pytest.approx(truth, rel=0.1)
+        spread.append(sums.std() / sums.mean())
+
+    assert spread[0] < 1.1 * spread[1] < 0.25
 
 
 def test_pairs_without_a_failure_are_used_if_every_block_has_one() -> None:

@@ -104,6 +104,37 @@ def test_other_types_are_refused(settings, message):
         esopt.smoothed_gradient(quadratic, X, **settings)
 
 
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        (esopt.smoothed_gradient, {"grad": lambda x: A @ x}),
+        (esopt.smoothed_gradient, {"args": (5,)}),
+        (esopt.smoothed_value, {"seeded": True}),
+        (esopt.smoothed_hessian, {"hess": lambda x: A}),
+        (esopt.smoothed_hessian, {"hvp": lambda x, v: A @ v}),
+        (esopt.smoothed_hessian, {"grad": lambda x: A @ x}),
+    ],
+)
+def test_an_objective_has_its_own_settings(function, settings):
+    with pytest.raises(TypeError, match=f"both an Objective and {next(iter(settings))}. Set them there"):
+        function(esopt.Objective(quadratic), X, **settings)
+
+
+def test_an_objective_takes_the_shape_of_x():
+    def f(x):
+        assert x.shape == (2, 3)
+        return float((x**2).sum())
+
+    objective = esopt.Objective(f, lambda x: 2 * x, hess=lambda x: 2.0 * np.eye(6).reshape(2, 3, 2, 3))
+    h = esopt.smoothed_hessian(objective, np.ones((2, 3)))
+    g = esopt.smoothed_gradient(objective, np.ones((2, 3)), estimator=esopt.Price())
+
+    np.testing.assert_allclose(h.mean, 2.0 * np.eye(6), atol=1e-12)
+    assert g.scale == pytest.approx(0.1 * 12.0)
+    with pytest.raises(ValueError, match=r"the Objective has shape \(3, 3\), but x0 has \(2, 3\)"):
+        esopt.smoothed_gradient(esopt.Objective(f, shape=(3, 3)), np.ones((2, 3)))
+
+
 @pytest.mark.parametrize("sampler", [esopt.Rademacher(), esopt.Sphere(), esopt.Antithetic(esopt.Rademacher())])
 def test_other_laws_leave_the_scale_out(sampler):
     g = esopt.smoothed_gradient(quadratic, X, sigma=0.3, n=20_000, seed=5, sampler=sampler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -277,7 +278,7 @@ def test_a_noisy_density_takes_seeds() -> None:
 
 
 def test_infinite_densities_are_counted_and_left_out() -> None:
-    """A Gaussian cut off at 3 sigma: what is outside is missing, and says so."""
+    """A Gaussian cut off at 3 sigma: what is outside is left out of the search, and no Gaussian has a finite ELBO."""
 
     def cut(x: Array) -> float:
         return -0.5 * float(x @ x) if x[0] < 3.0 else -np.inf
@@ -286,7 +287,20 @@ def test_infinite_densities_are_counted_and_left_out() -> None:
 
     assert fit.failures["infinite"] > 0
     assert "infinite" in str(fit)
-    assert fit.elbo == pytest.approx(np.log(2.0 * np.pi), abs=0.01)
+    assert np.abs(fit.mean).max() < 0.1
+    assert fit.elbo == -np.inf
+    assert np.isnan(fit.elbo_stderr)
+    assert not fit.converged
+    assert re.fullmatch(r"the density is zero at [1-9]\d? of 4000 final candidates: .*", fit.reason)
+
+
+def test_no_bound_is_claimed_where_the_density_is_zero() -> None:
+    """exp(-x - y) on the positive quadrant has the integral 1; what is finite alone would average to more than 0."""
+    fit = esopt.fit_gaussian(lambda x: -float(x.sum()) if (x > 0).all() else -np.inf, np.full(2, 3.0), sigma=0.2)
+
+    assert fit.elbo == -np.inf
+    assert not fit.converged
+    assert "density is zero" in str(fit)
 
 
 @pytest.mark.parametrize("wrong", [{"grad": lambda x: PRECISION @ x}, {"grad": slope, "hess": lambda x: PRECISION}])
@@ -302,6 +316,23 @@ def test_a_flat_density_has_no_fit() -> None:
 
     assert not fit.converged
     assert np.isfinite(fit.cov).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_easy_densities_end_within_the_budget(seed: int) -> None:
+    """From values: the banana, which needs many candidates; from gradients: Laplace, which has a kink."""
+    curved = esopt.fit_gaussian(
+        lambda x: -0.5 * x[:, 0] ** 2 - 5.0 * (x[:, 1] - x[:, 0] ** 2) ** 2, np.zeros(2), seed=seed, vectorized=True
+    )
+    kinked = esopt.fit_gaussian(
+        lambda x: -np.abs(x).sum(axis=1), np.ones(5), grad=lambda x: -np.sign(x), seed=seed, vectorized=True
+    )
+
+    for fit in (curved, kinked):
+        assert fit.converged, fit.reason
+        assert fit.generations < 600
+    # The standard deviation s of the best Gaussian for exp(-|x|): log s - sqrt(2 / pi) s is largest.
+    np.testing.assert_allclose(kinked.cov, 0.5 * np.pi * np.eye(5), atol=0.1)
 
 
 def test_it_prints_as_a_table() -> None:
@@ -333,7 +364,7 @@ def test_arguments_that_do_not_fit_are_refused(settings: dict[str, Any], error: 
 
 
 def test_an_objective_brings_its_own_derivatives() -> None:
-    with pytest.raises(ValueError, match="Give them there"):
+    with pytest.raises(TypeError, match=r"both an Objective and grad. Set them there"):
         esopt.fit_gaussian(esopt.Objective(gaussian), np.zeros(3), grad=slope)
 
 
