@@ -16,6 +16,7 @@ from ..errors import EvaluationError
 from ..noise import Array
 from ..protocols import Estimator, State
 from ..records import Evals, Gradient, Population
+from ._roughness import roughness
 from .bonnet import Bonnet
 from .hybrid import Hybrid
 from .score import Score
@@ -102,11 +103,11 @@ class Auto:
 
     Notes
     -----
-    Unbiased wherever the candidates are. ``notes`` name the choice and why, by the averages that decided; with gradients
-    there they also have, of this generation alone, the "roughness" k = sigma^2 E|grad f|^2 / Var f, the mean Hermite degree of f, and the "threshold" d + nu, nu = dlog Var
-    f / dlog sigma: for single rows and the mean as baseline, gradients have less variance than values if and only if
-    k < d + nu. Costs one estimate and d numbers of memory for each candidate, and one more pass over the noise where
-    gradients are there.
+    Unbiased wherever the candidates are. ``notes`` name the choice and why, by the averages that decided. With
+    gradients there they also have, of this generation alone, the "roughness" k = sigma^2 E|grad f|^2 / Var f, the mean
+    Hermite degree of f, and the "threshold" d + nu, nu = dlog Var f / dlog sigma: for single rows and the mean as
+    baseline, gradients have less variance than values if and only if k < d + nu. Costs one estimate and d numbers of
+    memory for each candidate, and one more pass over the noise where gradients are there.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class Auto:
     ...     lambda x: (x**2).sum(), np.ones(20), grad=lambda x: 2.0 * x, seed=1, generations=6, callback=steps.append,
     ...     strategy=esopt.GradientES(n=40, estimator=esopt.Auto()),
     ... )
-    >>> "times less variance x cost than Hybrid" in steps[-1].info.choices["estimator"]
+    >>> steps[-1].info.choices["estimator"].startswith("Bonnet: no variance x cost")
     True
     """
 
@@ -349,19 +350,16 @@ class Auto:
             sunk = again and _jump_z(state) <= _JUMP
             expected = _expected(state, np.ones_like(costs) if sunk else costs, admitted)
             best = min(others, key=lambda index: float(expected[index]))
-            ratio = float(expected[best] / expected[used]) if expected[used] > 0.0 else math.inf
-            what = "variance" if sunk else "variance x cost"
             name = _name(self.candidates, best)
-            less = f"{ratio:.3g} times less {what} than {name}"
-            why.append(less if ratio >= 1.0 else f"kept, though {name} has {1.0 / ratio:.3g} times less {what}")
+            why.append(_ratio(expected[used], expected[best], "variance" if sunk else "variance x cost", name))
         elif any(admitted):
             why.append("the only one that was measured")
         if again:
             why.append("all are measured again")
-        roughness = _roughness(population, evals)
-        if roughness is not None:
-            notes = {"roughness": roughness[0], "threshold": roughness[1]}
-            why.append(f"roughness of this generation {roughness[0]:.3g} against d + nu = {roughness[1]:.3g}")
+        shown = roughness(population, evals)
+        if shown is not None:
+            notes = {"roughness": shown[0], "threshold": shown[1]}
+            why.append(f"roughness of this generation {shown[0]:.3g} against d + nu = {shown[1]:.3g}")
         if "side" in own:
             notes["side"] = f"{own['side']}, by this generation alone"
         return {"estimator": f"{_name(self.candidates, used)}: {'; '.join(why)}", **notes}
@@ -381,31 +379,16 @@ def _jump_z(state: AutoState) -> float:
     return state.jump_sum / math.sqrt(state.jump_squares) if state.jump_tests else 0.0
 
 
+def _ratio(used: float, other: float, what: str, name: str) -> str:
+    """Say by how much the one used is ahead of the best other, or behind: the margin keeps it then."""
+    if used <= 0.0:
+        return f"no {what}, {name} {'none either' if other <= 0.0 else 'has some'}"
+    if other >= used:
+        return f"{other / used:.3g} times less {what} than {name}"
+    return f"kept, though {name} has {used / other if other > 0.0 else math.inf:.3g} times less {what}"
+
+
 def _name(candidates: tuple[Estimator, ...], index: int) -> str:
     """Return the name of a candidate's class, with its settings where another has the same name."""
     names = [type(candidate).__name__ for candidate in candidates]
     return names[index] if names.count(names[index]) == 1 else repr(candidates[index])
-
-
-def _roughness(population: Population, evals: Evals) -> tuple[float, float] | None:
-    """Return k = E|grad_eps f|^2 / Var f and d + nu = E[(f - mean)^2 |eps|^2] / Var f, or None without gradients."""
-    scale, noise = population.scale, population.noise
-    if evals.grads is None or not isinstance(scale, float | np.ndarray):
-        return None
-    values, grads = evals.values[: noise.n], evals.grads[: noise.n]
-    # No copy of (n, d) numbers but for a factor, where d is small.
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.ndim(scale) == 2:
-            slopes = np.square(grads @ scale).sum(axis=1)
-        elif np.ndim(scale) == 1:
-            slopes = np.einsum("ij,ij,j->i", grads, grads, np.square(scale))
-        else:
-            slopes = np.einsum("ij,ij->i", grads, grads) * scale**2
-        rows = np.isfinite(values + slopes)
-    if not rows.any():
-        return None
-    squares = np.square(values[rows] - values[rows].mean())
-    spread = float(squares.mean())
-    if not (0.0 < spread < math.inf):
-        return None
-    return float(slopes[rows].mean()) / spread, float((squares * noise.norms()[rows]).mean()) / spread

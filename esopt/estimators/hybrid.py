@@ -304,8 +304,8 @@ def _mix(both: _Both, terms: _Terms) -> tuple[Array, Array, dict[str, float | st
     mean, error = _mixture(columns, centers, sizes, np.array(weights))
     share = sum(w * np.count_nonzero(~dropped[half::2]) for half, w in enumerate(weights)) / blocks
     spread = columns[:, 1].sum(axis=0)
-    left = share**2 * distance.bias(min(1.0, _FEW / blocks))
-    error = np.sqrt(error**2 + left * spread / max(float(spread.sum()), 1e-300))
+    allowance = share**2 * distance.bias(min(1.0, _FEW / blocks))
+    error = np.asarray(np.hypot(error, np.sqrt(allowance * spread / max(float(spread.sum()), 1e-300))))
     side = "gradients" if share >= 0.75 else "score" if share <= 0.25 else "both"
     why = f"the gradients miss a jump (z = {z:.1f})" if z > _JUMP else "the least variance"
     return mean, error, {"weight_on_gradients": share, "jump_z": z, "side": f"{side}: {why}"}
