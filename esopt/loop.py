@@ -287,7 +287,11 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
         )
     for need, (part, words, _) in DERIVATIVES.items():
         if objective is not None and need in population.needs and getattr(objective, part) is None:
-            advice = "Pass grad=, the gradient of f." if part == "grad" else f"Pass Objective(f, {part}=...) as f."
+            advice = f"Pass Objective(f, {part}=...) as f."
+            if part == "grad":
+                advice = (
+                    "Pass grad=, the gradient of f, or use values alone: Score(), Auto((Score(), Score(Linear())))."
+                )
             raise ValueError(f"the strategy needs {words}. {advice}")
     if es.stop().get("evaluations") == 0.0:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from numbers import Real
@@ -16,6 +16,7 @@ from ..errors import EvaluationError
 from ..noise import Array
 from ..protocols import Estimator, State
 from ..records import Evals, Gradient, Population
+from ._roughness import roughness
 from .bonnet import Bonnet
 from .hybrid import Hybrid
 from .score import Score
@@ -93,8 +94,8 @@ class Auto:
 
     Parameters
     ----------
-    candidates : estimators that all have a gradient of the scale, or none. Without gradients of the objective:
-        ``Auto((Score(), Score(Linear())))``.
+    candidates : estimators that all have a gradient of the scale, or none. The default needs gradients of the
+        objective; without: ``Auto((Score(), Score(Linear())))``.
     gradient_cost : cost of a gradient (of any derivative) of one row in evaluations, on top of its value.
     probe : shortest interval at the start, at least 1 generation.
     memory : weight of the past in the averages, in [0, 1).
@@ -102,11 +103,11 @@ class Auto:
 
     Notes
     -----
-    Unbiased wherever the candidates are. ``notes`` name the choice and why; with gradients there they have the
-    "roughness" k = sigma^2 E|grad f|^2 / Var f, the mean Hermite degree of f, and the "threshold" d + nu, nu = dlog Var
-    f / dlog sigma: for single rows and the mean as baseline, gradients have less variance than values if and only if
-    k < d + nu. Costs one estimate and d numbers of memory for each candidate, and one more pass over the noise where
-    gradients are there.
+    Unbiased wherever the candidates are. ``notes`` name the choice and why, by the averages that decided. With
+    gradients there they also have, of this generation alone, the "roughness" k = sigma^2 E|grad f|^2 / Var f, the mean
+    Hermite degree of f, and the "threshold" d + nu, nu = dlog Var f / dlog sigma: for single rows and the mean as
+    baseline, gradients have less variance than values if and only if k < d + nu. Costs one estimate and d numbers of
+    memory for each candidate, and one more pass over the noise where gradients are there.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class Auto:
     ...     lambda x: (x**2).sum(), np.ones(20), grad=lambda x: 2.0 * x, seed=1, generations=6, callback=steps.append,
     ...     strategy=esopt.GradientES(n=40, estimator=esopt.Auto()),
     ... )
-    >>> steps[-1].info.choices["estimator"].startswith("Bonnet: roughness ")
+    >>> steps[-1].info.choices["estimator"].startswith("Bonnet: no variance x cost")
     True
     """
 
@@ -208,7 +209,7 @@ class Auto:
                     found[index], states[index] = self.candidates[index].estimate(population, evals, states[index])
                 except EvaluationError:  # its own evaluations failed, those of the candidate in use did not
                     continue
-        notes = self._notes(population, evals, state, used, costs, derived)
+        notes = self._notes(population, evals, state, used, costs, derived, gradient.notes)
         gradient = replace(gradient, notes={**gradient.notes, **notes})
         after = self._compare(self._measure(replace(state, states=tuple(states)), found, derived), found, derived)
         covers = [all(q.needs <= p.needs and set(q.tags) <= set(p.tags) for q in asked) for p in asked]
@@ -322,31 +323,46 @@ class Auto:
         return replace(state, choice=choice, probing=probing, since=since, wait=wait, level_then=level_then)
 
     def _notes(
-        self, population: Population, evals: Evals, state: AutoState, used: int, costs: Array, derived: list[int]
+        self,
+        population: Population,
+        evals: Evals,
+        state: AutoState,
+        used: int,
+        costs: Array,
+        derived: list[int],
+        own: Mapping[str, float | str],
     ) -> dict[str, float | str]:
-        """Return the choice in a sentence, and in numbers what this generation shows of the criterion."""
-        name = _name(self.candidates, used)
+        """Return the choice and its reason in a sentence, and in numbers what this generation shows of the criterion.
+
+        The reason is what decided: averages of earlier generations.
+        """
         notes: dict[str, float | str] = {}
-        roughness = _roughness(population, evals)
-        if roughness is not None:
-            notes = {"roughness": roughness[0], "threshold": roughness[1]}
         admitted = self._admitted(state, derived)
         others = [index for index, may in enumerate(admitted) if may and index != used]
+        again = state.probing and any(admitted)
+        why = []
         if not any(admitted):
-            why = "nothing is known yet"
+            why.append("nothing is known yet")
         elif _jump_z(state) > _JUMP:
-            why = f"the gradients miss a jump (z = {_jump_z(state):.1f})"
-        elif roughness is not None:
-            why = f"roughness {roughness[0]:.3g} against d + nu = {roughness[1]:.3g}"
-        elif others:
-            expected = _expected(state, costs, admitted)
+            why.append(f"the gradients of all generations miss a jump (z = {_jump_z(state):.1f})")
+        if others:
+            # What a generation that measures all costs is the same whoever is used.
+            sunk = again and _jump_z(state) <= _JUMP
+            expected = _expected(state, np.ones_like(costs) if sunk else costs, admitted)
             best = min(others, key=lambda index: float(expected[index]))
-            ratio = expected[best] / expected[used] if expected[used] > 0.0 else math.inf
-            why = f"{ratio:.3g} times less variance x cost than {_name(self.candidates, best)}"
-        else:
-            why = "the only one that was measured"
-        probed = "; all are measured again" if state.probing and any(admitted) else ""
-        return {"estimator": f"{name}: {why}{probed}", **notes}
+            name = _name(self.candidates, best)
+            why.append(_ratio(expected[used], expected[best], "variance" if sunk else "variance x cost", name))
+        elif any(admitted):
+            why.append("the only one that was measured")
+        if again:
+            why.append("all are measured again")
+        shown = roughness(population, evals)
+        if shown is not None:
+            notes = {"roughness": shown[0], "threshold": shown[1]}
+            why.append(f"roughness of this generation {shown[0]:.3g} against d + nu = {shown[1]:.3g}")
+        if "side" in own:
+            notes["side"] = f"{own['side']}, by this generation alone"
+        return {"estimator": f"{_name(self.candidates, used)}: {'; '.join(why)}", **notes}
 
 
 def _expected(state: AutoState, costs: Array, admitted: Sequence[bool] | NDArray[np.bool_]) -> Array:
@@ -363,25 +379,16 @@ def _jump_z(state: AutoState) -> float:
     return state.jump_sum / math.sqrt(state.jump_squares) if state.jump_tests else 0.0
 
 
+def _ratio(used: float, other: float, what: str, name: str) -> str:
+    """Say by how much the one used is ahead of the best other, or behind: the margin keeps it then."""
+    if used <= 0.0:
+        return f"no {what}, {name} {'none either' if other <= 0.0 else 'has some'}"
+    if other >= used:
+        return f"{other / used:.3g} times less {what} than {name}"
+    return f"kept, though {name} has {used / other if other > 0.0 else math.inf:.3g} times less {what}"
+
+
 def _name(candidates: tuple[Estimator, ...], index: int) -> str:
     """Return the name of a candidate's class, with its settings where another has the same name."""
     names = [type(candidate).__name__ for candidate in candidates]
     return names[index] if names.count(names[index]) == 1 else repr(candidates[index])
-
-
-def _roughness(population: Population, evals: Evals) -> tuple[float, float] | None:
-    """Return k = E|grad_eps f|^2 / Var f and d + nu = E[(f - mean)^2 |eps|^2] / Var f, or None without gradients."""
-    scale, noise = population.scale, population.noise
-    if evals.grads is None or not isinstance(scale, float | np.ndarray):
-        return None
-    values, grads = evals.values[: noise.n], evals.grads[: noise.n]
-    slopes = grads @ scale if np.ndim(scale) == 2 else grads * scale
-    rows = np.isfinite(values + slopes.sum(axis=1))
-    if not rows.any():
-        return None
-    squares = np.square(values[rows] - values[rows].mean())
-    spread = float(squares.mean())
-    if not (0.0 < spread < math.inf):
-        return None
-    slope = float(np.vdot(slopes[rows], slopes[rows])) / int(rows.sum())
-    return slope / spread, float((squares * noise.norms()[rows]).mean()) / spread

@@ -24,8 +24,8 @@ _LEAST_BLOCKS = 4
 _JUMP = 3.0
 """z-score above which the distance between the sides is a jump."""
 
-_DOUBT = 1.0
-"""z-score above which the squared bias begins to count in the weight, and counts in full one further."""
+_FEW = 16
+"""Blocks up to which doubt is full; above, _FEW / B of it is left."""
 
 _FAR = 10.0
 """A gradient this many times as far out as any block of the other half is left to the score."""
@@ -44,14 +44,21 @@ class Hybrid:
     With S_b and P_b the averages of the two sides over block b, delta_b = S_b - P_b, B blocks, V_S, V_P and C the
     traces of their covariances, the weight on the gradients is
 
-        w = (V_S - C) / (V_S + V_P - 2 C + c B U),    U = (|sum delta|^2 - sum |delta_b|^2) / (B (B - 1)),
+        w = (V_S - C) / (V_S + V_P - 2 C + B (c U + a se U)),   U = (|sum delta|^2 - sum |delta_b|^2) / (B (B - 1)),
 
-    clipped to [0, 1]. U estimates the squared bias of the gradients' side, which is that of a jump. How far it counts
-    depends on its z-score: c = z - 1, clipped to [0, 1], and where it is too large for chance (z > 3) w is 0.
+    clipped to [0, 1]. U estimates the squared bias of the gradients' side, which is that of a jump. Where it is too
+    large for chance, its z-score above 3, w is 0. Below, it counts by c = z - 1.5 + a, clipped to [0, 1]; and since few
+    blocks do not show a jump, its standard error counts too: in full, a = 1, for 16 blocks or fewer, by a = 16 / B
+    above.
 
     Every second block is weighted by what the other blocks say, so that the estimate is unbiased wherever both sides
-    are, and near a jump it leans to the gradients by no more than pays in mean squared error. With fewer than four
-    usable blocks it is the score alone. The chosen weight, z and a sentence are in :attr:`Gradient.notes`.
+    are. Near a jump it leans to the gradients, and its standard error includes the bias that this may leave, w^2 c U:
+    95 % t-intervals from 32, 64 and 100 rows in pairs hold the gradient of a step in 90 to 96 % of cases for d = 2 and
+    10, but in 58 % for d = 100 and 32 blocks. With fewer than four usable blocks it is the score alone. The chosen
+    weight, z and a sentence are in :attr:`Gradient.notes`.
+
+    This caution has a price where f is smooth: measured up to 1.2 times the RMSE of gradients from 50 blocks, up to 1.8
+    times from 16, and standard errors up to 1.7 times too large where the gradients have next to no error.
 
     Close to a step no other block announces a rare huge gradient. One that is ten times as far from its score, and from
     the mean gradient of its half, as any block of the other half is does not count: its block is the score. This biases
@@ -68,8 +75,12 @@ class Hybrid:
 
     Notes
     -----
+    Where both sides have heavy tails, its errors have too: for exp(a . x), |a| sigma = 0.8 and 128 pairs in d = 6 its
+    squared z-scores average 2, those of either side alone 1.3, and its RMSE is 1.2 times that of the gradients.
+
     Needs values and gradients. Two passes over noise and gradients, with memory for some vectors (d,); noise without
-    kernels of its own is held as rows. Constants that a baseline has for each coordinate are left out.
+    kernels of its own is held as rows, and so is all noise where the scale is a factor (d, d). Constants that a
+    baseline has for each coordinate are left out.
 
     Without a jump U sqrt(B (B - 1) / (2 tr C^2)), C the covariance of delta, is a sum of squares less its mean; z is
     its normal score for k = (tr C)^2 / tr C^2 degrees of freedom (Wilson and Hilferty), taken over all blocks for the
@@ -122,9 +133,10 @@ class Hybrid:
         Raises
         ------
         ValueError  for rows that are not Gaussian: the two sides then differ without a jump; for a scale that is
-        neither one number nor one per coordinate.
+        neither a number, nor one per coordinate, nor a factor.
         """
-        population.sigma("Hybrid()")
+        if population.factor is None:
+            population.sigma("Hybrid()")
         law = population.noise.law
         if law is not Law.GAUSSIAN:
             raise ValueError(
@@ -198,23 +210,27 @@ class _Both:
     """The two sides of the blocks ``kept``, of which every second belongs to the second half."""
 
     def __init__(self, population: Population, grads: Array, kept: Rows) -> None:
-        noise, key = population.noise, population.noise.key
-        fused = isinstance(noise, Philox) and noise.sampler.fused
+        noise, key, factor = population.noise, population.noise.key, population.factor
+        fused = isinstance(noise, Philox) and noise.sampler.fused and factor is None
         eps = np.empty((0, noise.dim), np.float32) if fused else np.ascontiguousarray(noise.rows())
-        sigma = np.array(population.sigma("Hybrid()"), np.float64, ndmin=1)
+        sigma = np.array(1.0 if factor is not None else population.sigma("Hybrid()"), np.float64, ndmin=1)
+        # The kernels scale by coordinates: for a factor they get L eps and L^-T eps as rows, and the scale 1.
+        self.steps = eps if factor is None else eps @ factor.T
+        self.scores = eps if factor is None else np.ascontiguousarray(np.linalg.solve(factor.T, eps.T).T)
         address = key.generation, key.stream, np.uint64(key.seed)
         self.kept, self.block, self.grads = kept, noise.block, np.ascontiguousarray(grads, np.float64)
         self.tiles = -(-noise.dim // mixture.TILE)
-        self._common = (self.grads, kept, noise.block, sigma, eps, fused and noise.mirrored, *address)
+        self._before = self.grads, kept, noise.block, sigma
+        self._after = fused and noise.mirrored, *address
         self._parallel = threads.parallel(kept.size * noise.block * noise.dim)
 
     def rest(self) -> tuple[Array, Array, Array]:
-        """Return T (2, d), |P_k|^2 and |T_h - P_k|^2 (2, B), and (T_h - P_k) . sigma eps_i for every row."""
+        """Return T (2, d), |P_k|^2 and |T_h - P_k|^2 (2, B), and (T_h - P_k) . (x_i - mean) for every row."""
         totals, blocks = np.zeros((2, self.grads.shape[1])), self.kept.size
         lengths = np.empty((self.tiles, 2, blocks))
         products = np.empty((self.tiles, blocks * self.block))
         kernel = mixture.rest_parallel if self._parallel else mixture.rest
-        kernel(*self._common, totals, lengths, products)
+        kernel(*self._before, self.steps, *self._after, totals, lengths, products)
         return totals, lengths.sum(axis=0), products.sum(axis=0)
 
     def sides(
@@ -226,7 +242,8 @@ class _Both:
         products = np.zeros((self.tiles, lags + 2, blocks))
         kernel = mixture.sides_parallel if self._parallel else mixture.sides
         weights, slopes, totals, known = terms
-        kernel(*self._common, weights, slopes, totals, known, centers, dropped, columns, products)
+        own = weights, slopes, totals, known, centers, dropped
+        kernel(*self._before, self.scores, *self._after, *own, columns, products)
         return columns, products.sum(axis=0)
 
     def pathwise(self, numbers: Rows) -> Array:
@@ -282,9 +299,13 @@ def _mix(both: _Both, terms: _Terms) -> tuple[Array, Array, dict[str, float | st
         centers = (terms.totals - lost) / np.maximum(left, 1)[:, None]
         columns, products = both.sides(terms, centers, dropped)
     floor = max(_floor(products[:, half::2], centers[half]) for half in (0, 1))
-    z = _distance(columns[0, 0] + columns[1, 0], products[:-1], floor).z
+    distance = _distance(columns[0, 0] + columns[1, 0], products[:-1], floor)
+    z = distance.z
     mean, error = _mixture(columns, centers, sizes, np.array(weights))
     share = sum(w * np.count_nonzero(~dropped[half::2]) for half, w in enumerate(weights)) / blocks
+    spread = columns[:, 1].sum(axis=0)
+    allowance = share**2 * distance.bias(min(1.0, _FEW / blocks))
+    error = np.asarray(np.hypot(error, np.sqrt(allowance * spread / max(float(spread.sum()), 1e-300))))
     side = "gradients" if share >= 0.75 else "score" if share <= 0.25 else "both"
     why = f"the gradients miss a jump (z = {z:.1f})" if z > _JUMP else "the least variance"
     return mean, error, {"weight_on_gradients": share, "jump_z": z, "side": f"{side}: {why}"}
@@ -305,27 +326,33 @@ def _mixture(columns: Array, centers: Array, sizes: NDArray[np.intp], weights: A
 
 
 class _Distance(NamedTuple):
-    """What m blocks say of the distance between the sides: U, its normal score without a jump, and mean |delta|^2."""
+    """What blocks say: U, its normal score and its error where there is no jump, and the mean of |delta|^2."""
 
-    squared_bias: float
+    squared: float
     z: float
+    error: float
     length: float
+
+    def bias(self, doubt: float) -> float:
+        """Return the squared bias, as far as chance does not explain it."""
+        return max(0.0, self.squared) * min(1.0, max(0.0, self.z - 1.5 + doubt))
 
 
 def _distance(total: Array, products: Array, floor: float) -> _Distance:
-    """Return U and z from the sum of delta, (d,), and delta_k . delta_(k - lag), (lags + 1, m)."""
+    """Return U, z and the error from the sum of delta, (d,), and delta_k . delta_(k - lag), (lags + 1, m)."""
     size = products.shape[1]
     length = float(products[0].sum()) / size
     bias = (float(total @ total) - size * length) / (size * (size - 1))
     pairs = sum(size - lag for lag in range(1, len(products)))
     squares = float(np.square(products[1:]).sum()) / pairs
+    error = math.sqrt(2.0 * squares / (size * (size - 1)))
     if abs(bias) <= floor or squares <= 0.0:
-        return _Distance(bias, 0.0, length)
+        return _Distance(bias, 0.0, error, length)
     # U sqrt(m (m - 1) / (2 tr C^2)) = (chi^2_k - k) / sqrt(2 k), and the cube root of chi^2_k / k is nearly normal.
     degrees = length**2 / squares
-    ratio = max(0.0, 1.0 + bias * math.sqrt(size * (size - 1) / (squares * degrees)))
+    ratio = max(0.0, 1.0 + bias / error * math.sqrt(2.0 / degrees))
     width = 2.0 / (9.0 * degrees)
-    return _Distance(bias, (math.cbrt(ratio) - (1.0 - width)) / math.sqrt(width), length)
+    return _Distance(bias, (math.cbrt(ratio) - (1.0 - width)) / math.sqrt(width), error, length)
 
 
 def _floor(products: Array, center: Array) -> float:
@@ -343,5 +370,6 @@ def _weight(columns: Array, products: Array, center: Array) -> float:
     # V_S - C is the covariance of S and delta, V_S + V_P - 2 C the variance of delta.
     spread = (size * distance.length - float(delta @ delta) / size) / (size - 1)
     gain = spread + (float(q_delta.sum()) - float(q @ delta) / size) / (size - 1)
-    total = spread + size * distance.squared_bias * min(1.0, max(0.0, distance.z - _DOUBT))
+    doubt = min(1.0, _FEW / (2.0 * size))
+    total = spread + size * (distance.bias(doubt) + doubt * distance.error)
     return min(1.0, max(0.0, gain / total)) if total > floor else 1.0

@@ -67,7 +67,8 @@ def wanted_derivatives(population: Population, objective: Objective, evaluator: 
         if getattr(objective, part) is None:
             raise ValueError(
                 f"the population needs {words}, but the objective of {name} has none. "
-                f"Pass {part}=..., or use an estimator that needs values only, such as Score()."
+                f"Pass {part}=..., or use an estimator that needs values only, such as Score() or "
+                "Auto((Score(), Score(Linear())))."
             )
         if need in ALONG_PROBES:
             _check_probes(population, words)

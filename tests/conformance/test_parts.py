@@ -104,12 +104,18 @@ ESTIMATORS = cases(
         Bonnet: [case(Bonnet()), case(Bonnet(with_scale=True))],
         esopt.Price: [case(esopt.Price(probes)) for probes in (None, esopt.Rademacher(), esopt.Gaussian())],
         esopt.Hybrid: [
-            case(esopt.Hybrid(Score(base.build()), tangent), linear=False, factor=False, generations=120)
-            for base in BASELINES
+            case(
+                esopt.Hybrid(Score(base), tangent),
+                linear=False,
+                factor=not isinstance(base, SEPARABLE),
+                cautious=True,
+                generations=120,
+            )
+            for base in (each.build() for each in BASELINES)
             for tangent in (False, True)
         ],
         esopt.Auto: [
-            case(esopt.Auto(), linear=False, factor=False),
+            case(esopt.Auto(), linear=False),
             case(esopt.Auto((Score(with_scale=True), Bonnet(with_scale=True))), linear=False),
             case(esopt.Auto((Score(), Score(esopt.Linear()), Score(esopt.AtMean()))), linear=False),
         ],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import ndtr
+from scipy.stats import t as student
 
 from esopt import (
     SGD,
@@ -113,7 +114,7 @@ def test_unbiased(kind: str, sampler: str, tangent: bool) -> None:
     error = means(found).std(axis=0, ddof=1) / np.sqrt(len(found))
 
     exact = kind == "quadratic" and sampler == "pairs"
-    assert exact or notes(found, "weight_on_gradients").std() > 0.1
+    assert exact or notes(found, "weight_on_gradients").std() > 0.05
     assert np.all(np.abs(means(found).mean(axis=0) - truth) < 4.0 * error + 1e-12)
     assert np.linalg.norm(error) < 0.03 * np.linalg.norm(truth) + 0.02
 
@@ -175,7 +176,7 @@ def test_quadratic_goes_to_the_gradients(dim: int, least: float, tangent: bool) 
     hybrid, score, bonnet = (np.square(means(each) - 1.0).sum(axis=1).mean() for each in found)
 
     assert least < notes(found[0], "weight_on_gradients").mean() <= 1.0
-    assert hybrid < (1.35 * bonnet if tangent else 0.1 * score)
+    assert hybrid < (1.6 * bonnet if tangent else 0.1 * score)
 
 
 def test_pairs_on_a_quadratic_are_exact() -> None:
@@ -296,6 +297,36 @@ def sigmoid(width: float, dim: int) -> Problem:
     )
 
 
+@pytest.mark.parametrize("n", [32, 64, 100])
+@pytest.mark.parametrize("dim", [2, 10])
+def test_few_pairs_at_a_step(dim: int, n: int) -> None:
+    """They do not show the step for sure; the error bars own up to it. Gradients alone say 0 with error 0."""
+    problem = sigmoid(0.0, dim)
+    truth = problem.truth(np.ones(dim))
+    found = run(Hybrid(), problem, Antithetic(), 1.0, n, 300)
+    score = np.square(means(run(Score(), problem, Antithetic(), 1.0, n, 300)) - truth).sum(axis=1).mean()
+    errors = np.array([g.mean_stderr for g in found])
+    off = means(found) - truth
+    squared = np.square(off).sum(axis=1).mean()
+
+    assert np.mean(np.abs(off) <= student.ppf(0.975, n // 2 - 1) * errors) > 0.87
+    assert 0.8 < squared / np.square(errors).sum(axis=1).mean() < 1.35
+    assert np.sqrt(squared / min(score, float(truth @ truth))) < 1.15
+
+
+@pytest.mark.parametrize("n", [16, 32, 64])
+def test_few_pairs_at_a_slope_with_a_step(n: int) -> None:
+    """The gradients are all the same, and wrong in one coordinate."""
+    slope = np.full(6, 0.8 / np.sqrt(6.0))
+    f, g = lambda x: (x[:, 0] > 0.0) + x @ slope, lambda x: np.tile(slope, (len(x), 1))
+    found = run(Hybrid(), Problem(f, g, np.zeros(6), lambda s: slope), Antithetic(), 1.0, n, 300)
+    truth = slope + np.eye(6)[0] / np.sqrt(2.0 * np.pi)
+    errors = np.array([each.mean_stderr for each in found])
+
+    assert errors[:, 0].min() > 0.0
+    assert 0.8 < np.square(means(found) - truth).sum(axis=1).mean() / np.square(errors).sum(axis=1).mean() < 1.6
+
+
 @pytest.mark.parametrize("dim", [1, 10, 100])
 @pytest.mark.parametrize("width", [0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.1])
 def test_near_a_step_nothing_is_much_worse_than_values(width: float, dim: int) -> None:
@@ -353,16 +384,20 @@ def test_against_double_loops(n: int, dim: int, far: float, tangent: bool) -> No
     w = [naive_weight(score[half], pathwise[half], lags // 2) for half in halves]
     weight = np.array([w[1 - i % 2] for i in range(n)])
     out = [np.square(pathwise[half] - pathwise[half].mean(axis=0)).sum(axis=1) for half in halves]
-    apart = [np.square((score - pathwise)[half]).sum(axis=1) for half in halves]
-    reach = [(a + q).max() for a, q in zip(apart, out, strict=True)]
-    lost = np.array([min(out[i % 2][i // 2], apart[i % 2][i // 2]) > 100.0 * reach[1 - i % 2] for i in range(n)])
-    z, _ = naive_z(np.where(lost[:, None], 0.0, score - pathwise), lags)
+    far_off = [np.square((score - pathwise)[half]).sum(axis=1) for half in halves]
+    reach = [(a + q).max() for a, q in zip(far_off, out, strict=True)]
+    lost = np.array([min(out[i % 2][i // 2], far_off[i % 2][i // 2]) > 100.0 * reach[1 - i % 2] for i in range(n)])
+    apart = np.where(lost[:, None], 0.0, score - pathwise)
+    z, u, _ = naive_z(apart, lags)
     weight[lost] = 0.0
     mixed = weight[:, None] * pathwise + (1.0 - weight[:, None]) * score
+    squares = np.square(apart).sum(axis=0)
+    left = weight.mean() ** 2 * naive_bias(z, u, min(1.0, 16.0 / n)) * squares / squares.sum()
+    error = np.sqrt(mixed.var(axis=0, ddof=1) / n + left)
 
     assert np.array_equal(np.flatnonzero(lost), [4] if far > 1.0 else [])
     np.testing.assert_allclose(gradient.mean, mixed.mean(axis=0), rtol=1e-6, atol=1e-6 * np.abs(mixed).mean())
-    np.testing.assert_allclose(gradient.mean_stderr, mixed.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-5)
+    np.testing.assert_allclose(gradient.mean_stderr, error, rtol=1e-5)
     assert gradient.notes["weight_on_gradients"] == pytest.approx(weight.mean(), rel=1e-6)
     assert gradient.notes["jump_z"] == pytest.approx(z, rel=1e-5, abs=1e-6)
     assert (gradient.blocks, gradient.evaluations) == (n, n)
@@ -375,24 +410,31 @@ def naive_tangent(others: Array) -> Array:
     return np.asarray(max(0.0, 1.0 - 4.0 / k**2) * mean)
 
 
-def naive_z(delta: Array, lags: int) -> tuple[float, float]:
-    """The chance of a sum of squares above U's, by Wilson and Hilferty, as a normal score; and U."""
+def naive_z(delta: Array, lags: int) -> tuple[float, float, float]:
+    """The chance of a sum of squares above U's, by Wilson and Hilferty, as a normal score; U, and its error."""
     n = len(delta)
     u = float(np.mean([delta[i] @ delta[j] for i in range(n) for j in range(n) if i != j]))
     squares = np.mean([(delta[i] @ delta[j]) ** 2 for i in range(n) for j in range(n) if 0 < i - j <= lags])
     trace = np.mean([d @ d for d in delta])
     k = trace**2 / squares
-    chi = k + np.sqrt(2.0 * k) * u / np.sqrt(2.0 * squares / (n * (n - 1)))
-    return float((np.cbrt(max(chi, 0.0) / k) - 1.0 + 2.0 / (9.0 * k)) / np.sqrt(2.0 / (9.0 * k))), u
+    error = float(np.sqrt(2.0 * squares / (n * (n - 1))))
+    chi = k + np.sqrt(2.0 * k) * u / error
+    return float((np.cbrt(max(chi, 0.0) / k) - 1.0 + 2.0 / (9.0 * k)) / np.sqrt(2.0 / (9.0 * k))), u, error
+
+
+def naive_bias(z: float, u: float, doubt: float) -> float:
+    return float(max(u, 0.0) * np.clip(z - 1.5 + doubt, 0.0, 1.0))
 
 
 def naive_weight(score: Array, pathwise: Array, lags: int) -> float:
-    z, u = naive_z(score - pathwise, lags)
+    z, u, error = naive_z(score - pathwise, lags)
     if z > 3.0:
         return 0.0
     s, p = score - score.mean(axis=0), pathwise - pathwise.mean(axis=0)
     v_s, v_p, c = (float((a * b).sum()) / (len(s) - 1) for a, b in ((s, s), (p, p), (s, p)))
-    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * u * np.clip(z - 1.0, 0.0, 1.0)), 0.0, 1.0))
+    doubt = min(1.0, 8.0 / len(score))
+    bias = naive_bias(z, u, doubt) + doubt * error
+    return float(np.clip((v_s - c) / (v_s + v_p - 2.0 * c + len(score) * bias), 0.0, 1.0))
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS.values(), Orthogonal(4)])
@@ -480,6 +522,28 @@ def test_explicit_rows_and_explicit_noise(baseline: Any) -> None:
     np.testing.assert_allclose(found.mean_stderr, same.mean_stderr, rtol=1e-5)
     assert found.blocks == 20
     assert found.evaluations == 40 + isinstance(baseline, AtMean)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("baseline", [LeaveOneOut(), Linear()])
+def test_a_factor_is_a_scale_and_a_rotation_of_the_noise(sampler: str, baseline: Any) -> None:
+    """L = D R: x = D (R eps), L^-T eps = D^-1 (R eps)."""
+    sigma = np.array([0.8, 0.3, 1.1])
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    rows = SAMPLERS[sampler].noise(Key(14), 60, 3).rows().astype(np.float64)
+    block = 2 if sampler == "pairs" else 1
+    estimator, found = Hybrid(Score(baseline)), []
+    for scale, eps in ((np.diag(sigma) @ turn, rows), (sigma, rows @ turn.T)):
+        state = estimator.init(3)
+        for problem in (SMOOTH["exp"], SMOOTH["sin"]):  # the second with what the baseline learned
+            population = estimator.prepare(Population(AT, scale, Given(eps, block, block == 2)), state)
+            x = population.rows()
+            gradient, state = estimator.estimate(population, Evals(problem.f(x), problem.grad(x)), state)
+            found.append(gradient)
+    for one_, other in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_allclose(one_.mean, other.mean, rtol=1e-9)
+        np.testing.assert_allclose(one_.mean_stderr, other.mean_stderr, rtol=1e-9)
+        assert one_.notes["weight_on_gradients"] == pytest.approx(other.notes["weight_on_gradients"], rel=1e-9)
 
 
 def test_nothing_to_mix() -> None:

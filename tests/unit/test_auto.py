@@ -27,6 +27,7 @@ from esopt import (
     Score,
     minimize,
 )
+from esopt.estimators._roughness import roughness
 from esopt.estimators.auto import AutoState
 from esopt.testing._check import bits
 
@@ -87,12 +88,13 @@ def test_gradients_of_a_smooth_function() -> None:
     assert asked(found) == list(range(30))
     assert used(found)[:4] == ["Hybrid"] * 4
     assert used(found)[-1] == "Bonnet"
-    roughness, threshold = (np.mean([step[3].notes[name] for step in found]) for name in ("roughness", "threshold"))
-    assert 1.0 <= roughness < 1.5
+    degree, threshold = (np.mean([step[3].notes[name] for step in found]) for name in ("roughness", "threshold"))
+    assert 1.0 <= degree < 1.5
     assert DIM < threshold < DIM + 4.0
     notes = found[-1][3].notes
     assert notes["estimator"] == (
-        f"Bonnet: roughness {notes['roughness']:.3g} against d + nu = {notes['threshold']:.3g}"
+        "Bonnet: no variance x cost, Hybrid none either; "
+        f"roughness of this generation {notes['roughness']:.3g} against d + nu = {notes['threshold']:.3g}"
     )
 
 
@@ -108,6 +110,56 @@ def test_values_of_a_rough_function_and_probes_that_become_rare() -> None:
     assert hopeless == [0, 48, 144]
     assert "all are measured again" in found[probes[1]][3].notes["estimator"]
     assert "times less variance x cost than Hybrid" in found[-1][3].notes["estimator"]
+
+
+def test_probes_come_earlier_where_the_level_has_changed() -> None:
+    """From generation 60 on all is ten times as large; the next probe is due after a quarter of 96 generations."""
+    seen = []
+
+    def growing(x: Array) -> Array:
+        seen.append(1)
+        return rough(x) * (10.0 if len(seen) > 60 else 1.0)
+
+    auto = Auto((Score(), Bonnet()))
+    probes = asked(run(auto, growing, lambda x: 100.0 * rough_grad(x), 100))
+    assert probes[:2] == [0, 48]
+    assert 72 <= probes[2] <= 74
+
+
+def test_the_reason_is_what_decided() -> None:
+    """The ratio to the runner-up is that of the averages, cost included, unless all are measured anyhow."""
+    auto = Auto((Score(), Score(Linear())))
+    for state, _, _, gradient in run(auto, smooth, None, 12)[1:]:
+        shares = state.shares / (1.0 - state.shares)
+        first = gradient.notes["estimator"].startswith("Score(baseline=LeaveOneOut")
+        ratio = shares[1] / shares[0] if first else shares[0] / shares[1]
+        said = f"{ratio:.3g} times less variance" if ratio >= 1.0 else f"has {1.0 / ratio:.3g} times less variance"
+        assert said in gradient.notes["estimator"]
+    found = run(Auto(), rough, rough_grad, 60)
+    quiet = found[-1]
+    cost = np.array([1.0, 3.0, 3.0])
+    odds = cost * quiet[0].shares / (1.0 - quiet[0].shares)
+    assert "grads" not in quiet[1].needs
+    assert f"Score: {odds[1:].min() / odds[0]:.3g} times less variance x cost than " in quiet[3].notes["estimator"]
+    sides = [step[3].notes["side"] for step in found if "side" in step[3].notes]
+    assert sides
+    assert all(side.endswith(", by this generation alone") for side in sides)
+
+
+@pytest.mark.parametrize("scale", [0.3, np.linspace(0.2, 0.9, 5), np.tril(np.full((5, 5), 0.2)) + 0.3 * np.eye(5)])
+def test_roughness_of_any_scale(scale: Any) -> None:
+    """f = a . x: k = 1, from the evaluations of finite rows."""
+    noise = Gaussian().noise(Key(6), 40, 5)
+    population = Population(np.zeros(5), scale, noise)
+    x, a = population.rows(), np.arange(1.0, 6.0)
+    values, grads = x @ a, np.tile(a, (40, 1))
+    values[3], grads[5, 2] = np.nan, np.inf
+    rows = np.delete(np.arange(40), [3, 5])
+    factor = scale if np.ndim(scale) == 2 else np.diag(np.broadcast_to(scale, 5))
+    squares = np.square(values[rows] - values[rows].mean())
+    expected = np.square(factor.T @ a).sum() / squares.mean(), (squares * noise.norms()[rows]).mean() / squares.mean()
+    assert roughness(population, Evals(values, grads)) == pytest.approx(expected, rel=1e-9)
+    assert roughness(population, Evals(values)) is None
 
 
 def test_the_price_of_a_gradient_decides() -> None:
@@ -128,7 +180,7 @@ def test_a_jump_is_never_left_to_gradients_alone() -> None:
     for dim in (2, DIM):
         found = run(Auto(), jump, np.zeros_like, 60, dim=dim)
         assert "Bonnet" not in used(found)
-        assert any("the gradients miss a jump" in step[3].notes["estimator"] for step in found)
+        assert any("the gradients of all generations miss a jump" in step[3].notes["estimator"] for step in found)
 
 
 def test_a_small_bias_counts_once_it_shows() -> None:
