@@ -106,7 +106,7 @@ def test_bad_derivatives_are_refused_and_nothing_is_lost(need: str, told: Any, m
 @pytest.mark.parametrize(
     ("need", "message"),
     [
-        ("grads", r"the strategy needs gradients\. Pass grad=, the gradient of f\."),
+        ("grads", r"the strategy needs gradients\. Pass grad=, the gradient of f"),
         ("hessians", r"the strategy needs Hessians\. Pass Objective\(f, hess=\.\.\.\) as f\."),
         ("hvps", r"the strategy needs Hessian-vector products\. Pass Objective\(f, hvp=\.\.\.\) as f\."),
         ("jvps", r"the strategy needs directional derivatives\. Pass Objective\(f, jvp=\.\.\.\) as f\."),
