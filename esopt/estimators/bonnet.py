@@ -60,10 +60,13 @@ class Bonnet:
             )
         noise = population.noise
         grads, values = evals.grads[: noise.n], evals.values[: noise.n]
-        blocks, rows = usable_blocks(values + grads.sum(axis=1), population)
+        blocks, used = noise.n // noise.block, grads
+        mean, mean_stderr = sum_with_error(grads, blocks, noise.block, 1.0 / noise.n)
+        if not (np.isfinite(values).all() and np.isfinite(mean).all()):
+            blocks, rows = usable_blocks(values + grads.sum(axis=1), population)
+            used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
+            mean, mean_stderr = sum_with_error(used, blocks, noise.block, 1.0 / (blocks * noise.block))
         weight = 1.0 / (blocks * noise.block)
-        used = grads if rows is None else np.where(rows[:, None], grads, 0.0)
-        mean, mean_stderr = sum_with_error(used, blocks, noise.block, weight)
         scale, scale_stderr = self._scale(population, used, weight, blocks) if self.with_scale else (None, None)
         value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
