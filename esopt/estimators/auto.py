@@ -235,7 +235,7 @@ class Auto:
 
     def _measure(self, state: AutoState, found: dict[int, Gradient], derived: list[int]) -> AutoState:
         """Return the state with the variances and jumps that this generation showed."""
-        variances = {index: float(g.mean_stderr @ g.mean_stderr) for index, g in found.items()}
+        variances = {index: _variance(g) for index, g in found.items()}
         known = variances.get(self._reference(derived), math.nan)
         faded = np.maximum(self.memory * state.weights, np.minimum(state.weights, _TRACE))
         shares, weights = state.shares.copy(), faded.copy()
@@ -377,6 +377,12 @@ def _expected(state: AutoState, costs: Array, admitted: Sequence[bool] | NDArray
 def _jump_z(state: AutoState) -> float:
     """Return the z-score of the test for jumps over all generations, 0 without any."""
     return state.jump_sum / math.sqrt(state.jump_squares) if state.jump_tests else 0.0
+
+
+def _variance(gradient: Gradient) -> float:
+    """Return the variance that an estimate declares, without the squared bias that Hybrid adds to it."""
+    declared = float(gradient.mean_stderr @ gradient.mean_stderr)
+    return float(np.maximum(0.0, declared - float(gradient.notes.get("bias_allowed", 0.0))))
 
 
 def _ratio(used: float, other: float, what: str, name: str) -> str:

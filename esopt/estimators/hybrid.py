@@ -55,7 +55,7 @@ class Hybrid:
     are. Near a jump it leans to the gradients, and its standard error includes the bias that this may leave, w^2 c U:
     95 % t-intervals from 32, 64 and 100 rows in pairs hold the gradient of a step in 90 to 96 % of cases for d = 2 and
     10, but in 58 % for d = 100 and 32 blocks. With fewer than four usable blocks it is the score alone. The chosen
-    weight, z and a sentence are in :attr:`Gradient.notes`.
+    weight, z, w^2 c U and a sentence are in :attr:`Gradient.notes`.
 
     This caution has a price where f is smooth: measured up to 1.2 times the RMSE of gradients from 50 blocks, up to 1.8
     times from 16, and standard errors up to 1.7 times too large where the gradients have next to no error.
@@ -308,7 +308,13 @@ def _mix(both: _Both, terms: _Terms) -> tuple[Array, Array, dict[str, float | st
     error = np.asarray(np.hypot(error, np.sqrt(allowance * spread / max(float(spread.sum()), 1e-300))))
     side = "gradients" if share >= 0.75 else "score" if share <= 0.25 else "both"
     why = f"the gradients miss a jump (z = {z:.1f})" if z > _JUMP else "the least variance"
-    return mean, error, {"weight_on_gradients": share, "jump_z": z, "side": f"{side}: {why}"}
+    notes: dict[str, float | str] = {
+        "weight_on_gradients": share,
+        "jump_z": z,
+        "bias_allowed": float(allowance),
+        "side": f"{side}: {why}",
+    }
+    return mean, error, notes
 
 
 def _mixture(columns: Array, centers: Array, sizes: NDArray[np.intp], weights: Array) -> tuple[Array, Array]:

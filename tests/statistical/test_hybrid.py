@@ -184,7 +184,12 @@ def test_pairs_on_a_quadratic_are_exact() -> None:
     for found in run(Hybrid(), SMOOTH["quadratic"], Antithetic(), 0.5, 40, 20):
         np.testing.assert_allclose(found.mean, SMOOTH["quadratic"].truth(A), rtol=1e-12)
         assert np.all(found.mean_stderr < 1e-12)
-        assert found.notes == {"weight_on_gradients": 1.0, "jump_z": 0.0, "side": "gradients: the least variance"}
+        assert found.notes == {
+            "weight_on_gradients": 1.0,
+            "jump_z": 0.0,
+            "bias_allowed": 0.0,
+            "side": "gradients: the least variance",
+        }
 
 
 def jump(height: float, dim: int = 20, bend: float = 0.0) -> Problem:
