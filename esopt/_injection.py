@@ -21,7 +21,9 @@ def inject(
     ValueError  for arrays of another shape than x0's (candidates: with or without a leading axis), or not finite.
     """
     if not hasattr(strategy, "inject"):
-        raise TypeError(f"{type(strategy).__name__} takes no candidates from elsewhere. Use CMAES() or SepCMA().")
+        raise TypeError(
+            f"{type(strategy).__name__} takes no candidates from elsewhere. Use CMAES() or SepCMA() without bounds."
+        )
     if x is None and gradient is None:
         raise ValueError("inject() got neither x nor gradient. Pass a candidate, several of them, or a gradient.")
     rows = np.empty((0, state.mean.size))

@@ -66,6 +66,7 @@ FLOORS = {
     "variational": 8,
     "adapters": 8,
     "": 9,
+    "__main__": 9,
     "cli": 9,
     "testing": 9,
 }

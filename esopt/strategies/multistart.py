@@ -85,12 +85,12 @@ class Multistart:
     def tell(self, state: MultistartState, evals: Evals) -> tuple[MultistartState, Info]:
         """Return the state after the update; at the end of a search, that of the next one.
 
-        Raises
-        ------
-        EvaluationError  if a whole gradient cannot be evaluated; the state is as before. A start is left at once.
+        A start, or a point whose whole gradient cannot be evaluated, is left at once.
         """
         values = evals.values
-        if math.isnan(state.inner.value) and not math.isfinite(values[0]):
+        lost = math.isnan(state.inner.value) and not math.isfinite(values[0])
+        lost = lost or (state.inner.turning and bool(np.isnan(values).all()))
+        if lost:
             inner, info, reasons = state.inner, Info(state.generation, None, evals.failures), {"failed": math.nan}
         else:
             inner, info = self.inner.tell(state.inner, evals)
@@ -101,7 +101,7 @@ class Multistart:
         low = float(np.fmin.reduce(values))
         if low < state.value:
             after = replace(after, mean=self.ask(state)[int(np.nanargmin(values))], value=low)
-        final = inner.value
+        final = math.nan if lost else inner.value
         if not reasons and state.runs > 0 and inner.value - _PATIENCE * inner.gain > state.value:
             final = inner.value - _PATIENCE * inner.gain
             reasons = {"hopeless": final}

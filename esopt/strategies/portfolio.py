@@ -136,16 +136,21 @@ class Portfolio:
 
         Raises
         ------
-        EvaluationError  if all evaluations failed, unless it was a single one; the state is as before.
+        EvaluationError  if all evaluations so far failed, a generation of several or 10 + d single ones; the state is
+        as before. Later an arm whose whole generation fails tries elsewhere.
         """
         turn, values = state.turn, evals.values
-        if values.size > 1 and np.isnan(values).all():
+        lost = bool(np.isnan(values).all())
+        if lost and state.value == math.inf and (values.size > 1 or state.used.sum() >= 10 + state.mean.size):
             raise EvaluationError(
                 f"all {values.size} evaluations of generation {state.generation} failed.\n"
                 "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
             )
         arm, inner = self._turn(state)
-        learned, info = arm.tell(inner, evals)
+        if lost and turn != _LOCAL:
+            learned, info = _elsewhere(turn, inner), Info(state.generation, None, evals.failures)
+        else:
+            learned, info = arm.tell(inner, evals)
         used, best, low = state.used.copy(), state.best.copy(), float(np.fmin.reduce(values))
         used[turn] += values.size
         best[turn] = np.fmin(best[turn], low)
@@ -171,6 +176,14 @@ class Portfolio:
 def _arms(portfolio: Portfolio) -> _Arms:
     sigma = portfolio.sigma
     return _Arms(CoordinateSearch(sigma), Multistart(QuasiNewton(sigma)), Restarts(CMAES(sigma), Opening()))
+
+
+def _elsewhere(turn: int, inner: Any) -> Any:
+    """Return the state of an arm whose whole generation failed: new candidates of CMA-ES, no more coordinates."""
+    if turn == _CMA:
+        run = replace(inner.inner, generation=inner.inner.generation + 1)
+        return replace(inner, generation=inner.generation + 1, inner=run)
+    return replace(inner, generation=inner.generation + 1, apart=math.inf)
 
 
 def _allocate(state: PortfolioState) -> PortfolioState:

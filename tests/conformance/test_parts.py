@@ -201,8 +201,8 @@ STRATEGIES = cases(
         ],
         esopt.Multistart: [case(esopt.Multistart(), seeded=False)],
         esopt.Portfolio: [
-            case(esopt.Portfolio(), dims=(2, 5)),
-            case(esopt.Portfolio(0.2), dims=(1,), seeded=False),
+            case(esopt.Portfolio(), dims=(2, 5), survives=True),
+            case(esopt.Portfolio(0.2), dims=(1,), seeded=False, survives=True),
         ],
         SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
         LMMAES: [

@@ -165,3 +165,26 @@ def test_the_portfolio_refuses_a_factor():
 def test_the_first_large_run_comes_after_the_first_run():
     state = esopt.Restarts(policy=esopt.Opening(large=3.0)).init(np.zeros(2), 1).runs
     assert esopt.Opening(large=3.0).next(state, (0.5, 0.5)) == esopt.Plan(3.0, 1.0, False, 0)
+
+
+@pytest.mark.parametrize(("dim", "share"), [(1, 0.3), (2, 0.1), (3, 0.3)])
+def test_evaluations_that_fail_now_and_then_do_not_end_the_run(dim: int, share: float) -> None:
+    """Generations of one or two candidates fail as a whole often; the arms then try elsewhere."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+
+        def f(x: np.ndarray, rng: np.random.Generator = rng) -> float:
+            return math.nan if rng.random() < share else float(np.square(x - 0.3).sum())
+
+        result = esopt.minimize(f, np.zeros(dim), on_error="nan", evaluations=2000, seed=seed)
+        assert result.evaluations > 1900
+        assert result.value < 1e-6
+
+
+def test_an_objective_that_always_fails_ends_soon() -> None:
+    with pytest.raises(esopt.EvaluationError, match="failed"):
+        esopt.minimize(lambda x: math.nan, np.zeros(4), evaluations=500)
+
+    single = esopt.minimize(lambda x: math.nan, np.zeros(1), evaluations=500)
+    assert "failed" in single.reason
+    assert single.evaluations < 20
