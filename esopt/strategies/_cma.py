@@ -10,7 +10,7 @@ import numpy as np
 
 from .._kernels import cma, factor, laps
 from ..errors import EvaluationError
-from ..noise import Array, Key, Noise, Share
+from ..noise import Array, Key, Noise, Share, moment
 from ..protocols import Sampler
 from ..records import Evals, Goal, Lap, Population
 
@@ -28,6 +28,9 @@ REASONS = (
 """Names of the numbers that the kernel ``cma.reasons`` returns."""
 
 _UNKNOWN = np.empty(0)
+
+_LARGE = 1 << 18
+"""Numbers of a population from which a diagonal covariance learns from sums of regenerated noise, nothing held."""
 
 
 class Rates(NamedTuple):
@@ -158,7 +161,10 @@ def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[
     EvaluationError  if all evaluations failed; the state is as before.
     """
     noise = draw(strategy, state)
-    values, rows = check_values(evals, noise), noise.rows()
+    values = check_values(evals, noise)
+    if _regenerates(state, shape):
+        return _learn_large(strategy, state, shape, noise, values)
+    rows = noise.rows()
     if len(state.injected):
         rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
         values = evals.values
@@ -171,6 +177,38 @@ def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[
     return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
 
 
+def _regenerates(state: Any, shape: Array) -> bool:
+    """Whether a generation is learned without its noise in memory; ``shape`` as in :func:`learn`."""
+    return shape.ndim == 1 and state.latest.size * shape.size >= _LARGE and not len(state.injected)
+
+
+def _learn_large(strategy: _Settings, state: Any, variances: Array, noise: Noise, values: Array) -> tuple[Any, ...]:
+    """Return what :func:`learn` does for variances (d,), from weighted sums of the noise and its squares."""
+    weights, plain = constants(noise.dim, noise.n, strategy.active, True)
+    rates, rows = Rates(*plain), cma.order(values)
+    signed = weights.copy()
+    if weights[-1] < 0.0:
+        lengths = noise.norms()[rows] / noise.dim
+        shorter = (weights < 0.0) & (lengths > 0.0)
+        signed[shorter] = weights[shorter] / lengths[shorter]
+        signed[(weights < 0.0) & np.isnan(values[rows])] = 0.0
+    pairs = np.zeros((2, noise.n))
+    pairs[0, rows], pairs[1, rows] = np.maximum(weights, 0.0), signed
+    white, squares = moment(noise, pairs, (1, 2))
+    deviations = np.sqrt(variances)
+    step = deviations * white
+    path_sigma, path_c, change, moving = cma.paths(
+        white, step, state.generation, rates.sigma, rates.damping, rates.path, rates.mass, state.path_sigma,
+        state.path_c,
+    )  # fmt: skip
+    lost = 1.0 + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path)) - rates.one
+    kept = lost - rates.mu * float(weights.sum() - signed.sum())
+    after = variances * (kept + rates.mu * squares) + rates.one * np.square(path_c)
+    mean, sigma = state.mean + rates.mean * state.sigma * step, state.sigma * math.exp(change)
+    paths = np.maximum(after, 0.0), path_sigma, path_c, cma.remember(state.history, values)
+    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, values, state.injected
+
+
 def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
     """Return the fields of the state after generations in compiled code, and what happened in them.
 
@@ -178,7 +216,7 @@ def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal)
     """
     dim, size = state.mean.size, state.latest.size
     weights, rates = constants(dim, size, strategy.active, shape.ndim == 1)
-    fused = strategy.sampler.fused and not len(state.injected)
+    fused = strategy.sampler.fused and not len(state.injected) and not _regenerates(state, shape)
     until = period(dim) - state.generation % period(dim)
     done, mean, sigma, *paths, value, x, nans, steps = laps.run(
         address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),

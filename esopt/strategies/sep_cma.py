@@ -8,30 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .._kernels import cma
 from .._parts import check_instance
-from ..noise import Array, Noise, Share, check_seed, moment
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import (
-    Rates,
-    check_size,
-    check_values,
-    constants,
-    draw,
-    history_size,
-    lap,
-    learn,
-    populate,
-    population_size,
-    reasons,
-    toward,
-)
+from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
 from .gradient_es import check_sigma, fit_sigma
-
-# Above this many numbers the noise is never held: its sums are float32 then, and nothing is larger than (d,).
-_LARGE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +118,7 @@ class SepCMA:
         ------
         EvaluationError  if all evaluations failed; the state is as before.
         """
-        if state.latest.size * state.mean.size < _LARGE or len(state.injected):
-            after = SepCMAState(*learn(self, state, state.variances, evals))
-        else:
-            noise = draw(self, state)
-            values = check_values(evals, noise)
-            weights, rates = constants(state.mean.size, noise.n, self.active, True)
-            mean, sigma, *paths = _tell_large(noise, values, state, weights, Rates(*rates))
-            paths = [*paths, cma.remember(state.history, values), values, state.injected]
-            after = SepCMAState(state.seed, state.generation + 1, mean, sigma, state.start, *paths)
+        after = SepCMAState(*learn(self, state, state.variances, evals))
         return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
 
     def run(self, state: SepCMAState, address: Any, goal: Goal) -> tuple[SepCMAState, Lap]:
@@ -169,30 +144,3 @@ class SepCMA:
     def stop(self, state: SepCMAState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
         return reasons(state, state.variances)
-
-
-def _tell_large(
-    noise: Noise, values: Array, state: SepCMAState, weights: Array, rates: Rates
-) -> tuple[Array, float, Array, Array, Array]:
-    """Return what ``cma.tell_diagonal`` does, from weighted sums of the noise and its squares."""
-    rows = cma.order(values)
-    signed = weights.copy()
-    if weights[-1] < 0.0:
-        lengths = noise.norms()[rows] / noise.dim
-        shorter = (weights < 0.0) & (lengths > 0.0)
-        signed[shorter] = weights[shorter] / lengths[shorter]
-        signed[(weights < 0.0) & np.isnan(values[rows])] = 0.0
-    pairs = np.zeros((2, noise.n))
-    pairs[0, rows], pairs[1, rows] = np.maximum(weights, 0.0), signed
-    white, squares = moment(noise, pairs, (1, 2))
-    deviations = np.sqrt(state.variances)
-    step = deviations * white
-    path_sigma, path_c, change, moving = cma.paths(
-        white, step, state.generation, rates.sigma, rates.damping, rates.path, rates.mass, state.path_sigma,
-        state.path_c,
-    )  # fmt: skip
-    lost = 1.0 + (0.0 if moving else rates.one * rates.path * (2.0 - rates.path)) - rates.one
-    kept = lost - rates.mu * float(weights.sum() - signed.sum())
-    after = state.variances * (kept + rates.mu * squares) + rates.one * np.square(path_c)
-    mean = state.mean + rates.mean * state.sigma * step
-    return mean, state.sigma * math.exp(change), np.maximum(after, 0.0), path_sigma, path_c
