@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._kernels import cma, factor, laps
+from .._parts import check_instance
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share, moment
 from ..protocols import Sampler
-from ..records import Evals, Goal, Lap, Population
+from ..records import Evals, Goal, Info, Lap, Population
+from ..samplers.gaussian import Gaussian
+from .gradient_es import check_sigma
 
 REASONS = (
     "tolfun",
@@ -127,33 +131,74 @@ def check_values(evals: Evals, noise: Noise) -> Array:
     return values
 
 
-class _Settings(Protocol):
-    """What the members of the family have in common."""
+@dataclass(frozen=True, eq=False)
+class Family:
+    """What :class:`CMAES` and :class:`SepCMA` have in common: all but how they begin, and the shape of their state."""
 
-    @property
-    def n(self) -> int | None: ...
-    @property
-    def active(self) -> bool: ...
-    @property
-    def sampler(self) -> Sampler: ...
-    @property
-    def share(self) -> Share: ...
+    sigma: float | Array = 0.5
+    n: int | None = None
+    active: bool = True
+    sampler: Sampler = field(default_factory=Gaussian)
+    share: Share = "pair"
+
+    def __post_init__(self) -> None:
+        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        object.__setattr__(self, "sigma", check_sigma(self.sigma))
+        check_size(self.n, self.sampler)
+
+    def ask(self, state: Any) -> Population:
+        """Return this generation's population."""
+        return populate(self, state)
+
+    def tell(self, state: Any, evals: Evals) -> tuple[Any, Info]:
+        """Return the state after the update, and what was learned.
+
+        Raises
+        ------
+        EvaluationError  if all evaluations failed; the state is as before.
+        """
+        after = type(state)(*learn(self, state, state.shape, evals))
+        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
+
+    def run(self, state: Any, address: Any, goal: Goal) -> tuple[Any, Lap]:
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        fields, laps = lap(self, state, state.shape, address, goal)
+        return type(state)(*fields), laps
+
+    def inject(self, state: Any, rows: Array) -> Any:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
+
+        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
+        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
+        """
+        return replace(state, injected=np.concatenate([state.injected, rows]))
+
+    def toward(self, state: Any, gradient: Array) -> Array:
+        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
+
+        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
+        """
+        return toward(state, state.shape, gradient)
+
+    def stop(self, state: Any) -> dict[str, float]:
+        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
+        return reasons(state, state.shape)
 
 
-def draw(strategy: _Settings, state: Any) -> Noise:
+def draw(strategy: Family, state: Any) -> Noise:
     """Return the noise of the state's generation."""
     dim = state.mean.size
     n = population_size(strategy.n, dim, strategy.sampler)
     return strategy.sampler.noise(Key(state.seed, state.generation), n, dim)
 
 
-def populate(strategy: _Settings, state: Any) -> Population:
+def populate(strategy: Family, state: Any) -> Population:
     """Return the population of the state's generation; injected candidates come last."""
     population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
     return population.with_extra("injected", state.injected) if len(state.injected) else population
 
 
-def learn(strategy: _Settings, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
+def learn(strategy: Family, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
     """Return the fields of the state after a generation; ``shape`` is a factor (d, d) or variances (d,).
 
     Raises
@@ -182,7 +227,7 @@ def _regenerates(state: Any, shape: Array) -> bool:
     return shape.ndim == 1 and state.latest.size * shape.size >= _LARGE and not len(state.injected)
 
 
-def _learn_large(strategy: _Settings, state: Any, variances: Array, noise: Noise, values: Array) -> tuple[Any, ...]:
+def _learn_large(strategy: Family, state: Any, variances: Array, noise: Noise, values: Array) -> tuple[Any, ...]:
     """Return what :func:`learn` does for variances (d,), from weighted sums of the noise and its squares."""
     weights, plain = constants(noise.dim, noise.n, strategy.active, True)
     rates, rows = Rates(*plain), cma.order(values)
@@ -209,7 +254,7 @@ def _learn_large(strategy: _Settings, state: Any, variances: Array, noise: Noise
     return state.seed, state.generation + 1, mean, sigma, state.start, *paths, values, state.injected
 
 
-def lap(strategy: _Settings, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
+def lap(strategy: Family, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
     """Return the fields of the state after generations in compiled code, and what happened in them.
 
     The generations of :func:`populate`, :func:`learn` and :func:`reasons`, from the same kernels: the bits are theirs.

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from .._parts import check_instance
-from ..noise import Array, Share, check_seed
-from ..protocols import Sampler
-from ..records import Evals, Goal, Info, Lap, Population
-from ..samplers.gaussian import Gaussian
-from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
-from .gradient_es import check_sigma, fit_sigma
+from ..noise import Array, check_seed
+from ._cma import Family, history_size, population_size
+from .gradient_es import fit_sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +29,11 @@ class CMAState:
     injected: Array
 
     @property
+    def shape(self) -> Array:
+        """What the covariance is made of: :attr:`factor`."""
+        return self.factor
+
+    @property
     def cov(self) -> Array:
         """Covariance of the search, (d, d)."""
         return self.sigma**2 * (self.factor @ self.factor.T)
@@ -45,7 +45,7 @@ class CMAState:
 
 
 @dataclass(frozen=True, eq=False)
-class CMAES:
+class CMAES(Family):
     """Covariance matrix adaptation: the default for up to some hundred dimensions, whatever the conditioning.
 
     Weighted recombination of the better half, cumulative step-size adaptation, rank-one and rank-mu updates, negative
@@ -80,17 +80,6 @@ class CMAES:
     True
     """
 
-    sigma: float | Array = 0.5
-    n: int | None = None
-    active: bool = True
-    sampler: Sampler = field(default_factory=Gaussian)
-    share: Share = "pair"
-
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     def init(self, x0: Array, seed: int) -> CMAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -104,41 +93,3 @@ class CMAES:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, zero, zero, history,
             np.full(n, np.nan), np.empty((0, dim)),
         )  # fmt: skip
-
-    def ask(self, state: CMAState) -> Population:
-        """Return this generation's population."""
-        return populate(self, state)
-
-    def tell(self, state: CMAState, evals: Evals) -> tuple[CMAState, Info]:
-        """Return the state after the update, and what was learned.
-
-        Raises
-        ------
-        EvaluationError  if all evaluations failed; the state is as before.
-        """
-        after = CMAState(*learn(self, state, state.factor, evals))
-        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
-
-    def run(self, state: CMAState, address: Any, goal: Goal) -> tuple[CMAState, Lap]:
-        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
-        fields, laps = lap(self, state, state.factor, address, goal)
-        return CMAState(*fields), laps
-
-    def inject(self, state: CMAState, rows: Array) -> CMAState:
-        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
-
-        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
-        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
-        """
-        return replace(state, injected=np.concatenate([state.injected, rows]))
-
-    def toward(self, state: CMAState, gradient: Array) -> Array:
-        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
-
-        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
-        """
-        return toward(state, state.factor, gradient)
-
-    def stop(self, state: CMAState) -> dict[str, float]:
-        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        return reasons(state, state.factor)

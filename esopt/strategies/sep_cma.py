@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from .._parts import check_instance
-from ..noise import Array, Share, check_seed
-from ..protocols import Sampler
-from ..records import Evals, Goal, Info, Lap, Population
-from ..samplers.gaussian import Gaussian
-from ._cma import check_size, history_size, lap, learn, populate, population_size, reasons, toward
-from .gradient_es import check_sigma, fit_sigma
+from ..noise import Array, check_seed
+from ._cma import Family, history_size, population_size
+from .gradient_es import fit_sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +29,11 @@ class SepCMAState:
     injected: Array
 
     @property
+    def shape(self) -> Array:
+        """What the covariance is made of: :attr:`variances`."""
+        return self.variances
+
+    @property
     def cov(self) -> Array:
         """Variances of the search, (d,)."""
         return self.sigma**2 * self.variances
@@ -45,7 +45,7 @@ class SepCMAState:
 
 
 @dataclass(frozen=True, eq=False)
-class SepCMA:
+class SepCMA(Family):
     """CMA-ES with a diagonal covariance: for separable functions, and for hundreds of dimensions and more.
 
     The updates of :class:`CMAES` with learning rates (d + 2) / 3 times as large. Invariant under increasing
@@ -72,17 +72,6 @@ class SepCMA:
     True
     """
 
-    sigma: float | Array = 0.5
-    n: int | None = None
-    active: bool = True
-    sampler: Sampler = field(default_factory=Gaussian)
-    share: Share = "pair"
-
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     def init(self, x0: Array, seed: int) -> SepCMAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -106,41 +95,3 @@ class SepCMA:
             np.full(n, np.nan),
             np.empty((0, dim)),
         )
-
-    def ask(self, state: SepCMAState) -> Population:
-        """Return this generation's population."""
-        return populate(self, state)
-
-    def tell(self, state: SepCMAState, evals: Evals) -> tuple[SepCMAState, Info]:
-        """Return the state after the update, and what was learned.
-
-        Raises
-        ------
-        EvaluationError  if all evaluations failed; the state is as before.
-        """
-        after = SepCMAState(*learn(self, state, state.variances, evals))
-        return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
-
-    def run(self, state: SepCMAState, address: Any, goal: Goal) -> tuple[SepCMAState, Lap]:
-        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
-        fields, laps = lap(self, state, state.variances, address, goal)
-        return SepCMAState(*fields), laps
-
-    def inject(self, state: SepCMAState, rows: Array) -> SepCMAState:
-        """Return the state whose next population also holds the candidates ``rows`` (k, d), from elsewhere.
-
-        They are evaluated and ranked with the others; what they add to mean and covariance is shortened to the length
-        that noise may have: Hansen (2011), Injecting external solutions into CMA-ES.
-        """
-        return replace(state, injected=np.concatenate([state.injected, rows]))
-
-    def toward(self, state: SepCMAState, gradient: Array) -> Array:
-        """Return the candidate that lies against a ``gradient`` (d,) of f, in the metric of the search, to inject it.
-
-        mean - sqrt(d) * sigma * C g / |C^1/2 g|: Hansen (2011), section 4.
-        """
-        return toward(state, state.variances, gradient)
-
-    def stop(self, state: SepCMAState) -> dict[str, float]:
-        """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        return reasons(state, state.variances)

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import esopt
-from esopt.strategies import sep_cma
+from esopt.strategies import _cma
 from tests.reference import large as twins
 
 Array = NDArray[np.float64]
@@ -85,8 +85,8 @@ def test_dd_cma(n: int) -> None:
 def test_sep_cma_from_sums_of_the_noise(strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large populations are not held: the same update from weighted sums, to the precision of float32."""
     ends = []
-    for limit in (sep_cma._LARGE, 0):
-        monkeypatch.setattr(sep_cma, "_LARGE", limit)
+    for limit in (_cma._LARGE, 0):
+        monkeypatch.setattr(_cma, "_LARGE", limit)
         state = strategy.init(X0, 3)
         for generation in range(40):
             values = wavy(strategy.ask(state).rows())
