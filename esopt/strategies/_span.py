@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._kernels import cma, span, threads
 from ..noise import Array, Noise, Philox
+from ._cma import recent, triggered
 from .gradient_es import Radius, fit_sigma
 
 Single = NDArray[np.float32]
@@ -92,15 +93,20 @@ def start_scale(sigma: float | Array | Radius, dim: int, user: str) -> tuple[flo
     return size, np.atleast_1d(np.asarray(scale, np.float64)) / size
 
 
-def numbers(
-    generation: int, recent: int, mean: Array, sigma: float, start: float, deviations: Array, history: Array,
-    latest: Array,
-) -> Array:  # fmt: skip
-    """Return the numbers of the stop rules of the CMA family that need no axes of the covariance."""
-    spread = np.broadcast_to(deviations, mean.shape).copy() if deviations.size != mean.size else deviations
-    nothing = np.zeros(mean.size)
-    return np.asarray(
+def stopped(state: Any, deviations: Array) -> dict[str, float]:
+    """Return the stop rules of the CMA family that hold, those that need no axes of the covariance, and their numbers.
+
+    ``deviations`` times ``state.sigma`` are the standard deviations, (1,) or (d,).
+    """
+    mean, latest = state.mean, state.latest
+    if state.generation == 0:
+        return {}
+    if not (math.isfinite(state.sigma) and np.isfinite(mean).all()):
+        return {"diverged": state.sigma}
+    spread = np.array(np.broadcast_to(deviations, mean.shape)) if deviations.size != mean.size else deviations
+    return triggered(
         cma.reasons(
-            generation, recent, mean, sigma, start, spread, _NO_AXES, _UNKNOWN, nothing, history, latest
+            state.generation, recent(mean.size, latest.size), mean, state.sigma, state.start, spread, _NO_AXES,
+            _UNKNOWN, np.zeros(mean.size), state.history, latest,
         )
     )  # fmt: skip

@@ -17,8 +17,8 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size, recent, triggered
-from ._span import Span, numbers
+from ._cma import check_size, check_values, history_size, population_size
+from ._span import Span, stopped
 from .gradient_es import check_sigma, fit_sigma
 
 
@@ -172,16 +172,7 @@ class CRFMNES:
 
     def stop(self, state: CRFMNESState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        return triggered(
-            numbers(
-                state.generation, recent(state.mean.size, state.latest.size), state.mean, state.sigma, state.start,
-                state.deviations * np.sqrt(1.0 + np.square(state.vector)), state.history, state.latest,
-            )
-        )  # fmt: skip
+        return stopped(state, state.deviations * np.sqrt(1.0 + np.square(state.vector)))
 
 
 def _sums(noise: Noise, weights: Array, vector: Array) -> tuple[Array, Array, Array, Array, float, float]:

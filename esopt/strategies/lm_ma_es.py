@@ -13,8 +13,8 @@ from ..noise import Array, Key, Noise, Share, check_seed, moment
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size, recent, triggered
-from ._span import Single, Span, by_rank, numbers, recombination, start_scale
+from ._cma import check_size, check_values, history_size, population_size
+from ._span import Single, Span, by_rank, recombination, start_scale, stopped
 from .gradient_es import check_sigma
 
 # A map (1 - c) I + c v v^T with c |v|^2 below this is (1 - c) I to beyond the precision of the noise.
@@ -140,16 +140,7 @@ class LMMAES:
 
     def stop(self, state: LMMAState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`, for a covariance near sigma^2 I."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        return triggered(
-            numbers(
-                state.generation, recent(state.mean.size, state.latest.size), state.mean, state.sigma, state.start,
-                state.spread, state.history, state.latest,
-            )
-        )  # fmt: skip
+        return stopped(state, state.spread)
 
 
 def _root(state: LMMAState) -> tuple[float, Array]:

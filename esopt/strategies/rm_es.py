@@ -14,8 +14,8 @@ from ..noise import Array, Key, Noise, Share, check_seed, moment
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size, recent, triggered
-from ._span import Single, Span, by_rank, numbers, recombination, start_scale
+from ._cma import check_size, check_values, history_size, population_size
+from ._span import Single, Span, by_rank, recombination, start_scale, stopped
 from .gradient_es import check_sigma
 
 _TARGET, _SMOOTHING, _DAMPING = 0.3, 0.3, 1.0
@@ -161,16 +161,7 @@ class RMES:
 
     def stop(self, state: RMState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`, for a covariance near sigma^2 I."""
-        if state.generation == 0:
-            return {}
-        if not (math.isfinite(state.sigma) and np.isfinite(state.mean).all()):
-            return {"diverged": state.sigma}
-        return triggered(
-            numbers(
-                state.generation, recent(state.mean.size, state.latest.size), state.mean, state.sigma, state.start,
-                state.spread, state.history, state.latest,
-            )
-        )  # fmt: skip
+        return stopped(state, state.spread)
 
 
 def _root(alpha: float, masses: Array, gram: Array) -> tuple[float, Array]:
