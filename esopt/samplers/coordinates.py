@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from .._kernels import gaussian
 from ..noise import Key, Law, Philox
 from ._blocks import Rows, check_count, check_multiple, copy_blocks, largest_divisor, remember
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Coordinates:
+class Coordinates(Filled):
     """Blocks of k rows +-sqrt(d) e_i with k different coordinates i, chosen at random, and random signs.
 
     ``Antithetic(Coordinates())`` with n = 2d are central differences with step sigma sqrt(d): the gradient of f
@@ -51,18 +52,6 @@ class Coordinates:
     @property
     def block(self) -> int:
         return self.k or 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
 
     @property
     def law(self) -> Law:

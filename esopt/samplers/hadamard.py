@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from .._kernels import signs
 from ..noise import Key, Law, Philox
 from ._blocks import check_count, check_multiple, largest_divisor
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Hadamard:
+class Hadamard(Filled):
     """Blocks of k different rows of H D: a Hadamard matrix whose columns have random signs.
 
     H is Sylvester's matrix of order P, the smallest power of two >= d, and H_ij = (-1)^popcount(i & j) is never stored.
@@ -62,16 +63,8 @@ class Hadamard:
         return self.k or 1
 
     @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
     def separable(self) -> bool:
         return True
-
-    @property
-    def fused(self) -> bool:
-        return False
 
     @property
     def law(self) -> Law:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..noise import Key, Law, Philox
+from ..noise import Key, Philox
 from ._blocks import Rows, copy_blocks, remember
+from ._filled import Filled
 from ._sets import check_set, normal, points_per_set, scramble_seed
 
 
 @dataclass(frozen=True)
-class Halton:
+class Halton(Filled):
     """Normal quantiles of scrambled Halton points, with a fresh scramble in every generation.
 
     Each row is N(0, I) by itself; together the rows cover the space more evenly than independent ones. For any n, where
@@ -51,22 +52,6 @@ class Halton:
     @property
     def block(self) -> int:
         return self.points or self.replicates
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from .._kernels import lowrank
 from ..noise import Key, Law, Philox
 from ._blocks import check_count
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(Filled):
     """Rows that are matrices E = A B^T / sqrt(r), flattened row by row, from Gaussian A (m, r) and B (n, r).
 
     Entries have mean 0 and variance 1 and are uncorrelated, but not independent: r (m + n) numbers make m n, and a
@@ -71,22 +72,6 @@ class LowRank:
     @property
     def _parts(self) -> tuple[tuple[int, ...], ...]:
         return self.shapes if self.shape is None else (self.shape,)
-
-    @property
-    def block(self) -> int:
-        return 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
 
     @property
     def law(self) -> Law:

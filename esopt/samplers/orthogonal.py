@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._kernels import directions
-from ..noise import Key, Law, Philox
+from ..noise import Key, Philox
 from ._blocks import Rows, check_count, check_multiple, copy_blocks, largest_divisor, remember
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Orthogonal:
+class Orthogonal(Filled):
     """Blocks of k rows in random orthogonal directions, each row N(0, I) by itself.
 
     The directions are those of k Gaussian rows after Gram-Schmidt, the lengths those of the Gaussian rows before it:
@@ -59,22 +60,6 @@ class Orthogonal:
     @property
     def block(self) -> int:
         return self.k or 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..noise import Key, Law, Philox
+from ..noise import Key, Philox
 from ._blocks import check_multiple, largest_divisor
+from ._filled import Filled
 from .antithetic import Antithetic
 from .orthogonal import Orthogonal
 
@@ -19,7 +20,7 @@ _NUMBERS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(Filled):
     """``Antithetic(Orthogonal(k))`` in two blocks or more, if that is affordable and pays, else ``Antithetic()``.
 
     k is the largest divisor of n / 2 that is at most n / 4 and d. On a quadratic the variance of the mean's gradient is
@@ -54,18 +55,6 @@ class Paired:
     @property
     def mirrored(self) -> bool:
         return True
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from .._kernels import signs
 from ..noise import Key, Law, Philox
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Rademacher:
+class Rademacher(Filled):
     """Independent entries +1 and -1, one bit each (simultaneous perturbation).
 
     Mean 0 and covariance I as for Gaussian rows, but the function is smoothed over the corners of a cube; the two agree
@@ -40,20 +41,8 @@ class Rademacher:
     """
 
     @property
-    def block(self) -> int:
-        return 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
     def separable(self) -> bool:
         return True
-
-    @property
-    def fused(self) -> bool:
-        return False
 
     @property
     def law(self) -> Law:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..noise import Array, Given, Key
-from ..protocols import Law
+from ._filled import Filled
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
+class Replay(Filled):
     """Explicit noise rows (n, d), the same in every generation: exact tests, quadrature nodes, designs of one's own.
 
     ``block`` and ``mirrored`` say how the rows depend on each other, as in :class:`esopt.Given`.
@@ -28,14 +28,6 @@ class Replay:
     @property
     def separable(self) -> bool:
         return True
-
-    @property
-    def fused(self) -> bool:
-        return False
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Given:
         """Return the rows; ``n`` and ``dim`` must be theirs."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..noise import Key, Law, Philox
+from ..noise import Key, Philox
 from ._blocks import Rows, copy_blocks, remember
+from ._filled import Filled
 from ._sets import check_set, normal, points_per_set, scramble_seed
 
 MAX_DIM = 21201
@@ -18,7 +19,7 @@ _CELL = 2.0**-30
 
 
 @dataclass(frozen=True)
-class Sobol:
+class Sobol(Filled):
     """Normal quantiles of scrambled Sobol points, with a fresh scramble in every generation.
 
     Each row is N(0, I) by itself; together the rows cover the space more evenly than independent ones.
@@ -62,22 +63,6 @@ class Sobol:
     @property
     def block(self) -> int:
         return self.points or self.replicates
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

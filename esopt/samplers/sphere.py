@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from .._kernels import directions
 from ..noise import Key, Law, Philox
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Sphere:
+class Sphere(Filled):
     """Independent rows sqrt(d) u with u uniform on the unit sphere: Gaussian rows scaled to one length.
 
     Mean 0 and covariance I as for Gaussian rows, but the function is smoothed over a sphere; the two agree for
@@ -34,22 +35,6 @@ class Sphere:
     >>> float((Sphere().noise(Key(seed=1), n=1, dim=9).rows() ** 2).sum().round(4))
     9.0
     """
-
-    @property
-    def block(self) -> int:
-        return 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
-    def separable(self) -> bool:
-        return False
-
-    @property
-    def fused(self) -> bool:
-        return False
 
     @property
     def law(self) -> Law:
