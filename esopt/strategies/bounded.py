@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._parts import check_instance
+from .._parts import check_injectable, check_instance
 from ..maps import Clip, Map, where_in
 from ..noise import Array, Given
 from ..protocols import Strategy
@@ -136,6 +136,37 @@ class Bounded:
                 evals = self._penalise(population, rows, evals, weight if math.isfinite(weight) else 0.0)
         inner, info = self.inner.tell(state.inner, evals)
         return BoundedState(inner, self._mean(inner), weight), info
+
+    def inject(self, state: BoundedState, rows: Array) -> BoundedState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), which must be inside.
+
+        Raises
+        ------
+        TypeError  if the inner strategy takes none.
+        ValueError  for rows outside.
+        """
+        check_injectable(self.inner)
+        outside = (rows < np.ravel(self.map.low)) | (rows > np.ravel(self.map.high))
+        if outside.any():
+            row, i = (int(k[0]) for k in np.nonzero(outside))
+            raise ValueError(
+                f"inject() got {rows[row, i]:.17g} in coordinate {i}, outside the bounds. Pass np.clip(x, low, high)."
+            )
+        inner = self.inner.inject(state.inner, np.array([self.map.inverse(row) for row in rows]).reshape(rows.shape))
+        return replace(state, inner=inner)
+
+    def toward(self, state: BoundedState, gradient: Array) -> Array:
+        """Return the candidate inside that lies against a ``gradient`` (d,) of f, as :meth:`CMAES.toward`.
+
+        Raises
+        ------
+        ValueError  if the mean is on bounds in all coordinates in which the gradient is not zero.
+        """
+        check_injectable(self.inner)
+        slope = self.map.pullback(state.inner.mean[None], gradient[None])[0]
+        if not slope.any():
+            raise ValueError("inject() got a gradient across the bounds that the mean is on. Pass a candidate instead.")
+        return np.asarray(self.map.forward(self.inner.toward(state.inner, slope)))
 
     def stop(self, state: BoundedState) -> dict[str, float]:
         """Return the inner strategy's reasons to stop."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from .._parts import check_instance
+from .._parts import check_injectable, check_instance
 from ..noise import Array, check_seed, child
 from ..protocols import Strategy
 from ..records import Evals, Goal, Info, Lap, Population
@@ -182,6 +182,18 @@ class Restarts:
         if not lap.generations:
             return state, lap
         return self._follow(state, inner, lap.generations, lap.evaluations, lap.value)[0], lap
+
+    def inject(self, state: RestartState, rows: Array) -> RestartState:
+        """Return the state whose current run also evaluates ``rows`` (k, d), as :meth:`CMAES.inject`."""
+        strategy = self._strategy(state)
+        check_injectable(strategy)
+        return replace(state, inner=strategy.inject(state.inner, rows))
+
+    def toward(self, state: RestartState, gradient: Array) -> Array:
+        """Return the candidate against a ``gradient`` (d,) in the metric of the current run: :meth:`CMAES.toward`."""
+        strategy = self._strategy(state)
+        check_injectable(strategy)
+        return cast(Array, strategy.toward(state.inner, gradient))
 
     def stop(self, state: RestartState) -> dict[str, float]:
         """Return the reasons of the last run once ``limit`` restarts were made; empty before."""
