@@ -6,20 +6,12 @@ Where a library has no restarts, they begin from random points in [-4, 4]^d, wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from _bbob import Done, Function, Solver
+from _bbob import Done, Entry, Function, Solver
 
 SIGMA = 2.0
-
-
-class Entry(NamedTuple):
-    """A solver, the packages it needs, and its largest budget: evaluations over d."""
-
-    solver: Solver
-    packages: tuple[str, ...]
-    budget: int
 
 
 def esopt_default(f: Function, x0: np.ndarray, seed: int) -> None:
@@ -188,4 +180,83 @@ ENTRIES: dict[str, Entry] = {
     "NEWUOA restarts": Entry(nlopt_restarts("LN_NEWUOA"), ("nlopt",), 1_000),
     "BOBYQA restarts": Entry(nlopt_restarts("LN_BOBYQA"), ("nlopt",), 1_000),
     "dual annealing": Entry(dual_annealing, (), 1_000),
+}
+
+
+def noisy_default(f: Function, x0: np.ndarray, seed: int) -> None:
+    """Run what minimize takes by default when it is told that f is noisy."""
+    from esopt._defaults import default_strategy
+
+    esopt_strategy(lambda: default_strategy(SIGMA, x0.size, gradients=False, stochastic=True))(f, x0, seed)
+
+
+def pycma_noise(f: Function, x0: np.ndarray, seed: int) -> None:
+    """Run pycma with its NoiseHandler, up to 30 evaluations, and IPOP restarts."""
+    import cma
+
+    options = {"verbose": -9, "seed": seed + 1}
+    cma.fmin(f, x0, SIGMA, options, restarts=30, noise_handler=cma.NoiseHandler(x0.size, [1, 1, 30]))
+
+
+def cmaes_lra(f: Function, x0: np.ndarray, seed: int) -> None:
+    """Run the package cmaes with learning-rate adaptation; its stop rules begin it anew."""
+    from cmaes import CMA
+
+    rng, start = np.random.default_rng(seed), x0
+    while True:
+        es = CMA(mean=start.copy(), sigma=SIGMA, seed=int(rng.integers(2**31)), lr_adapt=True)
+        while not es.should_stop():
+            rows = [es.ask() for _ in range(es.population_size)]
+            es.tell([(x, f(x)) for x in rows])
+        start = rng.uniform(-4.0, 4.0, x0.size)
+
+
+def _strategies() -> dict[str, Callable[[], Any]]:
+    """Return the strategies that the benchmarks of noise and of large dimensions run, by name."""
+    import esopt
+
+    return {
+        "esopt CMAES": lambda: esopt.Restarts(esopt.CMAES(SIGMA)),
+        "esopt LRACMAES": lambda: esopt.Restarts(esopt.LRACMAES(SIGMA)),
+        "esopt UncertaintyHandling": lambda: esopt.UncertaintyHandling(esopt.CMAES(SIGMA), limit=30),
+        "esopt SepCMA": lambda: esopt.Restarts(esopt.SepCMA(SIGMA)),
+        "esopt DDCMA": lambda: esopt.Restarts(esopt.DDCMA(SIGMA)),
+        "esopt CRFMNES": lambda: esopt.Restarts(esopt.CRFMNES(SIGMA)),
+        "esopt LMMAES": lambda: esopt.Restarts(esopt.LMMAES(SIGMA)),
+    }
+
+
+def ours(name: str) -> Entry:
+    """Return the entry of a strategy of the library, by the name in :func:`_strategies`."""
+    return Entry(lambda f, x0, seed: esopt_strategy(_strategies()[name])(f, x0, seed), (), 1_000)
+
+
+def pypop7_lmcma(f: Function, x0: np.ndarray, seed: int) -> None:
+    """Run pypop7's LM-CMA with its own restarts."""
+    from pypop7.optimizers.es.lmcma import LMCMA
+
+    size = x0.size
+    problem = {
+        "fitness_function": f, "ndim_problem": size,
+        "lower_boundary": np.full(size, -5.0), "upper_boundary": np.full(size, 5.0),
+    }  # fmt: skip
+    options = {"seed_rng": seed, "mean": x0.copy(), "sigma": SIGMA, "max_function_evaluations": 2**62, "verbose": 0}
+    LMCMA(problem, options).optimize()
+
+
+NOISY: dict[str, Entry] = {
+    "esopt default for noise": Entry(noisy_default, (), 1_000),
+    **{name: ours(name) for name in ("esopt CMAES", "esopt LRACMAES", "esopt UncertaintyHandling")},
+    "pycma NoiseHandler": Entry(pycma_noise, ("cma",), 1_000),
+    "pycma BIPOP": Entry(pycma_bipop, ("cma",), 1_000),
+    "cmaes LRA": Entry(cmaes_lra, ("cmaes",), 1_000),
+}
+
+LARGE: dict[str, Entry] = {
+    "esopt default": Entry(esopt_default, (), 1_000),
+    **{name: ours(name) for name in ("esopt SepCMA", "esopt DDCMA", "esopt CRFMNES", "esopt LMMAES")},
+    "pycma VkD": Entry(pycma_restricted("VkD"), ("cma",), 1_000),
+    "pycma sep": Entry(pycma_restricted("sep"), ("cma",), 1_000),
+    "pypop7 LM-CMA": Entry(pypop7_lmcma, ("pypop7",), 1_000),
+    "L-BFGS-B restarts": Entry(scipy_restarts("L-BFGS-B", maxfun=10**9, maxiter=10**9), (), 1_000),
 }

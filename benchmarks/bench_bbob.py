@@ -14,19 +14,16 @@ soon as it is there: a run that was stopped goes on where it was. Remove the fil
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import joblib
-import numpy as np
-from _bbob import Case, Hits, solve
+from _bbob import Case, Hits, costs, score, usable
 from _bbob_solvers import ENTRIES
 from _bench import Report, main
 from _peers import installed
 
 BUDGETS = {100: 0.48, 1_000: 0.74, 10_000: 0.89}
 DIMS = (20, 10, 5, 3, 2)
-OURS, REFERENCE = "esopt default", "pycma BIPOP"
-ROTATED = (OURS, REFERENCE)
+PAIR = "esopt default", "pycma BIPOP"
 GROUPS = {
     "separable": (1, 5),
     "moderate": (6, 9),
@@ -51,73 +48,28 @@ def cells(dims: list[int]) -> dict[str, Callable[[Case], bool]]:
     return found
 
 
-def shares(hits: Hits, cases: list[Case], budget: int) -> Mapping[str, np.ndarray]:
-    """Return the share of targets solved within ``budget`` d, (cases,), of each solver that ran them all as long."""
-    found = {}
-    for name in ENTRIES:
-        rows = [hits.known.get((case, name)) for case in cases]
-        if rows and all(row is not None and row[2] >= budget for row in rows):
-            limits = [budget * case.dim for case in cases]
-            kept = [row[0] for row in rows if row is not None]
-            found[name] = np.array([np.mean((h > 0) & (h <= n)) for h, n in zip(kept, limits, strict=True)])
-    return found
-
-
-def score(report: Report, hits: Hits, cases: list[Case]) -> None:
-    """Report shares in total, by dimension and by group, and the paired differences from pycma."""
-    dims = sorted({case.dim for case in cases})
-    for budget, goal in BUDGETS.items():
-        for cell, inside in cells(dims).items():
-            found = shares(hits, [case for case in cases if inside(case)], budget)
-            for name, share in found.items():
-                aim = goal if (cell, name) == ("total", OURS) and len(dims) == len(DIMS) else None
-                report.figure(f"BBOB {cell}, {budget}d: solved by {name}", [float(share.mean())], "", goal=aim)
-            if OURS in found and REFERENCE in found and len(found[OURS]) > 1:
-                apart = found[OURS] - found[REFERENCE]
-                error = float(apart.std(ddof=1) / np.sqrt(apart.size)) or np.inf
-                what = f"BBOB {cell}, {budget}d: esopt less pycma, in paired standard errors"
-                report.figure(what, [float(apart.mean()) / error], "", goal=-2.0 if cell.startswith("d=") else None)
-    for dim in dims:
-        for name in ENTRIES:
-            costs = [found[1] for (case, solver), found in hits.known.items() if (case.dim, solver) == (dim, name)]
-            if costs:
-                report.figure(f"BBOB d={dim}: microseconds per evaluation, f included, {name}", costs, "us", "<=")
-
-
-def collect(hits: Hits, names: list[str], cases: list[Case], largest: int) -> None:
-    """Run what is not known yet, on all cores."""
-    budgets = {name: min(largest, ENTRIES[name].budget) for name in names}
-    jobs = [
-        joblib.delayed(solve)(case, name, ENTRIES[name].solver, budgets[name])
-        for case in cases
-        for name in (names if case.suite == "bbob" else ROTATED)
-        if name in names and (case, name) not in hits.known
-    ]
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        hits.add(joblib.Parallel(-1, batch_size=1)(jobs), budgets)
-
-
 def run(report: Report, args: argparse.Namespace) -> None:
     if not installed("cocoex"):
         report.note("coco-experiment is not installed: skipped")
         return
-    names = [name for name, entry in ENTRIES.items() if installed(*entry.packages)]
-    for name in set(ENTRIES) - set(names):
-        report.note(f"{name} is not installed: skipped")
+    entries = usable(report, ENTRIES)
     dims = [dim for dim in ((5, 2) if args.quick else DIMS) if not args.only or args.only == f"d={dim}"]
     largest, instances = (100, 1) if args.quick else (10_000, args.rounds or 15)
-    hits, cases = Hits("bbob"), []
-    if not args.save:
-        hits.known.clear()
+    hits, cases = Hits("bbob", keep=args.save), []
     for instance in range(1, instances + 1):
         new = [Case("bbob", f, dim, instance) for dim in dims for f in range(1, 25)]
-        new += [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
-        collect(hits, names, new, largest)
-        cases += new
-        if args.save:
-            hits.save()
+        hits.collect(entries, new, largest)
+        rotated = [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
+        hits.collect({name: entry for name, entry in entries.items() if name in PAIR}, rotated, largest)
+        hits.save()
+        cases += new + rotated
     report.note("commits: " + ", ".join(sorted({found[3] for found in hits.known.values()})))
-    score(report, hits, cases)
+    for budget, goal in BUDGETS.items():
+        for cell, inside in cells(sorted(dims)).items():
+            found = hits.shares(entries, [case for case in cases if inside(case)], budget)
+            aims = goal if cell == "total" and len(dims) == len(DIMS) else None, -2.0 if cell[:2] == "d=" else None
+            score(report, f"BBOB {cell}, {budget}d", found, PAIR, aims)
+    costs(report, "BBOB", hits, entries)
 
 
 if __name__ == "__main__":
