@@ -39,7 +39,8 @@ def scipy_method(strategy: Strategy | str | None = None) -> Callable[..., Any]:
 
     Parameters
     ----------
-    strategy : "cmaes", "sep_cma", "snes", "bipop", "portfolio", a strategy, or None for the default of :func:`esopt.minimize`.
+    strategy : "cmaes", "sep_cma", "snes", "bipop", "portfolio", a strategy, or None for the default of
+        :func:`esopt.minimize`.
 
     Returns
     -------
