@@ -18,9 +18,9 @@ LARGEST, POSITIVE, BOX, SINGLE, SQUASHED = 0, 1, 2, 1, 2
 def forward(theta, sizes, activation, work):
     """Compute the outputs of a policy and return the row of ``work`` that holds them.
 
-    theta (dim,): layer by layer, the weights (outputs, inputs) row by row, then the biases. sizes (layers + 1,): inputs,
-    widths of the hidden layers, outputs. work (2, widest): row 0 starts with the inputs. Four outputs at a time, whose
-    sums do not wait for each other.
+    theta (dim,): layer by layer, the weights (outputs, inputs) row by row, then the biases. sizes (layers + 1,): the
+    inputs, widths of the hidden layers, outputs. work (2, widest): row 0 starts with the inputs. Four outputs are
+    computed at a time; their sums do not wait for each other.
     """
     at, row = 0, 0
     last = sizes.size - 2
@@ -59,10 +59,10 @@ def forward(theta, sizes, activation, work):
 
 @njit
 def choose(kind, layout, outputs, action):
-    """Write the numbers of the action for ``outputs`` to ``action`` (k,), float64; ``layout`` (k, 4) has a row for each.
+    """Write the numbers of the action for ``outputs`` to ``action`` (k,), float64.
 
-    LARGEST: (first output, count, number of the first, 0); the first of equal outputs wins. POSITIVE: unused. BOX:
-    (middle, half, low, high).
+    layout (k, 4) has a row for each number. LARGEST: (first output, count, number of the first, 0); the first of equal
+    outputs wins. POSITIVE: anything. BOX: (middle, half, low, high).
     """
     for k in range(layout.shape[0]):
         if kind == LARGEST:

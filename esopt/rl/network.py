@@ -6,6 +6,7 @@ would have other bits on every machine. tanh is that of Python's ``math``; numpy
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -24,11 +25,16 @@ _CHUNK = 2**20
 def layers(thetas: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     """Return views of the weights (m, outputs, inputs) and biases (m, outputs) of each layer of ``thetas`` (m, dim)."""
     found, at = [], 0
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         bias = at + inputs * outputs
-        found.append((thetas[:, at:bias].reshape(-1, outputs, inputs), thetas[:, bias : bias + outputs]))
+        found.append((thetas[:, at:bias].reshape(len(thetas), outputs, inputs), thetas[:, bias : bias + outputs]))
         at = bias + outputs
     return found
+
+
+def count(sizes: tuple[int, ...]) -> int:
+    """Return the number of parameters of a network."""
+    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(sizes))
 
 
 def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Array:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from esopt.noise import child
 from esopt.rl import DiscreteActions, Episodes, Policy, evaluate, normalise
+from esopt.rl.observations import ArrayObservations
 from esopt.rl.rollout import CHECK, FINAL, TRAIN, episode_seeds, make_env, play
 
 
