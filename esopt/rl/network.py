@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 ACTIVATIONS = ("tanh", "relu")
 """Their places here are their numbers in compiled code."""
 
-_SMALL = 24
+_SMALL = 96
 """Up to so many weights, a loop over Python floats is faster than calls into numpy."""
 _CHUNK = 2**20
 
@@ -84,6 +84,11 @@ class Network:
                 sums = np.add.reduce(terms, axis=0) if len(bias) > 1 else np.add.accumulate(terms, axis=0)[-1]
                 if index == last:
                     break
-                inputs = np.array([*map(math.tanh, sums.tolist())]) if self._tanh else np.where(sums > 0.0, sums, 0.0)
+                inputs = self._activated(sums)
         outputs: list[float] = sums.tolist()
         return outputs
+
+    def _activated(self, sums: Array) -> Array:
+        if self._tanh:
+            return np.fromiter(map(math.tanh, sums.tolist()), np.float64, len(sums))
+        return np.where(sums > 0.0, sums, 0.0)

@@ -27,7 +27,9 @@ Squash = Literal["clip", "tanh"]
 
 
 class Form(NamedTuple):
-    """A policy for compiled code, besides its folded parameters: plain numbers.
+    """A policy for compiled code, besides its folded parameters: plain numbers, in arrays that can be written.
+
+    Arrays that cannot be are of another type to numba.
 
     Parameters
     ----------
@@ -167,7 +169,7 @@ class Policy:
     def form(self) -> Form:
         """What compiled code needs, besides folded parameters."""
         sizes = np.array(self.sizes, np.int64)
-        return Form(sizes, ACTIVATIONS.index(self.activation), self.actions.kind, self.actions.layout)
+        return Form(sizes, ACTIVATIONS.index(self.activation), self.actions.kind, self.actions.layout.copy())
 
     def with_parameters(self, theta: ArrayLike) -> Policy:
         """Return the policy with parameters ``theta`` (dim,)."""
