@@ -437,6 +437,8 @@ def test_bad_actions():
             MultiDiscreteActions(bad)
     with pytest.raises(ValueError, match="as many starts as counts"):
         MultiDiscreteActions((2, 2), (1,))
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        MultiDiscreteActions((2, 2), shape=(2.0,))
     with pytest.raises(ValueError, match="integer type"):
         MultiDiscreteActions((2, 2), dtype="float32")
     with pytest.raises(ValueError, match="positive whole numbers"):
