@@ -353,7 +353,7 @@ def test_with_normalisation_keeps_the_parameters():
 
 @pytest.mark.parametrize(("inputs", "count"), [(1, 1), (3, 1), (1, 2), (200, 1), (200, 2)])
 def test_an_actor_keeps_its_own_parameters(inputs: int, count: int):
-    policy = filled(inputs, BoxActions(np.full(count, -9.0), np.full(count, 9.0)))
+    policy = filled(inputs, BoxActions(np.full(count, -np.inf), np.full(count, np.inf)))
     theta = np.random.default_rng(7).standard_normal(policy.dim)
     actor, x = policy.actor(theta), np.linspace(0.1, 0.2, inputs)
     before = actor(x).tolist()
