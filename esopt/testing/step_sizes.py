@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -58,7 +59,7 @@ def _moves(rule: StepSize, dim: int, generations: int, values: Array) -> list[tu
         move = Move(sigma, cumulated, row[:_N], before, probes, weights / weights.sum(), 2.0 * white, white)
         found.append((move, state))
         mean, before = mean + sigma * white, row[:_N]
-        _, state = rule.adapt(move, state)
+        _, state = rule.adapt(copy.deepcopy(move), state)
     return found
 
 
