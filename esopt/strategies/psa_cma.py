@@ -93,7 +93,7 @@ class PSACMA:
     >>> import esopt, numpy as np
     >>> def rastrigin(x): return 10.0 * len(x) + float((x * x - 10.0 * np.cos(2.0 * np.pi * x)).sum())
     >>> psa = esopt.PSACMA(esopt.CMAES(sigma=2.0, active=False))
-    >>> result = esopt.minimize(rastrigin, [3.0] * 5, strategy=psa, target=1e-8, seed=1, evaluations=100_000)
+    >>> result = esopt.minimize(rastrigin, [3.0] * 10, strategy=psa, target=1e-8, seed=1, evaluations=100_000)
     >>> bool(result.value <= 1e-8)
     True
     """
