@@ -17,8 +17,8 @@ from .schedules import check_nonnegative, check_positive
 class CSA:
     """Cumulative step-size adaptation: the length of the strategy's path against that of a random walk.
 
-    Unbiased where values are noise, and the best of the rules for small populations. In large ones sigma shrinks more
-    slowly than it could. It takes rows of noise to be uncorrelated: under random selection the steps of the mean
+    Unbiased where values are noise, and the best of the rules while a small population learns a covariance. In a large
+    one sigma shrinks more slowly than it could. It takes rows of noise to be uncorrelated: under random selection the steps of the mean
     are too short with samplers that balance their rows (:class:`esopt.Antithetic`, :class:`esopt.Sobol`,
     :class:`esopt.Halton`), and sigma shrinks.
 
