@@ -18,9 +18,9 @@ class CSA:
     """Cumulative step-size adaptation: the length of the strategy's path against that of a random walk.
 
     Unbiased where values are noise, and the best of the rules while a small population learns a covariance. In a large
-    one sigma shrinks more slowly than it could. It takes rows of noise to be uncorrelated: under random selection the steps of the mean
-    are too short with samplers that balance their rows (:class:`esopt.Antithetic`, :class:`esopt.Sobol`,
-    :class:`esopt.Halton`), and sigma shrinks.
+    one sigma shrinks more slowly than it could. It takes rows of noise to be uncorrelated: with samplers that balance
+    their rows (:class:`esopt.Antithetic`, :class:`esopt.Sobol`, :class:`esopt.Halton`) the steps of the mean are
+    shorter under random selection, and sigma shrinks.
 
     References
     ----------
