@@ -21,6 +21,7 @@ _HOMES = {
     "Bounded": "strategies.bounded",
     "CMAES": "strategies.cmaes",
     "CRFMNES": "strategies.cr_fm_nes",
+    "CSA": "step_sizes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
     "Clip": "maps",
@@ -60,6 +61,7 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "MSR": "step_sizes",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -74,6 +76,8 @@ _HOMES = {
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
+    "PSACMA": "strategies.psa_cma",
+    "PSR": "step_sizes",
     "Paired": "samplers.paired",
     "Philox": "noise",
     "Plan": "strategies.restarts",
@@ -107,6 +111,7 @@ _HOMES = {
     "Sphere": "samplers.sphere",
     "Standardize": "shaping",
     "Step": "records",
+    "TPA": "step_sizes",
     "TopFraction": "shaping",
     "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
@@ -223,6 +228,10 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .step_sizes import CSA as CSA
+    from .step_sizes import MSR as MSR
+    from .step_sizes import PSR as PSR
+    from .step_sizes import TPA as TPA
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
@@ -243,6 +252,7 @@ if TYPE_CHECKING:
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
     from .strategies.portfolio import Opening as Opening
     from .strategies.portfolio import Portfolio as Portfolio
+    from .strategies.psa_cma import PSACMA as PSACMA
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP

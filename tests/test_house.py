@@ -47,6 +47,7 @@ FLOORS = {
     "samplers": 3,
     "shaping": 3,
     "schedules": 3,
+    "step_sizes": 3,
     "baselines": 4,
     "rules": 4,
     "tuning": 4,
@@ -74,7 +75,18 @@ FLOORS = {
 WINGS = {"strategies": "strategies", "evaluators": "evaluators", "rl": "evaluators"}
 
 # Where users add parts: every class there is public, but for the records of its state.
-PARTS = ("samplers", "baselines", "estimators", "rules", "strategies", "evaluators", "shaping", "schedules", "tuning")
+PARTS = (
+    "samplers",
+    "baselines",
+    "estimators",
+    "rules",
+    "strategies",
+    "evaluators",
+    "shaping",
+    "schedules",
+    "step_sizes",
+    "tuning",
+)
 
 MODULE_LINES = 400
 FUNCTION_LINES = 60

@@ -20,6 +20,7 @@ from .maps import check_map
 from .rules import check_rule
 from .samplers import check_sampler
 from .shaping import check_shaping
+from .step_sizes import check_step_size
 from .strategies import check_strategy
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "check_rule",
     "check_sampler",
     "check_shaping",
+    "check_step_size",
     "check_strategy",
 ]

@@ -13,7 +13,7 @@ import pytest
 import esopt
 from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
-from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
+from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, StepSize, Strategy
 from esopt.shaping import cma_weights
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
@@ -25,6 +25,7 @@ from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
+from esopt.strategies.psa_cma import PSACMA
 from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.rm_es import RMES
@@ -38,6 +39,7 @@ from esopt.testing import (
     check_rule,
     check_sampler,
     check_shaping,
+    check_step_size,
     check_strategy,
 )
 from tests.conformance.collect import Case, case, cases, makers, name, parts
@@ -139,6 +141,16 @@ RULES = cases(
     },
 )
 
+STEP_SIZES = cases(
+    parts("step_sizes", StepSize),
+    {
+        esopt.CSA: [case(esopt.CSA())],
+        esopt.TPA: [case(esopt.TPA(), neutral=True), case(esopt.TPA(0.5, 3.0, 1.0), neutral=True)],
+        esopt.MSR: [case(esopt.MSR()), case(esopt.MSR(quantile=0.27, damping=2.0))],
+        esopt.PSR: [case(esopt.PSR()), case(esopt.PSR(parents=True)), case(esopt.PSR(0.0), neutral=True)],
+    },
+)
+
 GradientES, Antithetic, Gaussian = esopt.GradientES, esopt.Antithetic, esopt.Gaussian
 MOVES = {"translation_equivariant": True}
 FREE = {"translation_equivariant": True, "shift_invariant": True}
@@ -180,6 +192,12 @@ STRATEGIES = cases(
             case(CMAES(), rank_based=True, **FREE),
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
+            case(CMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
+            case(CMAES(step_size=esopt.MSR(), sampler=esopt.Rademacher()), rank_based=True, **FREE),
+        ],
+        PSACMA: [
+            case(PSACMA(), rank_based=True, **FREE),
+            case(PSACMA(SepCMA(n=6, sampler=Antithetic()), n_max=20), rank_based=True, **FREE),
         ],
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
@@ -204,11 +222,16 @@ STRATEGIES = cases(
             case(esopt.Portfolio(), dims=(2, 5), survives=True),
             case(esopt.Portfolio(0.2), dims=(1,), seeded=False, survives=True),
         ],
-        SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
+        SepCMA: [
+            case(SepCMA(), rank_based=True, **FREE),
+            case(SepCMA(n=2, active=False), rank_based=True, **FREE),
+            case(SepCMA(step_size=esopt.PSR()), rank_based=True, **FREE),
+        ],
         LMMAES: [
             case(LMMAES(), rank_based=True, **FREE),
             case(LMMAES(n=6, m=1, sampler=Antithetic()), rank_based=True, **FREE),
             case(LMMAES(n=40), dims=(8,), rank_based=True, **FREE),
+            case(LMMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
         ],
         CRFMNES: [
             case(CRFMNES(), rank_based=True, **FREE),
@@ -224,6 +247,7 @@ STRATEGIES = cases(
             case(RMES(), rank_based=True, **FREE),
             case(RMES(n=7, m=1), rank_based=True, **FREE),
             case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
+            case(RMES(step_size=esopt.TPA()), rank_based=True, **FREE),
         ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
@@ -359,6 +383,11 @@ def test_rule(part: Case) -> None:
     check_rule(part.build(), **part.claims)
 
 
+@pytest.mark.parametrize("part", STEP_SIZES, ids=name)
+def test_step_size(part: Case) -> None:
+    check_step_size(part.build(), **part.claims)
+
+
 @pytest.mark.parametrize("part", STRATEGIES, ids=name)
 def test_strategy(part: Case) -> None:
     check_strategy(part.build(), **part.claims)
@@ -377,9 +406,11 @@ def test_every_evaluator_is_listed() -> None:
 def test_every_part_of_the_public_face_is_found() -> None:
     """What users import as a part was checked above: the scan looks where the parts are."""
     checked = {
-        type(c.build()) for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STRATEGIES) for c in group
+        type(c.build())
+        for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STEP_SIZES, STRATEGIES)
+        for c in group
     }
-    protocols = (Sampler, Shaping, Baseline, Estimator, Rule, Strategy)
+    protocols = (Sampler, Shaping, Baseline, Estimator, Rule, StepSize, Strategy)
     public = [getattr(esopt, known) for known in esopt.__all__ if not known.startswith("_")]
     members = [[m for m in vars(p) if not m.startswith("_")] for p in protocols]
     missed = [
