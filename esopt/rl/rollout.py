@@ -133,7 +133,7 @@ def normalise(policy: Policy, env: EnvSource, episodes: int = 16, seed: int = 0)
     seen: list[Array] = []
 
     def act(observation: Any) -> Any:
-        seen.append(np.asarray(observation, np.float64).ravel())
+        seen.append(policy.observations.flat(observation).copy())
         return world.action_space.sample()
 
     try:
