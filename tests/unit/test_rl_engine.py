@@ -62,7 +62,9 @@ def naive(world: World, policy: Policy, theta, seeds, max_steps: int, noise: flo
         while not ended and length < max_steps:
             sums[0] += observation
             sums[1] += observation * observation
-            outputs = [u + noise * kick(seed, length, j) for j, u in enumerate(actor.outputs(observation))]
+            outputs = actor.outputs(observation)
+            if noise:
+                outputs = [u + noise * kick(seed, length, j) for j, u in enumerate(outputs)]
             action = np.array(policy.actions.act(outputs), np.float64).ravel()
             reward, ended = step(state, action, observation)
             gained += float(reward)
