@@ -22,6 +22,7 @@ from .samplers import check_sampler
 from .shaping import check_shaping
 from .step_sizes import check_step_size
 from .strategies import check_strategy
+from .worlds import check_world
 
 __all__ = [
     "ConformanceError",
@@ -34,4 +35,5 @@ __all__ = [
     "check_shaping",
     "check_step_size",
     "check_strategy",
+    "check_world",
 ]
