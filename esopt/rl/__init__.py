@@ -18,6 +18,7 @@ _HOMES = {
     "TrainResult": "training",
     "draw_curve": "curve",
     "evaluate": "rollout",
+    "mujoco_world": "mujoco",
     "normalise": "rollout",
     "train": "training",
 }
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .curve import draw_curve as draw_curve
+    from .mujoco import mujoco_world as mujoco_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .rollout import Episodes as Episodes
