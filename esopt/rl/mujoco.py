@@ -214,11 +214,11 @@ def _time_limit(env: Any) -> int:
         if kind not in _WRAPPERS:
             raise _Unplayable(f"the wrapper {kind} is a Python object")
         if kind == "TimeLimit":
-            limit = int(env._max_episode_steps)
+            limit = env.spec.max_episode_steps
         env = env.env
     if limit is None:
         raise _Unplayable("its episodes have no time limit; pass max_episode_steps")
-    return limit
+    return int(limit)
 
 
 def _check_sizes(name: str, family: _Family, inner: Any) -> None:
