@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BoxActions": "actions",
+    "CLASSIC_CONTROL": "classic_control",
+    "CompiledEngine": "engine",
     "DiscreteActions": "actions",
+    "Engine": "engine",
     "Episodes": "rollout",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
+    "Played": "engine",
     "Policy": "policy",
     "Progress": "training",
     "Recipe": "policy",
     "TrainResult": "training",
+    "World": "engine",
     "draw_curve": "curve",
     "evaluate": "rollout",
     "mujoco_world": "mujoco",
+    "normal": "engine",
     "normalise": "rollout",
     "train": "training",
+    "uniform": "engine",
 }
 
 __all__ = sorted(_HOMES)
@@ -30,8 +37,15 @@ if TYPE_CHECKING:
     from .actions import DiscreteActions as DiscreteActions
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
+    from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
     from .mujoco import mujoco_world as mujoco_world
+    from .engine import CompiledEngine as CompiledEngine
+    from .engine import Engine as Engine
+    from .engine import Played as Played
+    from .engine import World as World
+    from .engine import normal as normal
+    from .engine import uniform as uniform
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .rollout import Episodes as Episodes
