@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
-    from .mujoco import mujoco_world as mujoco_world
     from .engine import CompiledEngine as CompiledEngine
     from .engine import Engine as Engine
     from .engine import Played as Played
     from .engine import World as World
     from .engine import normal as normal
     from .engine import uniform as uniform
+    from .mujoco import mujoco_world as mujoco_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .rollout import Episodes as Episodes
