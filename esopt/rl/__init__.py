@@ -23,6 +23,7 @@ _HOMES = {
     "World": "engine",
     "draw_curve": "curve",
     "evaluate": "rollout",
+    "mujoco_world": "mujoco",
     "normal": "engine",
     "normalise": "rollout",
     "train": "training",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .engine import World as World
     from .engine import normal as normal
     from .engine import uniform as uniform
+    from .mujoco import mujoco_world as mujoco_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .rollout import Episodes as Episodes
