@@ -68,6 +68,7 @@ _HOMES = {
     "NoBaseline": "baselines.none",
     "NormTest": "tuning.norm_test",
     "Objective": "objective",
+    "OnePlusOneCMA": "strategies.one_plus_one_cma",
     "Opening": "strategies.portfolio",
     "OptimalPerCoordinate": "baselines.optimal",
     "OptimalScalar": "baselines.optimal",
@@ -239,6 +240,7 @@ if TYPE_CHECKING:
     from .strategies.named import snes as snes
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
+    from .strategies.one_plus_one_cma import OnePlusOneCMA as OnePlusOneCMA
     from .strategies.portfolio import Opening as Opening
     from .strategies.portfolio import Portfolio as Portfolio
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton

@@ -215,6 +215,10 @@ STRATEGIES = cases(
             case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
             case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
         ],
+        esopt.OnePlusOneCMA: [
+            case(esopt.OnePlusOneCMA(), rank_based=True, **FREE),
+            case(esopt.OnePlusOneCMA(0.3, 6, False, sampler=Antithetic()), rank_based=True, survives=True, **FREE),
+        ],
         DDCMA: [
             case(DDCMA(), rank_based=True, **FREE),
             case(DDCMA(n=2), rank_based=True, **FREE),
