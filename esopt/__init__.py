@@ -32,6 +32,7 @@ _HOMES = {
     "CosineDecay": "schedules",
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
+    "DXNESIC": "strategies.dx_nes_ic",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -228,6 +229,7 @@ if TYPE_CHECKING:
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
+    from .strategies.dx_nes_ic import DXNESIC as DXNESIC
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius

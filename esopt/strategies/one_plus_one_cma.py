@@ -13,7 +13,7 @@ from ..noise import Array, Key, Noise, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_values, history_size, recent, triggered
+from ._cma import check_values, history_size, reasons
 from .gradient_es import check_sigma, fit_sigma
 
 _THRESHOLD = 0.44
@@ -25,7 +25,7 @@ _TAG = "start"
 
 @dataclass(frozen=True, eq=False)
 class OnePlusOneState:
-    """State of :class:`OnePlusOneCMA`: x ~ N(mean, sigma^2 A A^T); ``path`` is A^-1 times the path of the hits.
+    """State of :class:`OnePlusOneCMA`: x ~ N(mean, sigma^2 A A^T); ``path_c`` is A^-1 times the path of the hits.
 
     ``parents`` (5,) are the values of the current parent and of those before it, newest first; inf if there were fewer.
     """
@@ -36,7 +36,7 @@ class OnePlusOneState:
     sigma: float
     start: float
     factor: Array
-    path: Array
+    path_c: Array
     success: float
     parents: Array
     history: Array
@@ -150,7 +150,7 @@ class OnePlusOneCMA:
         target = _target(self.n)
         rate = target * self.n / (2.0 + target * self.n)
         success = (1.0 - rate) * state.success + rate * hits
-        mean, factor, path = state.mean, state.factor, state.path
+        mean, factor, path = state.mean, state.factor, state.path_c
         if hit:
             population = self.ask(state)
             mean = population.rows(best, best + 1)[0]
@@ -167,19 +167,7 @@ class OnePlusOneCMA:
 
     def stop(self, state: OnePlusOneState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`, with the candidates' values."""
-        if state.generation == 0:
-            return {}
-        dim = state.mean.size
-        if not (math.isfinite(state.sigma) and np.isfinite(state.factor).all()):
-            return {"diverged": state.sigma}
-        known = state.generation % (100 + 10 * dim) == 0
-        lengths = np.linalg.svd(state.factor, compute_uv=False).astype(np.float64) if known else np.empty(0)
-        numbers = cma.reasons(
-            state.generation, recent(dim, self.n), state.mean, state.sigma, state.start,
-            np.sqrt(np.square(state.factor).sum(axis=1)), state.factor, lengths, state.factor @ state.path,
-            state.history, state.latest,
-        )  # fmt: skip
-        return triggered(numbers)
+        return reasons(state, state.factor)
 
 
 def _target(n: int) -> float:

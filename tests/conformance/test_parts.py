@@ -219,6 +219,11 @@ STRATEGIES = cases(
             case(esopt.OnePlusOneCMA(), rank_based=True, **FREE),
             case(esopt.OnePlusOneCMA(0.3, 6, False, sampler=Antithetic()), rank_based=True, survives=True, **FREE),
         ],
+        esopt.DXNESIC: [
+            case(esopt.DXNESIC(), rank_based=True, **FREE),
+            case(esopt.DXNESIC(n=2), learns=0, rank_based=True, **FREE),
+            case(esopt.DXNESIC(0.3, 7, Gaussian()), rank_based=True, **FREE),
+        ],
         DDCMA: [
             case(DDCMA(), rank_based=True, **FREE),
             case(DDCMA(n=2), rank_based=True, **FREE),

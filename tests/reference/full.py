@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 Array = NDArray[np.float64]
 
@@ -57,3 +58,63 @@ class OnePlusOneCMA:
             a = 1 + c_minus
             growth = np.sqrt(a) / (z @ z) * (np.sqrt(1 - c_minus * (z @ z) / a) - 1)
             self.A = np.sqrt(a) * self.A + growth * np.outer(step, z)
+
+
+class DXNESIC:
+    """Nomura, Sakai, Fukushima, Ono (2021), algorithm 1: sums over candidates, Q and the eigenvectors as matrices."""
+
+    def __init__(self, x0: Array, sigmas: Array, n: int) -> None:
+        d = x0.size
+        self.mean, self.sigma, self.n = x0.copy(), np.prod(sigmas) ** (1 / d), n
+        self.B = np.diag(sigmas / self.sigma)
+        self.hat = np.maximum(0.0, np.log(n / 2 + 1) - np.log(np.arange(1, n + 1)))
+        self.mu_eff = 1 / np.sum((self.hat / self.hat.sum()) ** 2)
+        self.c_s = (self.mu_eff + 2) / (d + self.mu_eff + 5)
+        self.chi = np.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d))
+        low, high = 0.0, 6.0
+        while high - low > 1e-14:
+            h = 0.5 * (low + high)
+            low, high = (h, high) if (1 + h * h) * np.exp(h * h / 2) / 0.24 < d + 10 else (low, h)
+        self.h, self.p, self.gamma = low, np.zeros(d), 1.0
+        self.phases = [0, 0, 0]
+        self.widest = 1.0
+
+    def sample(self, eps: Array) -> Array:
+        return self.mean + self.sigma * eps @ self.B.T
+
+    def update(self, eps: Array, values: Array) -> None:
+        d, n = self.mean.size, self.n
+        infeasible = np.isnan(values) | (values == np.inf)
+        lengths = np.linalg.norm(eps, axis=1)
+        z = eps[sorted(range(n), key=lambda i: (infeasible[i], lengths[i] if infeasible[i] else values[i]))]
+        good = int(n - infeasible.sum())
+        w = self.hat / self.hat.sum() - 1 / n
+        self.p = (1 - self.c_s) * self.p + np.sqrt(self.c_s * (2 - self.c_s) * self.mu_eff) * (w @ z)
+        reached = np.linalg.norm(self.p) / self.chi
+        phase = 0 if reached >= 1 else 1 if reached >= 0.1 else 2
+        self.phases[phase] += 1
+        if phase == 0:
+            alpha = self.h * min(1.0, np.sqrt(n / d)) * np.sqrt(good / n)
+            far = self.hat * np.exp(alpha * np.linalg.norm(z, axis=1))
+            w = far / far.sum() - 1 / n
+        eta_sigma = (1.0, np.tanh((0.024 * good + 0.7 * d + 20) / (d + 12)),
+                     2 * np.tanh((0.025 * good + 0.75 * d + 10) / (d + 4)))[phase]  # fmt: skip
+        eta_B = (180, 168, 12)[phase] * d / (47 * d**2 + 6400) * np.tanh(0.02 * good)
+        G_M = sum(a * (np.outer(row, row) - np.eye(d)) for a, row in zip(w, z, strict=True))
+        G_sigma = np.trace(G_M) / d
+        before = self.B @ self.B.T
+        self.mean = self.mean + self.sigma * self.B @ (w @ z)
+        self.sigma *= np.exp(eta_sigma / 2 * G_sigma)
+        self.B = self.B @ expm(eta_B / 2 * (G_M - G_sigma * np.eye(d)))
+        after = self.B @ self.B.T
+        _, e = np.linalg.eigh(before)
+        tau = [(e[:, i] @ after @ e[:, i]) / (e[:, i] @ before @ e[:, i]) - 1 for i in range(d)]
+        c_gamma, d_gamma = 1 / (3 * (d - 1)), min(1.0, d / n)
+        self.gamma = max(1.0, (1 - c_gamma) * self.gamma + c_gamma * np.sqrt(1 + d_gamma * max(tau)))
+        self.widest = max(self.widest, self.gamma)
+        if phase == 0:
+            grown = [np.outer(e[:, i], e[:, i]) for i in range(d) if tau[i] > 0]
+            Q = np.eye(d) + (self.gamma - 1) * sum(grown, np.zeros((d, d)))
+            det = np.linalg.det(Q)
+            self.sigma *= det ** (1 / d)
+            self.B = Q @ self.B / det ** (1 / d)

@@ -38,7 +38,7 @@ def test_the_papers(active: bool) -> None:
         es.tell(wavy(x))
         assert es.state.sigma == pytest.approx(twin.sigma, rel=1e-9)
         np.testing.assert_allclose(es.state.factor, twin.A, rtol=0.0, atol=1e-9)
-        np.testing.assert_allclose(es.state.factor @ es.state.path, twin.s, rtol=0.0, atol=1e-9)
+        np.testing.assert_allclose(es.state.factor @ es.state.path_c, twin.s, rtol=0.0, atol=1e-9)
         assert es.state.parents[0] == pytest.approx(twin.line[-1], rel=1e-9)
 
     assert twin.hits > 30
