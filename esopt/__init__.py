@@ -111,6 +111,7 @@ _HOMES = {
     "TopFraction": "shaping",
     "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
+    "VkDCMA": "strategies.vkd_cma",
     "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
@@ -256,6 +257,7 @@ if TYPE_CHECKING:
     from .strategies.sep_cma import SepCMA as SepCMA
     from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .strategies.vkd_cma import VkDCMA as VkDCMA
     from .strategies.warm_start import WarmStart as WarmStart
     from .strategies.warm_start import warm_start as warm_start
     from .timing import gradient_cost as gradient_cost

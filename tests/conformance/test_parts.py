@@ -234,6 +234,11 @@ STRATEGIES = cases(
             case(RMES(n=7, m=1), rank_based=True, **FREE),
             case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
         ],
+        esopt.VkDCMA: [
+            case(esopt.VkDCMA(), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=4, k=0), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=8, k=2, sampler=Antithetic()), dims=(3, 6), rank_based=True, **FREE),
+        ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
             case(Restarts(SepCMA(), IPOP()), rank_based=True, **FREE),

@@ -118,3 +118,60 @@ class DXNESIC:
             det = np.linalg.det(Q)
             self.sigma *= det ** (1 / d)
             self.B = Q @ self.B / det ** (1 / d)
+
+
+class VkDCMA:
+    """Akimoto, Hansen (2016), GECCO, with a fixed k and two-point step-size adaptation: the projection of a dense C.
+
+    ``update`` takes the steps x - mean over sigma of all candidates; the last two lie on the last step of the mean.
+    """
+
+    def __init__(self, x0: Array, sigma: float, n: int, k: int) -> None:
+        d = x0.size
+        self.mean, self.sigma, self.k, self.n = x0.copy(), sigma, k, n
+        raw = np.log((n + 1) / 2) - np.log(np.arange(1, n // 2 + 1))
+        self.w = raw / raw.sum()
+        self.mu_w = 1 / np.sum(self.w**2)
+        self.c1 = 2 / (d * (k + 1) + d + 2 * (k + 2) + self.mu_w)
+        self.cmu = min(1 - self.c1, 2 * (self.mu_w - 2 + 1 / self.mu_w) / (d * (k + 1) + 4 * (k + 2) + self.mu_w))
+        self.cc = np.sqrt(self.c1)
+        self.D, self.M, self.p = np.ones(d), np.eye(d), np.zeros(d)
+        self.s, self.last, self.stalls = 0.0, np.zeros(d), 0
+
+    @property
+    def C(self) -> Array:
+        return self.D[:, None] * self.M * self.D
+
+    def ahead(self, length: float) -> Array:
+        """The last step, of that length in the metric of C."""
+        return self.last * length / np.sqrt(self.last @ np.linalg.solve(self.C, self.last))
+
+    def sample(self, eps: Array) -> Array:
+        values, vectors = np.linalg.eigh(self.M)
+        return self.D * (eps @ (vectors * np.sqrt(values)) @ vectors.T)
+
+    def update(self, steps: Array, values: Array, compared: bool) -> None:
+        d, n = self.mean.size, self.n
+        h = 1.0
+        order = np.argsort(values).tolist()
+        if compared:
+            self.s += 0.3 * ((order.index(n - 1) - order.index(n - 2)) / (n - 1) - self.s)
+            h = float(self.s < 0.5)
+            self.stalls += h == 0.0
+        y = steps[order[: n // 2]]
+        self.last = self.w @ y
+        self.mean = self.mean + self.sigma * self.last
+        self.sigma *= np.exp(self.s / (4 - 3 / d))
+        self.p = (1 - self.cc) * self.p + h * np.sqrt(self.cc * (2 - self.cc) * self.mu_w) * self.last
+        a = 1 - self.c1 - self.cmu + self.c1 * (1 - h) * self.cc * (2 - self.cc)
+        # In the coordinates of D only the unit matrix in M = I + V S V^T shrinks to a I beside the dyads.
+        target = a * self.M + np.diag(1 / self.D) @ (
+            self.c1 * np.outer(self.p, self.p) + self.cmu * (y.T * self.w) @ y
+        ) @ np.diag(1 / self.D)
+        values, vectors = np.linalg.eigh(target)
+        beta = values[: d - self.k].mean()
+        V = vectors[:, d - self.k :]
+        self.M = np.eye(d) + (V * (values[d - self.k :] / beta - 1)) @ V.T
+        self.D = self.D * np.sqrt(np.diag(target) / np.diag(self.M))
+        size = np.linalg.det(self.C) ** (1 / (2 * d))
+        self.D, self.p = self.D / size, self.p / size
