@@ -27,7 +27,7 @@ _TAG = "two points"
 
 
 @dataclass(frozen=True, eq=False)
-class Trend:
+class TrendState:
     """Averages of the changes of log sigma, of log diag C and of the logarithms of the k axes, and their last values.
 
     ``since`` counts the generations since k was last increased. All fixed in length, (d,), but for sigma.
@@ -62,7 +62,7 @@ class VkDState:
     last: Array
     success: float
     path_c: Array
-    trend: Trend
+    trend: TrendState
     history: Array
     latest: Array
 
@@ -144,7 +144,7 @@ class VkDCMA:
             raise ValueError(f"VkDCMA() got k={self.k} in {dim} dimensions. Pass a k below {dim}, or use CMAES().")
         n, zero = population_size(self.n, dim, self.sampler), np.zeros(dim)
         deviations = np.array(np.broadcast_to(spread, dim))
-        trend = Trend(0, math.log(sigma), 2.0 * np.log(deviations), zero, 0.0, zero, zero)
+        trend = TrendState(0, math.log(sigma), 2.0 * np.log(deviations), zero, 0.0, zero, zero)
         return VkDState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, deviations, np.empty((0, dim)), np.empty(0),
             self.k or 0, zero, 0.0, zero, trend, np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
@@ -302,7 +302,7 @@ def _select(state: VkDState, rates: _Rates, n: int) -> VkDState:
     log_sigma, log_diagonal = math.log(state.sigma), np.log(state.diagonal)
     log_axes = np.zeros(dim)
     log_axes[: state.lengths.size] = np.log1p(state.lengths)
-    trend = Trend(
+    trend = TrendState(
         old.since + 1, log_sigma, log_diagonal, log_axes,
         old.change_sigma + speed * (log_sigma - old.log_sigma - old.change_sigma),
         old.change_diagonal + (log_diagonal - old.log_diagonal - old.change_diagonal) / dim,
