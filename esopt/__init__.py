@@ -61,6 +61,7 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "MAES": "strategies.ma_es",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -236,6 +237,7 @@ if TYPE_CHECKING:
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
+    from .strategies.ma_es import MAES as MAES
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es

@@ -224,6 +224,10 @@ STRATEGIES = cases(
             case(esopt.DXNESIC(n=2), learns=0, rank_based=True, **FREE),
             case(esopt.DXNESIC(0.3, 7, Gaussian()), rank_based=True, **FREE),
         ],
+        esopt.MAES: [
+            case(esopt.MAES(), rank_based=True, **FREE),
+            case(esopt.MAES(0.3, 8, sampler=Antithetic()), rank_based=True, **FREE),
+        ],
         DDCMA: [
             case(DDCMA(), rank_based=True, **FREE),
             case(DDCMA(n=2), rank_based=True, **FREE),

@@ -175,3 +175,34 @@ class VkDCMA:
         self.D = self.D * np.sqrt(np.diag(target) / np.diag(self.M))
         size = np.linalg.det(self.C) ** (1 / (2 * d))
         self.D, self.p = self.D / size, self.p / size
+
+
+class MAES:
+    """Beyer, Sendhoff (2017), figure 3, with the rates of CMA-ES as Hansen's tutorial has them today."""
+
+    def __init__(self, x0: Array, sigma: float, n: int) -> None:
+        d = x0.size
+        self.mean, self.sigma, self.M, self.s = x0.copy(), sigma, np.eye(d), np.zeros(d)
+        mu = n // 2
+        raw = np.log((n + 1) / 2) - np.log(np.arange(1, mu + 1))
+        self.w = raw / raw.sum()
+        self.mu_eff = 1 / np.sum(self.w**2)
+        self.c_s = (self.mu_eff + 2) / (d + self.mu_eff + 5)
+        self.c_1 = 2 / ((d + 1.3) ** 2 + self.mu_eff)
+        rank_mu = 2 * (0.25 + self.mu_eff + 1 / self.mu_eff - 2) / ((d + 2) ** 2 + self.mu_eff)
+        self.c_w = min(1 - self.c_1, rank_mu)
+        self.d_s = 1 + self.c_s + 2 * max(0, np.sqrt((self.mu_eff - 1) / (d + 1)) - 1)
+
+    def sample(self, eps: Array) -> Array:
+        return self.mean + self.sigma * eps @ self.M.T
+
+    def update(self, eps: Array, values: Array) -> None:
+        d = self.mean.size
+        z = eps[np.argsort(values)[: self.w.size]]
+        self.mean = self.mean + self.sigma * self.M @ (self.w @ z)
+        self.s = (1 - self.c_s) * self.s + np.sqrt(self.mu_eff * self.c_s * (2 - self.c_s)) * (self.w @ z)
+        dyads = sum(a * np.outer(row, row) for a, row in zip(self.w, z, strict=True))
+        change = self.c_1 / 2 * (np.outer(self.s, self.s) - np.eye(d)) + self.c_w / 2 * (dyads - np.eye(d))
+        self.M = self.M @ (np.eye(d) + change)
+        chi = np.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d))
+        self.sigma *= np.exp(self.c_s / self.d_s * (np.linalg.norm(self.s) / chi - 1))
