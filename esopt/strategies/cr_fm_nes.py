@@ -196,6 +196,7 @@ def _natural(vector: Array, second: Array, crossed: Array, squares: float, total
     s = second - square / gamma * unit * crossed - total
     s -= alpha / gamma * ((2.0 + square) * (t * unit) - square * span.dot(unit, t) * local)
     scaled = inverse * local
-    s = s * inverse - b / (1.0 + b * span.dot(local, scaled)) * span.dot(scaled, s) * scaled
+    # The determinant is positive; it rounds to zero once v, in a run that diverges, has become a coordinate axis.
+    s = s * inverse - b / max(2.0**-53, 1.0 + b * span.dot(local, scaled)) * span.dot(scaled, s) * scaled
     t = t - alpha * ((2.0 + square) * (s * unit) - span.dot(local, s) * unit)
     return t / math.sqrt(square), s

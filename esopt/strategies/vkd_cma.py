@@ -144,6 +144,8 @@ class VkDCMA:
             raise ValueError(f"VkDCMA() got k={self.k} in {dim} dimensions. Pass a k below {dim}, or use CMAES().")
         n, zero = population_size(self.n, dim, self.sampler), np.zeros(dim)
         deviations = np.array(np.broadcast_to(spread, dim))
+        volume = math.exp(float(np.log(deviations).mean()))
+        sigma, deviations = sigma * volume, deviations / volume
         trend = TrendState(0, math.log(sigma), 2.0 * np.log(deviations), zero, 0.0, zero, zero)
         return VkDState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, deviations, np.empty((0, dim)), np.empty(0),
