@@ -33,6 +33,7 @@ _HOMES = {
     "CosineDecay": "schedules",
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
+    "DXNESIC": "strategies.dx_nes_ic",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -62,6 +63,7 @@ _HOMES = {
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
     "MSR": "step_sizes",
+    "MAES": "strategies.ma_es",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -70,6 +72,7 @@ _HOMES = {
     "NoBaseline": "baselines.none",
     "NormTest": "tuning.norm_test",
     "Objective": "objective",
+    "OnePlusOneCMA": "strategies.one_plus_one_cma",
     "Opening": "strategies.portfolio",
     "OptimalPerCoordinate": "baselines.optimal",
     "OptimalScalar": "baselines.optimal",
@@ -115,6 +118,7 @@ _HOMES = {
     "TopFraction": "shaping",
     "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
+    "VkDCMA": "strategies.vkd_cma",
     "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
@@ -238,11 +242,13 @@ if TYPE_CHECKING:
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
+    from .strategies.dx_nes_ic import DXNESIC as DXNESIC
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
+    from .strategies.ma_es import MAES as MAES
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
@@ -250,6 +256,7 @@ if TYPE_CHECKING:
     from .strategies.named import snes as snes
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
+    from .strategies.one_plus_one_cma import OnePlusOneCMA as OnePlusOneCMA
     from .strategies.portfolio import Opening as Opening
     from .strategies.portfolio import Portfolio as Portfolio
     from .strategies.psa_cma import PSACMA as PSACMA
@@ -264,6 +271,7 @@ if TYPE_CHECKING:
     from .strategies.sep_cma import SepCMA as SepCMA
     from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .strategies.vkd_cma import VkDCMA as VkDCMA
     from .strategies.warm_start import WarmStart as WarmStart
     from .strategies.warm_start import warm_start as warm_start
     from .timing import gradient_cost as gradient_cost

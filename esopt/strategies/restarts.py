@@ -153,7 +153,7 @@ class Restarts:
     def init(self, x0: Array, seed: int) -> RestartState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         inner = self.inner.init(x0, child(check_seed(seed), 0))
-        n = len(self.inner.ask(inner))
+        n = self.inner.ask(inner).n
         runs = RunState(0, False, 1.0, 1.0, 1.0, 0, 0, 0, np.zeros(2), np.full(2, np.inf))
         return RestartState(seed, 0, np.array(x0, np.float64), n, inner, runs)
 
@@ -217,7 +217,7 @@ class Restarts:
         if not reasons or (self.limit is not None and runs.runs >= self.limit):
             return after, ""
         after = self._restart(after)
-        return after, f"run {after.runs.runs} with n = {len(self.ask(after))}, after {', '.join(reasons)}"
+        return after, f"run {after.runs.runs} with n = {self.ask(after).n}, after {', '.join(reasons)}"
 
     def _strategy(self, state: RestartState) -> Any:
         runs = state.runs

@@ -238,6 +238,19 @@ STRATEGIES = cases(
             case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
             case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
         ],
+        esopt.OnePlusOneCMA: [
+            case(esopt.OnePlusOneCMA(), rank_based=True, **FREE),
+            case(esopt.OnePlusOneCMA(0.3, 6, False, sampler=Antithetic()), rank_based=True, survives=True, **FREE),
+        ],
+        esopt.DXNESIC: [
+            case(esopt.DXNESIC(), rank_based=True, **FREE),
+            case(esopt.DXNESIC(n=2), learns=0, rank_based=True, **FREE),
+            case(esopt.DXNESIC(0.3, 7, Gaussian()), rank_based=True, **FREE),
+        ],
+        esopt.MAES: [
+            case(esopt.MAES(), rank_based=True, **FREE),
+            case(esopt.MAES(0.3, 8, sampler=Antithetic()), rank_based=True, **FREE),
+        ],
         DDCMA: [
             case(DDCMA(), rank_based=True, **FREE),
             case(DDCMA(n=2), rank_based=True, **FREE),
@@ -248,6 +261,11 @@ STRATEGIES = cases(
             case(RMES(n=7, m=1), rank_based=True, **FREE),
             case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
             case(RMES(step_size=esopt.TPA()), rank_based=True, **FREE),
+        ],
+        esopt.VkDCMA: [
+            case(esopt.VkDCMA(), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=4, k=0), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=8, k=2, sampler=Antithetic()), dims=(3, 6), rank_based=True, **FREE),
         ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
