@@ -14,6 +14,7 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "AugmentedLagrangian": "strategies.augmented_lagrangian",
     "Auto": "estimators.auto",
     "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
@@ -221,6 +222,7 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .strategies.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
