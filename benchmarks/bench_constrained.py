@@ -137,7 +137,7 @@ def solve(names: list[str], function: int, dim: int, instance: int, budget: int)
     return found
 
 
-def score(report: Report, problems: list[tuple[int, int, int]], found: list[dict[str, Any]]) -> None:
+def score(report: Report, problems: list[tuple[int, int, int]], found: list[dict[str, Any]], largest: int) -> None:
     """Report shares in total, by dimension and by function, and the paired difference from pycma."""
     dims, names = sorted({dim for _, dim, _ in problems}), list(found[0])
     cells: dict[str, Callable[[int, int], bool]] = {"total": lambda f, d: True}
@@ -146,6 +146,8 @@ def score(report: Report, problems: list[tuple[int, int, int]], found: list[dict
     for budget in BUDGETS:
         for cell, inside in cells.items():
             chosen = [i for i, (function, dim, _) in enumerate(problems) if inside(function, dim)]
+            if budget > largest or not chosen:
+                continue
             shares = {
                 name: np.array([np.mean(found[i][name][0] <= budget * problems[i][1]) for i in chosen])
                 for name in names
@@ -182,7 +184,7 @@ def run(report: Report, args: argparse.Namespace) -> None:
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         found = joblib.Parallel(-1, batch_size=1)(jobs)
     if found:
-        score(report, problems, found)
+        score(report, problems, found, budget)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,13 @@ def adapt(terms: Terms, merits: Array, g: Array, dim: int) -> Terms:
 
 def _spread(columns: Array) -> Array:
     """Return the standard deviation of each column from its quartiles, or the usual one where those are equal."""
-    upper, lower = np.quantile(columns, [0.75, 0.25], axis=0)
+    ordered, last = np.sort(columns, axis=0), len(columns) - 1
+    first, part = divmod(0.25 * last, 1.0)  # numpy's own quantile is ten times as slow for a few rows
+    i = int(first)
+    lower = (1.0 - part) * ordered[i] + part * ordered[min(i + 1, last)]
+    upper = (1.0 - part) * ordered[last - i] + part * ordered[max(last - i - 1, 0)]
     wide = (upper - lower) / 1.349
-    return np.where(wide > 0.0, wide, columns.std(axis=0))
+    return wide if wide.all() else np.where(wide > 0.0, wide, columns.std(axis=0))
 
 
 def _correlation(merits: Array, g: Array) -> Array:
