@@ -123,11 +123,16 @@ def adapt(terms: Terms, merits: Array, g: Array, dim: int) -> Terms:
     felt = ~np.isnan(terms.penalties) & (terms.equal | (g > edge).any(axis=0))
     share = r * spread * spread * math.sqrt(0.5 * dim) / wide
     away = np.abs(centre) > _AWAY * spread
-    resting = felt & away & (np.sign(centre) * _correlation(merits, g) < _AT_REST)
+    inward = np.sign(centre) * _correlation(merits, g)
+    resting = felt & away & (inward < _AT_REST)
     more = resting | (felt & ~away & (share < _LOW))
     less = felt & ~resting & (share > _HIGH)
     change = np.where(more, _FACTOR, np.where(less, 1.0 / _FACTOR, 1.0))
-    return Terms(after, terms.penalties * change, terms.equal)
+    penalties = terms.penalties * change
+    running = resting & (inward < -_AT_REST)
+    if running.any():  # f falls faster than the penalty grows: give this one twice the slope of the Lagrangian
+        penalties = penalties + np.divide(2.0 * wide, np.abs(centre) * spread, out=np.zeros(r.size), where=running)
+    return Terms(after, penalties, terms.equal)
 
 
 def _spread(columns: Array) -> Array:

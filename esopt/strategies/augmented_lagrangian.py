@@ -21,7 +21,7 @@ from ..noise import Array
 from ..protocols import Strategy
 from ..records import Evals, Info, Population
 from .cmaes import CMAES
-from .restarts import Restarts
+from .restarts import Restarts, RestartState
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,8 @@ class AugmentedLagrangian:
 
     Parameters
     ----------
-    inner : a strategy that samples several candidates and learns from comparing them; put restarts inside, so that the
-        multipliers outlive a run. :class:`Portfolio`, :class:`QuasiNewton` and others that compare values of different
+    inner : a strategy that samples several candidates and learns from comparing them; restarts go inside, and a new
+        run begins with new multipliers. :class:`Portfolio`, :class:`QuasiNewton` and others that compare values of different
         generations are refused, and so are those that need gradients.
     tolerance : how far |h| may be from 0 in a candidate that counts as feasible; a g must be <= 0.
 
@@ -146,28 +146,36 @@ class AugmentedLagrangian:
         if not terms.multipliers.size:
             terms = Terms(np.zeros(equal.size), np.full(equal.size, math.nan), equal)
         terms = begin(terms, values[good], g[good], dim)
+        told = terms.multipliers
         merits = values + penalty(terms, g)
         inside = replace(evals, values=merits - state.shift, constraints=None, equalities=None)
         inner, info = self.inner.tell(state.inner, inside)
         shift = state.shift
-        if int(good.sum()) > 1:
+        if _runs(inner) > _runs(state.inner):
+            terms, shift = Terms(np.empty(0), np.empty(0), equal), 0.0
+        elif int(good.sum()) > 1:
             terms = adapt(terms, merits[good], g[good], dim)
             shift += float(np.median(values[good] + penalty(terms, g[good]) - merits[good]))
         away = violations(evals, self.tolerance)
         best, value, violation = _best(state, values, away)
-        found = state.found if best < 0 else terms.multipliers
+        found = state.found if best < 0 else told
         after = LagrangianState(inner, terms.multipliers, terms.penalties, shift, value, violation, found)
         scalars: Mapping[str, float] = {
             **info.scalars,
             "feasible": float(np.mean(away == 0.0)),
             "violation": float(np.fmin.reduce(away)),
-            "multiplier": float(np.abs(terms.multipliers).max()),
+            "multiplier": float(np.abs(told).max()),
         }
         return after, replace(info, scalars=scalars, best=best)
 
     def stop(self, state: LagrangianState) -> dict[str, float]:
         """Return the reasons of ``inner``."""
         return cast(dict[str, float], self.inner.stop(state.inner))
+
+
+def _runs(inner: Any) -> int:
+    """Return how many restarts there were."""
+    return inner.runs.runs if isinstance(inner, RestartState) else 0
 
 
 def _best(state: LagrangianState, values: Array, away: Array) -> tuple[int, float, float]:
