@@ -94,8 +94,8 @@ def _two_sided(constraint: Any) -> _Side:
     function = getattr(constraint, "fun", getattr(constraint, "A", None))
     if function is None or not (hasattr(constraint, "lb") and hasattr(constraint, "ub")):
         raise TypeError(
-            f"constraints must be a function, or scipy's, got {type(constraint).__name__}. Pass g of x, where g(x) <= 0 "
-            "is allowed, or for example scipy.optimize.LinearConstraint(A, lb, ub)."
+            f"constraints must be a function, or scipy's, got {type(constraint).__name__}. Pass g of x, where "
+            "g(x) <= 0 is allowed, or for example scipy.optimize.LinearConstraint(A, lb, ub)."
         )
     if not callable(function):
         function = np.atleast_2d(function.toarray() if hasattr(function, "toarray") else function)

@@ -23,7 +23,13 @@ PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 
 
 def default_strategy(
-    sigma: float | Array | None, dim: int, *, gradients: bool, stochastic: bool, most: float = math.inf, constrained: bool = False
+    sigma: float | Array | None,
+    dim: int,
+    *,
+    gradients: bool,
+    stochastic: bool,
+    most: float = math.inf,
+    constrained: bool = False,
 ) -> Strategy:
     """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 

@@ -143,11 +143,11 @@ def _spread(columns: Array) -> Array:
     lower = (1.0 - part) * ordered[i] + part * ordered[min(i + 1, last)]
     upper = (1.0 - part) * ordered[last - i] + part * ordered[max(last - i - 1, 0)]
     wide = (upper - lower) / 1.349
-    return wide if wide.all() else np.where(wide > 0.0, wide, columns.std(axis=0))
+    return np.asarray(wide if wide.all() else np.where(wide > 0.0, wide, columns.std(axis=0)))
 
 
 def _correlation(merits: Array, g: Array) -> Array:
     """Return the correlation of the merits with each column; 1 where one of both is constant."""
     a, b = merits - merits.mean(), g - g.mean(axis=0)
     lengths = np.sqrt(float(a @ a) * np.square(b).sum(axis=0))
-    return np.divide(a @ b, lengths, out=np.ones(b.shape[1]), where=lengths > 0.0)
+    return np.asarray(np.divide(a @ b, lengths, out=np.ones(b.shape[1]), where=lengths > 0.0))

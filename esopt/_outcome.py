@@ -38,7 +38,9 @@ def finish(
     noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
     try:
         needs = es.population().needs & {"constraints"} | {"values"}
-        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, needs=needs, share="none"), evaluator.init())
+        evals, _ = evaluator.evaluate(
+            Population(es.state.mean, 0.0, noise, needs=needs, share="none"), evaluator.init()
+        )
     except KeyboardInterrupt:
         return replace(result, reason={**reasons, "interrupted": float(es.generation)})
     except Exception:

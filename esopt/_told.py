@@ -113,7 +113,7 @@ def check_constraints(told: dict[str, ArrayLike | None], population: Population)
         checked[name] = array.reshape(count, -1).astype(np.float64)
     if bool(checked) != ("constraints" in population.needs):
         raise ValueError(
-            f"tell() got {' and '.join(checked)}, of which the strategy makes no use. Use AugmentedLagrangian(strategy)."
+            f"tell() got {' and '.join(checked)}, which the strategy does not use. Use AugmentedLagrangian(strategy)."
             if checked
             else "tell() got neither constraints nor equalities. Call tell(values, constraints=...), (n, m)."
         )

@@ -102,9 +102,9 @@ def minimize(
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
-    constraints, equalities : g and h, with the same arguments as f, each returning a number or (m,): ``result.x`` is the
-        best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f, g
-        and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The strategy
+    constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the best
+        candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f, g and
+        h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The strategy
         becomes an :class:`esopt.AugmentedLagrangian`, with restarts of CMAES inside where None was given.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
@@ -192,9 +192,7 @@ def _choose_strategy(
     if strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
-        return default_strategy(
-            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
-        )
+        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited)
     if sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return strategy

@@ -128,7 +128,11 @@ class Result:
     @property
     def success(self) -> bool:
         """Whether the run has a finite value of a feasible point, and neither diverged nor failed."""
-        return bool(np.isfinite(self.value)) and self.feasible and not {"diverged", "failed", "exception"} & set(self.reason)
+        return (
+            bool(np.isfinite(self.value))
+            and self.feasible
+            and not {"diverged", "failed", "exception"} & set(self.reason)
+        )
 
     @property
     def status(self) -> int:

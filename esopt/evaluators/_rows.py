@@ -154,7 +154,9 @@ class _Table:
         if column is None:
             column = self.found[need] = np.full((len(self.values), *shape), np.nan)
         if column.shape[1:] != shape:
-            kinds = "matrices for some candidates and diagonals" if need == "hessians" else f"{shape[0]} numbers for some"
+            kinds = (
+                "matrices for some candidates and diagonals" if need == "hessians" else f"{shape[0]} numbers for some"
+            )
             raise _BadResult(f"{kinds} for others" if need == "hessians" else f"{kinds}, {column.shape[1]} for others")
         return column
 

@@ -69,8 +69,8 @@ class AugmentedLagrangian:
     Parameters
     ----------
     inner : a strategy that samples several candidates and learns from comparing them; restarts go inside, and a new
-        run begins with new multipliers. :class:`Portfolio`, :class:`QuasiNewton` and others that compare values of different
-        generations are refused, and so are those that need gradients.
+        run begins with new multipliers. :class:`Portfolio`, :class:`QuasiNewton` and others that compare values of
+        different generations are refused, and so are those that need gradients.
     tolerance : how far |h| may be from 0 in a candidate that counts as feasible; a g must be <= 0.
 
     Notes
@@ -103,7 +103,9 @@ class AugmentedLagrangian:
 
     def __post_init__(self) -> None:
         check_instance("inner", self.inner, Strategy, "CMAES()")
-        if isinstance(self.tolerance, bool) or not (isinstance(self.tolerance, Real) and 0 <= self.tolerance < math.inf):
+        if isinstance(self.tolerance, bool) or not (
+            isinstance(self.tolerance, Real) and 0 <= self.tolerance < math.inf
+        ):
             raise ValueError(f"tolerance must be a number >= 0, got {self.tolerance!r}. Pass for example 1e-6.")
 
     def init(self, x0: Array, seed: int) -> LagrangianState:
@@ -118,7 +120,9 @@ class AugmentedLagrangian:
         name = type(self.inner).__name__
         if population.needs != {"values"}:
             needs = ", ".join(sorted(population.needs - {"values"}))
-            raise ValueError(f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only.")
+            raise ValueError(
+                f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only."
+            )
         if len(population) < 2 or hasattr(inner, "value"):
             raise ValueError(
                 f"{name} compares values of different generations, between which the Lagrangian changes. "

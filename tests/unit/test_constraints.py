@@ -70,7 +70,9 @@ class TestKnownMultipliers:
 
     def test_result_has_the_multipliers_of_its_point(self):
         result = run(sphere, [2.0, 2.0, 2.0], constraints=lambda x: 3.0 - x[0] - 2.0 * x[1], evaluations=3000)
-        assert result.feasible and result.violation == 0.0 and result.success
+        assert result.feasible
+        assert result.violation == 0.0
+        assert result.success
         assert result.value == pytest.approx(0.9, abs=1e-6)
         assert result.multipliers == pytest.approx([0.6], abs=1e-4)
         assert result.strategy == "AugmentedLagrangian(Restarts)"
@@ -149,7 +151,7 @@ class TestPublishedOptima:
     """Hock and Schittkowski (1981), and G06, G08, G09, G11 of Koziel and Michalewicz (1999)."""
 
     def check(self, f, x0, optimum, within, evaluations, sigma=1.0, **limits):
-        result = run(f, x0, strategy=esopt.CMAES(sigma=sigma), evaluations=evaluations, **limits)
+        result = run(f, x0, strategy=esopt.Restarts(esopt.CMAES(sigma=sigma)), evaluations=evaluations, **limits)
         assert result.feasible
         assert -1e-5 * max(1.0, abs(optimum)) < result.value - optimum < within
 
@@ -179,7 +181,7 @@ class TestPublishedOptima:
             a, b = (x[0] - 5.0) ** 2 + (x[1] - 5.0) ** 2, (x[0] - 6.0) ** 2 + (x[1] - 5.0) ** 2
             return np.array([100.0 - a, b - 82.81])
 
-        self.check(f, [16.0, 3.0], -6961.81388, 1e-1, 4000, constraints=g, bounds=([13.0, 0.0], [100.0, 100.0]))
+        self.check(f, [14.5, 1.5], -6961.81388, 1e-2, 6000, constraints=g)
 
     def test_g08(self):
         def f(x):
@@ -302,22 +304,27 @@ class TestResult:
             return 1.0 - x[0]
 
         result = run(sphere, [3.0, 3.0], constraints=g, target=0.6, evaluations=4000)
-        assert "target" in result.reason and 0.5 <= result.value <= 0.6 and result.x[0] >= 1.0
+        assert "target" in result.reason
+        assert 0.5 <= result.value <= 0.6
+        assert result.x[0] >= 1.0
         assert min(value for value, _ in seen) < 0.5  # others went lower
 
     def test_infeasible_problem_ends_at_the_least_violation(self):
         result = run(
             sphere, [3.0, 3.0], constraints=lambda x: np.array([1.0 - x[0], x[0] + 1.0]), evaluations=2000, target=9.0
         )
-        assert not result.feasible and not result.success
+        assert not result.feasible
+        assert not result.success
         assert result.violation == pytest.approx(2.0, abs=1e-9)
-        assert result.value == sphere(result.x) and result.best.value == math.inf
+        assert result.value == sphere(result.x)
+        assert result.best.value == math.inf
         assert "target" not in result.reason
         assert "no feasible point found" in str(result)
 
     def test_feasibility_problem(self):
         result = run(lambda x: 0.0, [9.0, -9.0], constraints=lambda x: x @ x - 1.0, evaluations=1500)
-        assert result.feasible and result.value == 0.0
+        assert result.feasible
+        assert result.value == 0.0
 
     def test_far_infeasible_start(self):
         result = run(
@@ -328,20 +335,30 @@ class TestResult:
     def test_final_mean_is_taken_where_it_is_better(self):
         # The mean of a mirrored population of two is x0, which no candidate is.
         strategy = esopt.AugmentedLagrangian(esopt.openai_es(sigma=0.5, n=2, lr=1e-12))
-        result = run(lambda x: float(x @ x), [1.0, 1.0], strategy=strategy, constraints=lambda x: abs(x[0] - 1.0) - 1e-9, evaluations=3)
-        assert result.feasible and result.x == pytest.approx([1.0, 1.0])
+        result = run(
+            lambda x: float(x @ x),
+            [1.0, 1.0],
+            strategy=strategy,
+            constraints=lambda x: abs(x[0] - 1.0) - 1e-9,
+            evaluations=3,
+        )
+        assert result.feasible
+        assert result.x == pytest.approx([1.0, 1.0])
 
     def test_history_and_callback(self):
         steps = []
         result = run(
             sphere, [3.0, 3.0], constraints=lambda x: 1.0 - x[0], generations=30, history=True, callback=steps.append
         )
-        assert result.history is not None and "violation" in result.history.trace.names
+        assert result.history is not None
+        assert "violation" in result.history.trace.names
         assert steps[-1].best_value == result.history.trace.lowest[-1]
         assert {"feasible", "violation", "multiplier"} <= set(steps[-1].info.scalars)
 
     def test_bounds(self):
-        result = run(sphere, [2.0, 2.0], constraints=lambda x: 1.0 - x[0] - x[1], bounds=([0.7, 0.0], 4.0), evaluations=3000)
+        result = run(
+            sphere, [2.0, 2.0], constraints=lambda x: 1.0 - x[0] - x[1], bounds=([0.7, 0.0], 4.0), evaluations=3000
+        )
         assert result.x == pytest.approx([0.7, 0.3], abs=1e-4)
         assert result.strategy == "Bounded(AugmentedLagrangian(Restarts))"
 
@@ -376,7 +393,8 @@ class TestEvaluators:
         jitted = self.outcome(f=compiled, constraints=g, equalities=h)
         assert jitted.evaluator == "Compiled"
         for other in (pool, rows):
-            assert np.array_equal(other.x, reference.x) and np.array_equal(other.multipliers, reference.multipliers)
+            assert np.array_equal(other.x, reference.x)
+            assert np.array_equal(other.multipliers, reference.multipliers)
         assert jitted.x == pytest.approx(reference.x, abs=1e-9)
 
     def test_worker_processes(self):
@@ -388,7 +406,8 @@ class TestEvaluators:
             return math.nan if x[1] > 2.5 else 1.0 - x[0]
 
         result = self.outcome(constraints=g)
-        assert result.failures["constraint"] > 0 and math.isfinite(result.value)
+        assert result.failures["constraint"] > 0
+        assert math.isfinite(result.value)
 
         def raising(x):
             raise ValueError("no")
@@ -435,7 +454,8 @@ class TestAskAndTell:
         whole = run(sphere, [2.0, 2.0], constraints=g, generations=20)
         for generations in (10, 20):
             parts = run(sphere, [2.0, 2.0], constraints=g, generations=generations, checkpoint=tmp_path / "c.npz")
-        assert np.array_equal(parts.x, whole.x) and np.array_equal(parts.multipliers, whole.multipliers)
+        assert np.array_equal(parts.x, whole.x)
+        assert np.array_equal(parts.multipliers, whole.multipliers)
         with pytest.raises(esopt.CheckpointError, match="constraints"):
             run(sphere, [2.0, 2.0], constraints=sphere, generations=30, checkpoint=tmp_path / "c.npz")
 
@@ -447,7 +467,8 @@ class TestAskAndTell:
         es.tell(values, constraints=g)
         assert np.isfinite(es.mean).all()
         best = es.result.x
-        assert not np.array_equal(best, rows[0]) and not np.array_equal(best, rows[1])
+        assert not np.array_equal(best, rows[0])
+        assert not np.array_equal(best, rows[1])
 
     def test_refuses_what_does_not_fit(self):
         es = self.optimizer()
@@ -456,7 +477,7 @@ class TestAskAndTell:
             es.tell(np.zeros(n))
         with pytest.raises(ValueError, match=rf"shape \(3,\).*\({n}, m\)"):
             es.tell(np.zeros(n), constraints=np.zeros(3))
-        with pytest.raises(ValueError, match="makes no use"):
+        with pytest.raises(ValueError, match="does not use"):
             esopt.Optimizer(esopt.CMAES(n=6), [2.0, 2.0]).tell(np.zeros(6), constraints=np.zeros(6))
         es.tell(np.arange(n), constraints=np.ones((n, 2)))
         with pytest.raises(ValueError, match="told 3 constraints, before 2"):
@@ -473,7 +494,9 @@ class TestRefusals:
 
     def test_wrappers_that_average_go_inside(self):
         def noisy(strategy):
-            return esopt.minimize(sphere, [1.0, 1.0], strategy=strategy, constraints=lambda x: 1.0 - x[0], generations=3)
+            return esopt.minimize(
+                sphere, [1.0, 1.0], strategy=strategy, constraints=lambda x: 1.0 - x[0], generations=3
+            )
 
         assert noisy(esopt.AugmentedLagrangian(esopt.Averaged(esopt.CMAES(), 2))).generations == 3
         with pytest.raises(ValueError, match="inside"):
@@ -505,7 +528,8 @@ class TestScipy:
         g, h = as_constraints([linear, nonlinear, older], None)
         x = np.array([0.75, 2.5])
         # Above: 3.25 - 3, 0.75 - 0.5, 6.8125 - 4; below: 1 - 3.25, 0.25 - 0.75; equal: 2.5 - 2.
-        assert g is not None and h is not None
+        assert g is not None
+        assert h is not None
         assert g(x) == pytest.approx([0.25, 0.25, 2.8125, -2.25, -0.5])
         assert h(x) == pytest.approx([0.5])
 
