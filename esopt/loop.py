@@ -102,10 +102,10 @@ def minimize(
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
-    constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the best
-        candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f, g and
-        h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The strategy
-        becomes an :class:`esopt.AugmentedLagrangian`, with restarts of CMAES inside where None was given.
+    constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the
+        best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f,
+        g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The
+        strategy becomes an :class:`esopt.AugmentedLagrangian`; None is restarts of CMAES inside one.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -145,18 +145,16 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
-    objective: Objective | None
-    sides = as_constraints(constraints, equalities)
+    given = {"f": f, "grad": grad, "args": args, **as_constraints(constraints, equalities)._asdict()}
     if evaluator is None:
-        objective = _make_objective(f, args, seeded, shape, grad=grad, **sides._asdict())
+        objective: Objective | None = _make_objective(seeded, shape, **given)
         evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
     else:
-        given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers, **sides._asdict()}
+        given |= {"vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
     box = None if bounds is None else as_map(bounds)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
-    strategy = constrain(strategy, objective, stochastic=stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
@@ -167,10 +165,8 @@ def minimize(
         strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
     )
     _check_start(es, objective, evaluations, grad=grad is not None)
-    state = evaluator.init()
     try:
-        if checkpoint is not None and os.path.exists(checkpoint):
-            state = es.load(checkpoint, state)
+        state = _resume(es, checkpoint, evaluator.init())
         kept = begin_history(history, es.generation)
         reasons, lost = _generations(es, evaluator, state, limits, kept)
         return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
@@ -179,6 +175,11 @@ def minimize(
         raise
     finally:
         evaluator.close()
+
+
+def _resume(es: Optimizer, checkpoint: str | os.PathLike[str] | None, state: State) -> State:
+    """Return the evaluator's state, and go on with a checkpoint if there is one."""
+    return state if checkpoint is None or not os.path.exists(checkpoint) else es.load(checkpoint, state)
 
 
 def _choose_strategy(
@@ -192,17 +193,19 @@ def _choose_strategy(
     if strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
-        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited)
-    if sigma is not None:
+        strategy = default_strategy(
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
+        )
+    elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
-    return strategy
+    return constrain(strategy, objective, stochastic=stochastic)
 
 
 def _make_objective(
-    f: Callable[..., Any] | Objective | None,
-    args: tuple[Any, ...],
     seeded: bool,
     shape: tuple[int, ...],
+    f: Callable[..., Any] | Objective | None,
+    args: tuple[Any, ...],
     **parts: Callable[..., Any] | None,
 ) -> Objective:
     """Return the objective of the arguments of :func:`minimize`."""
