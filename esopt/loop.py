@@ -147,8 +147,8 @@ def minimize(
     shape = check_x0(x0).shape
     given = {"f": f, "grad": grad, "args": args, **as_constraints(constraints, equalities)._asdict()}
     if evaluator is None:
-        objective: Objective | None = _make_objective(seeded, shape, **given)
-        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
+        objective: Objective | None = (made := _make_objective(seeded, shape, **given))
+        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)
     else:
         given |= {"vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
