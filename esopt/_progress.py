@@ -59,7 +59,7 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     best_value = float(values[least])
     if info.best is not None:
         least, better = info.best, info.best >= 0
-        best_value = float(values[least]) if info.scalars["violation"] == 0.0 else math.inf
+        best_value = float(values[least]) if info.scalars.get("violation", 0.0) == 0.0 else math.inf
     value, value_stderr = centre(evals, info)
     failures = progress.failures
     if info.failures:

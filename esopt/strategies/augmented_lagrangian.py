@@ -160,7 +160,7 @@ class AugmentedLagrangian:
         elif int(good.sum()) > 1:
             terms = adapt(terms, merits[good], g[good], dim)
             shift += float(np.median(values[good] + penalty(terms, g[good]) - merits[good]))
-        away = violations(evals, self.tolerance)
+        away = np.where(np.isfinite(values), violations(evals, self.tolerance), math.nan)
         best, value, violation = _best(state, values, away)
         found = state.found if best < 0 else told
         after = LagrangianState(inner, terms.multipliers, terms.penalties, shift, value, violation, found)

@@ -473,6 +473,16 @@ class TestAskAndTell:
         assert not np.array_equal(best, rows[0])
         assert not np.array_equal(best, rows[1])
 
+    def test_feasible_candidate_without_a_value_makes_no_other_feasible(self):
+        es = self.optimizer(target=1e9)
+        n = len(es.ask())
+        values, g = np.arange(float(n)), np.ones((n, 1))
+        values[0], g[0] = np.nan, -1.0
+        es.tell(values, constraints=g)
+        assert es.progress.best_value == math.inf
+        assert es.stop() == {}
+        assert es.result.violation == 1.0
+
     def test_refuses_what_does_not_fit(self):
         es = self.optimizer()
         n = len(es.ask())
