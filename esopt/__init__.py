@@ -14,6 +14,7 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "AugmentedLagrangian": "strategies.augmented_lagrangian",
     "Auto": "estimators.auto",
     "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
@@ -62,8 +63,8 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
-    "MSR": "step_sizes",
     "MAES": "strategies.ma_es",
+    "MSR": "step_sizes",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -236,6 +237,7 @@ if TYPE_CHECKING:
     from .step_sizes import MSR as MSR
     from .step_sizes import PSR as PSR
     from .step_sizes import TPA as TPA
+    from .strategies.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES

@@ -23,12 +23,18 @@ PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 
 
 def default_strategy(
-    sigma: float | Array | None, dim: int, *, gradients: bool, stochastic: bool, most: float = math.inf
+    sigma: float | Array | None,
+    dim: int,
+    *,
+    gradients: bool,
+    stochastic: bool,
+    most: float = math.inf,
+    constrained: bool = False,
 ) -> Strategy:
     """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 
     With gradients Bonnet with Adam and a shrinking sigma; SNES for a stochastic f; else by d: Portfolio to 40, CMAES
-    with restarts to 200, SepCMA with restarts to 10,000, SNES.
+    with restarts to 200, SepCMA with restarts to 10,000, SNES. No Portfolio for a ``constrained`` f.
     """
     if gradients:
         shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
@@ -38,7 +44,7 @@ def default_strategy(
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
     portfolio = Portfolio(spread)
-    if dim <= PORTFOLIO_DIM and np.ndim(portfolio.sigma) < 2:
+    if dim <= PORTFOLIO_DIM and not constrained and np.ndim(portfolio.sigma) < 2:
         return portfolio
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))

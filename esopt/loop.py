@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._constrained import as_constraints, constrain, is_constrained
 from ._defaults import default_strategy
 from ._laps import laps
 from ._outcome import failed, finish
@@ -60,6 +61,8 @@ def minimize(
     strategy: Strategy | None = None,
     sigma: float | Array | None = None,
     bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
+    constraints: Any = None,
+    equalities: Callable[..., Any] | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -99,6 +102,10 @@ def minimize(
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
+    constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the
+        best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f,
+        g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The
+        strategy becomes an :class:`esopt.AugmentedLagrangian`; None is restarts of CMAES inside one.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -138,12 +145,12 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
-    objective: Objective | None
+    given = {"f": f, "grad": grad, "args": args, **as_constraints(constraints, equalities)._asdict()}
     if evaluator is None:
-        objective = _make_objective(f, grad, args, seeded, shape)
-        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
+        objective: Objective | None = (made := _make_objective(seeded, shape, **given))
+        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)
     else:
-        given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
+        given |= {"vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
     box = None if bounds is None else as_map(bounds)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
@@ -158,10 +165,8 @@ def minimize(
         strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
     )
     _check_start(es, objective, evaluations, grad=grad is not None)
-    state = evaluator.init()
     try:
-        if checkpoint is not None and os.path.exists(checkpoint):
-            state = es.load(checkpoint, state)
+        state = _resume(es, checkpoint, evaluator.init())
         kept = begin_history(history, es.generation)
         reasons, lost = _generations(es, evaluator, state, limits, kept)
         return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
@@ -170,6 +175,11 @@ def minimize(
         raise
     finally:
         evaluator.close()
+
+
+def _resume(es: Optimizer, checkpoint: str | os.PathLike[str] | None, state: State) -> State:
+    """Return the evaluator's state, and go on with a checkpoint if there is one."""
+    return state if checkpoint is None or not os.path.exists(checkpoint) else es.load(checkpoint, state)
 
 
 def _choose_strategy(
@@ -182,24 +192,26 @@ def _choose_strategy(
 ) -> Strategy:
     if strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
-        gradients = objective is not None and objective.grad is not None
-        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most)
-    if sigma is not None:
+        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
+        strategy = default_strategy(
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
+        )
+    elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
-    return strategy
+    return constrain(strategy, objective, stochastic=stochastic)
 
 
 def _make_objective(
-    f: Callable[..., Any] | Objective | None,
-    grad: Callable[..., Any] | None,
-    args: tuple[Any, ...],
     seeded: bool,
     shape: tuple[int, ...],
+    f: Callable[..., Any] | Objective | None,
+    args: tuple[Any, ...],
+    **parts: Callable[..., Any] | None,
 ) -> Objective:
     """Return the objective of the arguments of :func:`minimize`."""
     if f is None:
         raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-    return as_objective("minimize", f, shape, grad=grad, args=args, seeded=seeded)
+    return as_objective("minimize", f, shape, args=args, seeded=seeded, **parts)
 
 
 def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:

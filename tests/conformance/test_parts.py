@@ -15,6 +15,7 @@ from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
 from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, StepSize, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.augmented_lagrangian import AugmentedLagrangian
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
@@ -211,6 +212,12 @@ STRATEGIES = cases(
             case(Bounded(GradientES(estimator=Bonnet()), esopt.Clip(-0.5, 2.0)), shift_invariant=True),
             case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
             case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
+        ],
+        AugmentedLagrangian: [
+            case(AugmentedLagrangian(), **MOVES),
+            case(AugmentedLagrangian(esopt.SepCMA(n=9)), **MOVES),
+            case(AugmentedLagrangian(GradientES()), **MOVES),
+            case(Bounded(AugmentedLagrangian(CMAES()), esopt.Smooth(-3.0, 4.0)), shift_invariant=True),
         ],
         esopt.QuasiNewton: [case(esopt.QuasiNewton(), seeded=False)],
         esopt.CoordinateSearch: [
