@@ -222,6 +222,8 @@ def _strategies() -> dict[str, Callable[[], Any]]:
         "esopt SepCMA": lambda: esopt.Restarts(esopt.SepCMA(SIGMA)),
         "esopt DDCMA": lambda: esopt.Restarts(esopt.DDCMA(SIGMA)),
         "esopt CRFMNES": lambda: esopt.Restarts(esopt.CRFMNES(SIGMA)),
+        "esopt VkDCMA": lambda: esopt.Restarts(esopt.VkDCMA(SIGMA)),
+        "esopt PSACMA": lambda: esopt.PSACMA(esopt.CMAES(SIGMA, active=False)),
         "esopt LMMAES": lambda: esopt.Restarts(esopt.LMMAES(SIGMA)),
     }
 
@@ -246,7 +248,7 @@ def pypop7_lmcma(f: Function, x0: np.ndarray, seed: int) -> None:
 
 NOISY: dict[str, Entry] = {
     "esopt default for noise": Entry(noisy_default, (), 1_000),
-    **{name: ours(name) for name in ("esopt CMAES", "esopt LRACMAES", "esopt UncertaintyHandling")},
+    **{name: ours(name) for name in ("esopt CMAES", "esopt PSACMA", "esopt LRACMAES", "esopt UncertaintyHandling")},
     "pycma NoiseHandler": Entry(pycma_noise, ("cma",), 1_000),
     "pycma BIPOP": Entry(pycma_bipop, ("cma",), 1_000),
     "cmaes LRA": Entry(cmaes_lra, ("cmaes",), 1_000),
@@ -254,7 +256,7 @@ NOISY: dict[str, Entry] = {
 
 LARGE: dict[str, Entry] = {
     "esopt default": Entry(esopt_default, (), 1_000),
-    **{name: ours(name) for name in ("esopt SepCMA", "esopt DDCMA", "esopt CRFMNES", "esopt LMMAES")},
+    **{name: ours(name) for name in ("esopt SepCMA", "esopt DDCMA", "esopt VkDCMA", "esopt CRFMNES", "esopt LMMAES")},
     "pycma VkD": Entry(pycma_restricted("VkD"), ("cma",), 1_000),
     "pycma sep": Entry(pycma_restricted("sep"), ("cma",), 1_000),
     "pypop7 LM-CMA": Entry(pypop7_lmcma, ("pypop7",), 1_000),
