@@ -60,6 +60,7 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "Margin": "strategies.margin",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -95,6 +96,7 @@ _HOMES = {
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
+    "Rounded": "integers",
     "SGD": "rules.sgd",
     "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
@@ -169,6 +171,7 @@ if TYPE_CHECKING:
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
     from .history import History as History
+    from .integers import Rounded as Rounded
     from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
     from .maps import Clip as Clip
@@ -232,6 +235,7 @@ if TYPE_CHECKING:
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
+    from .strategies.margin import Margin as Margin
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es

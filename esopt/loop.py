@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._defaults import default_strategy
+from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
-from .maps import Map, as_map
+from .integers import Rounded, as_box
+from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
@@ -60,6 +61,7 @@ def minimize(
     strategy: Strategy | None = None,
     sigma: float | Array | None = None,
     bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
+    integer: ArrayLike | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -99,6 +101,9 @@ def minimize(
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
+    integer : coordinates that are whole numbers, indices of the flat x0 or a mask in its shape; binary with bounds 0
+        and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES to 200 if
+        f is stochastic), sigma a quarter of the number of values between bounds, 1 without; see :class:`esopt.Margin`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -145,7 +150,7 @@ def minimize(
     else:
         given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
-    box = None if bounds is None else as_map(bounds)
+    box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
@@ -153,9 +158,9 @@ def minimize(
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
     left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
-    known = None if checkpoint is None else objective
+    own = None if checkpoint is None else objective
     es = Optimizer(
-        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
+        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=own, bounds=box
     )
     _check_start(es, objective, evaluations, grad=grad is not None)
     state = evaluator.init()
@@ -180,6 +185,8 @@ def _choose_strategy(
     dim: int,
     stochastic: bool,
 ) -> Strategy:
+    if strategy is None and isinstance(box, Rounded):
+        return default_integer_strategy(sigma, box, stochastic=stochastic)
     if strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients = objective is not None and objective.grad is not None
