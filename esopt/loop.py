@@ -157,11 +157,9 @@ def minimize(
         evaluations = 1000 * (math.prod(shape) + 10)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
-    left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
+    left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
     own = None if checkpoint is None else objective
-    es = Optimizer(
-        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=own, bounds=box
-    )
+    es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
     state = evaluator.init()
     try:
