@@ -102,8 +102,9 @@ def minimize(
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
     integer : coordinates that are whole numbers, indices of the flat x0 or a mask in its shape; binary with bounds 0
-        and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES to 200 if
-        f is stochastic), sigma a quarter of the number of values between bounds, 1 without; see :class:`esopt.Margin`.
+        and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES, or CMAES
+        with n = 100, if f is stochastic); its sigma is a quarter of the number of values of an integer between bounds,
+        1 for other integers. See :class:`esopt.Margin`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
