@@ -2,7 +2,7 @@
 
     python benchmarks/bench_integer.py [--quick] [--save]
 
-Problems and starts are those of Hamano et al. (2022), arXiv:2205.13482, section 5: N_int = 10, x0 uniform in [1, 3]
+Problems and starts are those of Hamano et al. (2022), arXiv:2205.13482: N_int = 10, x0 uniform in [1, 3]
 (0.5 for binary variables), sigma 1, integers within [-10, 10]. "LateInt" is ours: 1e6 |continuous|^2 + |integers|^2,
 where the integers matter when the others have converged. A run that has not reached 1e-10 after 30,000 evaluations, or
 was ended by a stop rule, failed. Restarts are left out on both sides: what is measured is one run. The stop rules of
