@@ -65,6 +65,7 @@ _HOMES = {
     "LowRank": "samplers.low_rank",
     "MAES": "strategies.ma_es",
     "MSR": "step_sizes",
+    "Margin": "strategies.margin",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -104,6 +105,7 @@ _HOMES = {
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
+    "Rounded": "integers",
     "SGD": "rules.sgd",
     "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
@@ -181,6 +183,7 @@ if TYPE_CHECKING:
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
     from .history import History as History
+    from .integers import Rounded as Rounded
     from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
     from .maps import Clip as Clip
@@ -251,6 +254,7 @@ if TYPE_CHECKING:
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
     from .strategies.ma_es import MAES as MAES
+    from .strategies.margin import Margin as Margin
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es

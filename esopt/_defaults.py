@@ -7,12 +7,14 @@ import math
 import numpy as np
 
 from .estimators.bonnet import Bonnet
+from .integers import Rounded
 from .noise import Array
 from .protocols import Strategy
 from .rules.adam import Adam
 from .schedules import ExponentialDecay
 from .strategies.cmaes import CMAES
 from .strategies.gradient_es import GradientES, check_sigma
+from .strategies.lra_cmaes import LRACMAES
 from .strategies.named import snes
 from .strategies.portfolio import Portfolio
 from .strategies.restarts import Restarts
@@ -49,3 +51,25 @@ def default_strategy(
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))
     return Restarts(SepCMA(spread))
+
+
+def default_integer_strategy(sigma: float | Array | None, box: Rounded, *, stochastic: bool) -> Strategy:
+    """Return the default of :func:`minimize` where the map ``box`` rounds some coordinates.
+
+    CMAES with restarts to d = 200, SepCMA beyond; for a stochastic f to 200 LRACMAES, or CMAES with n = 100 where other
+    coordinates are bounded: LRACMAES spreads over the mirror images of a narrow box. The optimizer adds the margin.
+    The default sigma is a quarter of the number of values for integers with two bounds, 1 for other integers, and that
+    of other runs elsewhere.
+    """
+    with np.errstate(over="ignore"):
+        width, rounds = np.subtract(box.high, box.low).reshape(-1), box.rounds.reshape(-1)
+    if sigma is None:
+        plain = min(0.5, 0.2 * float(np.min(width[~rounds], initial=np.inf)))
+        sigma = np.where(rounds, np.where(np.isfinite(width), 0.25 * (width + 1.0), 1.0), plain)
+    check_sigma(sigma)
+    if box.rounds.size > CMAES_DIM:
+        return Restarts(SepCMA(sigma))
+    if stochastic:
+        mirrored = np.isfinite(width[~rounds]).any()
+        return CMAES(sigma, n=100) if mirrored else LRACMAES(sigma)
+    return Restarts(CMAES(sigma))

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._constrained import as_constraints, constrain, is_constrained
-from ._defaults import default_strategy
+from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
-from .maps import Map, as_map
+from .integers import Rounded, as_box
+from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
 from .optimizer import Optimizer, check_limit, check_target, check_x0
@@ -63,6 +64,7 @@ def minimize(
     bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
     constraints: Any = None,
     equalities: Callable[..., Any] | None = None,
+    integer: ArrayLike | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -106,6 +108,10 @@ def minimize(
         best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f,
         g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The
         strategy becomes an :class:`esopt.AugmentedLagrangian`; None is restarts of CMAES inside one.
+    integer : coordinates that are whole numbers, indices of the flat x0 or a mask in its shape; binary with bounds 0
+        and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES, or CMAES
+        with n = 100, if f is stochastic); its sigma is a quarter of the number of values of an integer between bounds,
+        1 for other integers. See :class:`esopt.Margin`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -152,18 +158,16 @@ def minimize(
     else:
         given |= {"vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
-    box = None if bounds is None else as_map(bounds)
+    box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
-    left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
-    known = None if checkpoint is None else objective
-    es = Optimizer(
-        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
-    )
+    left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
+    own = None if checkpoint is None else objective
+    es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
     try:
         state = _resume(es, checkpoint, evaluator.init())
@@ -190,7 +194,9 @@ def _choose_strategy(
     dim: int,
     stochastic: bool,
 ) -> Strategy:
-    if strategy is None:
+    if strategy is None and isinstance(box, Rounded):
+        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
+    elif strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
         strategy = default_strategy(

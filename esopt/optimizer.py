@@ -21,7 +21,8 @@ from ._injection import inject
 from ._progress import Progress, Run, advance, advance_lap, start
 from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, name_type
 from .errors import CheckpointError
-from .maps import Map, as_map
+from .integers import Rounded, as_box
+from .maps import Map
 from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
@@ -29,6 +30,7 @@ from .records import Evals, Info, Lap, Population
 from .result import Point, Result
 from .strategies.augmented_lagrangian import AugmentedLagrangian
 from .strategies.bounded import Bounded
+from .strategies.margin import Margin, with_margin
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -85,9 +87,9 @@ def _compare_objectives(there: str, here: str, name: str) -> None:
 
 
 def _name(strategy: Strategy) -> str:
-    """Return the strategy's class; within bounds and constraints, in brackets that of the one inside."""
+    """Return the strategy's class; within bounds, constraints or on integers, in brackets that of the one inside."""
     name = type(strategy).__name__
-    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, (Bounded, AugmentedLagrangian)) else name
+    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, (Bounded, AugmentedLagrangian, Margin)) else name
 
 
 class Optimizer:
@@ -103,6 +105,8 @@ class Optimizer:
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
         ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
+    integer : coordinates that are whole numbers, indices of the flat x0 or a mask, in candidates, mean and result; for
+        CMAES, SepCMA, DDCMA, LRACMAES, also in Restarts and Averaged, and RandomSearch; see :class:`esopt.Margin`.
 
     Examples
     --------
@@ -126,6 +130,7 @@ class Optimizer:
         target: float | None = None,
         objective: Objective | None = None,
         bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
+        integer: ArrayLike | None = None,
     ) -> None:
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
@@ -133,8 +138,9 @@ class Optimizer:
                 "Pass for example GradientES()."
             )
         begin = check_x0(x0)
-        if bounds is not None:
-            strategy = Bounded(strategy, as_map(bounds))
+        box = as_box(bounds, integer, begin.shape)
+        if box is not None:
+            strategy = Bounded(with_margin(strategy, box), box)
         self.strategy = strategy
         self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
@@ -145,7 +151,12 @@ class Optimizer:
         self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed)}
         flat = begin.reshape(-1)
         about = "" if objective is None else _describe_objective(objective)
-        self._run = Run(strategy.init(flat, check_seed(seed)), (), start(flat), about)
+        self._run = Run(
+            strategy.init(flat, check_seed(seed)),
+            (),
+            start(box.nearest(flat) if isinstance(box, Rounded) else flat),
+            about,
+        )
         self._population: Population | None = None
         self._since = time.perf_counter()
 

@@ -44,6 +44,7 @@ FLOORS = {
     "timing": 2,
     "_told": 2,
     "maps": 2,
+    "integers": 2,
     "problems": 2,
     "samplers": 3,
     "shaping": 3,

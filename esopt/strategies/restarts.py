@@ -257,5 +257,7 @@ class Restarts:
 
 @lru_cache(maxsize=16)
 def _sized(inner: Any, n: int, spread: float) -> Any:
-    """Return ``inner`` with population ``n`` and sigma times ``spread``."""
+    """Return ``inner`` with population ``n`` and sigma times ``spread``; wrappers have a method for that."""
+    if hasattr(inner, "resized"):
+        return inner.resized(n, spread)
     return replace(inner, n=n, sigma=inner.sigma * spread)

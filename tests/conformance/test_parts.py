@@ -24,6 +24,7 @@ from esopt.strategies.dd_cma import DDCMA
 from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
+from esopt.strategies.margin import Margin
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
 from esopt.strategies.psa_cma import PSACMA
@@ -212,6 +213,7 @@ STRATEGIES = cases(
             case(Bounded(GradientES(estimator=Bonnet()), esopt.Clip(-0.5, 2.0)), shift_invariant=True),
             case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
             case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
+            case(Bounded(Margin(CMAES(), [0]), esopt.Rounded([True, False])), dims=(2,), rank_based=True),
         ],
         AugmentedLagrangian: [
             case(AugmentedLagrangian(), **MOVES),
@@ -273,6 +275,12 @@ STRATEGIES = cases(
             case(esopt.VkDCMA(), rank_based=True, **FREE),
             case(esopt.VkDCMA(n=4, k=0), rank_based=True, **FREE),
             case(esopt.VkDCMA(n=8, k=2, sampler=Antithetic()), dims=(3, 6), rank_based=True, **FREE),
+        ],
+        Margin: [
+            case(Margin(CMAES(), [0]), rank_based=True, shift_invariant=True),
+            case(Margin(SepCMA(), [0], -3.0, 3.0), rank_based=True, shift_invariant=True),
+            case(Margin(LRACMAES(), [0]), rank_based=True, shift_invariant=True),
+            case(Restarts(Margin(DDCMA(), [0])), rank_based=True, shift_invariant=True),
         ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
