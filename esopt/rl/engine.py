@@ -7,8 +7,9 @@ policy included, without coming back to Python. Other engines step environments 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,12 +32,14 @@ class Played(NamedTuple):
     lengths : (m, e)  steps that were taken, those of failed episodes included.
     sums, squares : (m, inputs)  of the observations that were acted on and of their squares: in step order within an
         episode, then in the order of the episodes. Failed episodes and what comes after an end are left out.
+    failures : failed episodes by kind, where the engine knows more than that the return is nan.
     """
 
     returns: Array
     lengths: Integers
     sums: Array
     squares: Array
+    failures: Mapping[str, int] = MappingProxyType({})
 
     @property
     def counts(self) -> Integers:
