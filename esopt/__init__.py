@@ -78,6 +78,7 @@ _HOMES = {
     "Philox": "noise",
     "Plan": "strategies.restarts",
     "Policy": "strategies.restarts",
+    "PolicyFileError": "errors",
     "Population": "records",
     "Portfolio": "strategies.portfolio",
     "PowerDecay": "schedules",
@@ -155,6 +156,7 @@ if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
     from .errors import EsoptError as EsoptError
     from .errors import EvaluationError as EvaluationError
+    from .errors import PolicyFileError as PolicyFileError
     from .estimators.auto import Auto as Auto
     from .estimators.bonnet import Bonnet as Bonnet
     from .estimators.forward import Forward as Forward

@@ -7,23 +7,20 @@ state of the same structure such as a fresh ``init`` returns; no class is looked
 
 from __future__ import annotations
 
-import errno
 import functools
 import importlib.metadata
-import io
 import json
-import math
 import os
 import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ._archive import CHUNK, members_of, read_member, replacing, write_member
 from ._describe import describe, differences
 from ._tree import Mismatch, fill, flatten
 from .errors import CheckpointError
@@ -41,7 +38,6 @@ NOISE_VERSION = 1
 
 _HEADER = "esopt-header"  # the hyphen keeps it apart from every path in a tree
 _HEADER_LIMIT = 16 * 2**20
-_CHUNK = 2**20
 _OTHERWISE = "start a new run with another file"
 
 
@@ -78,9 +74,9 @@ def save(path: PathLike, tree: object, *, configuration: object, kind: str = "ru
             f"cannot save {path}: its scalars take {len(text)} bytes, expected at most {_HEADER_LIMIT}. "
             "Keep long sequences in arrays."
         )
-    with _replacing(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(target, "a checkpoint") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {_HEADER: np.frombuffer(text, np.uint8), **arrays}.items():
-            _write_member(archive, name, array)
+            write_member(archive, name, array)
 
 
 def load(path: PathLike, template: Tree, *, configuration: object, kind: str | None = None) -> Tree:
@@ -102,12 +98,12 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
     name = os.path.basename(os.fspath(path))
     described = json.loads(json.dumps(describe(configuration), allow_nan=False))
     with open(path, "rb") as file, _refusing(name), zipfile.ZipFile(file) as archive:
-        members = _members(archive, os.fstat(file.fileno()).st_size)
+        members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
         header = _read_header(archive, members, name)
         _check_header(header, described, kind, name)
 
         def read(at: str, like: NDArray[Any]) -> NDArray[Any]:
-            array = _read_member(archive, members.pop(f"{at}.npy"))
+            array = read_member(archive, members.pop(f"{at}.npy"))
             there, here = [f"{a.ndim}-dimensional array of {a.dtype}" for a in (array, like)]
             if there != here:
                 raise Mismatch(at, there, here)
@@ -117,58 +113,6 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
         if members:
             raise ValueError(f"unexpected member {min(members)}")
         return tree
-
-
-@contextmanager
-def _replacing(target: str) -> Iterator[IO[bytes]]:
-    """Yield a temporary file that takes the place of ``target`` once it is on the disk, or disappears."""
-    folder, name = os.path.split(target)
-    if os.path.isdir(target):
-        raise IsADirectoryError(errno.EISDIR, "cannot save a checkpoint over a folder; pass the name of a file", target)
-    temporary = os.path.join(folder, f".{name[:50]}.{os.urandom(8).hex()}.tmp")
-    try:
-        try:
-            file = open(temporary, "xb")
-        except OSError as error:
-            reason = f"cannot save a checkpoint here ({error.strerror}); pass a path in an existing, writable folder"
-            raise OSError(error.errno, reason, target) from None
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _write_member(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    head = io.BytesIO()
-    entry = npy.header_data_from_array_1_0(array)
-    npy.write_array_header_1_0(head, entry)
-    data = np.ascontiguousarray(array.T if entry["fortran_order"] else array)
-    info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal states give equal files
-    info.external_attr = 0o644 << 16
-    info.file_size = len(head.getvalue()) + data.nbytes
-    with archive.open(info, "w") as stream:
-        stream.write(head.getvalue())
-        stream.write(data.reshape(-1).view(np.uint8).data)
 
 
 @contextmanager
@@ -190,26 +134,11 @@ def _refusing(name: str) -> Iterator[None]:
         ) from None
 
 
-def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by name; stored, not compressed, so that no declared size exceeds the size of the file."""
-    infos = archive.infolist()
-    members = {info.filename: info for info in infos}
-    if f"{_HEADER}.npy" not in members:
-        raise ValueError(f"it has no member {_HEADER}")
-    if len(members) < len(infos):
-        raise ValueError("a member occurs twice")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size for info in infos):
-        raise ValueError("it has compressed members")
-    if sum(info.file_size for info in infos) > size or min(info.header_offset for info in infos) != 0:
-        raise ValueError("its members do not fit into it")
-    return members
-
-
 def _read_header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:
     info = members.pop(f"{_HEADER}.npy")
-    if info.file_size > _HEADER_LIMIT + _CHUNK:
+    if info.file_size > _HEADER_LIMIT + CHUNK:
         raise ValueError(f"its header takes {info.file_size} bytes")
-    header = json.loads(_read_member(archive, info).tobytes())
+    header = json.loads(read_member(archive, info).tobytes())
     version = header["format"]
     if type(version) is not int or version < 1:
         raise ValueError(f"its format version is {version!r}")
@@ -236,27 +165,6 @@ def _check_header(header: dict[str, Any], described: Any, kind: str | None, name
             f"{name} was written by a different configuration:\n  {lines}\n"
             f"Build it with the saved settings, or {_OTHERWISE}."
         )
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """Read one array; nothing of it is interpreted before its checksum is."""
-    with archive.open(info) as stream:
-        prefix = stream.read(10)  # magic string, version, length of the header
-        head = stream.read(int.from_bytes(prefix[8:], "little"))
-        data = np.empty(max(0, info.file_size - len(prefix) - len(head)), np.uint8)
-        for start in range(0, data.size, _CHUNK):
-            chunk = stream.read(_CHUNK)
-            data[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        if stream.read(1):
-            raise ValueError(f"{info.filename} is longer than it says")
-    whole = io.BytesIO(prefix + head)
-    if npy.read_magic(whole) != (1, 0):
-        raise ValueError(f"{info.filename} is not in npy format 1.0")
-    shape, fortran, dtype = npy.read_array_header_1_0(whole)
-    if dtype.kind not in "biufc" or math.prod(shape) * dtype.itemsize != data.size:
-        raise ValueError(f"{info.filename} says it holds {dtype} {shape} and has {data.size} bytes")
-    array = data.view(dtype)
-    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
 @functools.cache

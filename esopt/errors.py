@@ -4,7 +4,8 @@
 
     EsoptError
     ├── EvaluationError   the objective failed, and the failure policy is to stop
-    └── CheckpointError   a file that cannot be resumed from
+    ├── CheckpointError   a file that cannot be resumed from
+    └── PolicyFileError   a file that holds no policy; a ValueError too
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class EvaluationError(EsoptError):
 
 class CheckpointError(EsoptError):
     """A checkpoint is damaged, foreign, or of another configuration."""
+
+
+class PolicyFileError(EsoptError, ValueError):
+    """A policy file is damaged, foreign, or of a newer version."""

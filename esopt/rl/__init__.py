@@ -7,11 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _HOMES = {
-    "BoxActions": "policy",
-    "DiscreteActions": "policy",
+    "BoxActions": "actions",
+    "DiscreteActions": "actions",
     "Episodes": "rollout",
+    "MultiBinaryActions": "actions",
+    "MultiDiscreteActions": "actions",
     "Policy": "policy",
     "Progress": "training",
+    "Recipe": "policy",
     "TrainResult": "training",
     "draw_curve": "curve",
     "evaluate": "rollout",
@@ -22,10 +25,13 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from .actions import BoxActions as BoxActions
+    from .actions import DiscreteActions as DiscreteActions
+    from .actions import MultiBinaryActions as MultiBinaryActions
+    from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .curve import draw_curve as draw_curve
-    from .policy import BoxActions as BoxActions
-    from .policy import DiscreteActions as DiscreteActions
     from .policy import Policy as Policy
+    from .policy import Recipe as Recipe
     from .rollout import Episodes as Episodes
     from .rollout import evaluate as evaluate
     from .rollout import normalise as normalise

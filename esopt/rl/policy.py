@@ -1,216 +1,231 @@
 """Policies that need numpy alone: observation in, action out, one ``.npz`` file on disk.
 
 A policy is a frozen record of arrays. Its parameters are one vector theta (dim,), which is what a strategy searches
-over; the law from observation to action does not depend on what trained it.
+over; the law from observation to action does not depend on what trained it. :attr:`Policy.form` is what compiled code
+needs to play it; both forms choose the same actions, to the bit.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .actions import Actions, actions_of
+from .network import ACTIVATIONS, Network, fold, layers
+from .observations import ArrayObservations, Observations, observations_of
+
 Array = NDArray[np.float64]
-
-_FORMAT, _VERSION = "esopt policy", 1
-_SMALL = 24
-"""Up to so many weights, a loop over Python floats is faster than calls into numpy."""
+Activation = Literal["tanh", "relu"]
+Squash = Literal["clip", "tanh"]
 
 
-@dataclass(frozen=True)
-class DiscreteActions:
-    """Whole numbers from ``start`` to ``start + n - 1``; the largest of ``n`` outputs wins, the first of equal ones."""
+class Form(NamedTuple):
+    """A policy for compiled code, besides its folded parameters: plain numbers.
 
-    n: int
-    start: int = 0
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the policy."""
-        return self.n
-
-    def act(self, outputs: list[float]) -> int:
-        """Return the action for ``n`` outputs."""
-        return self.start + outputs.index(max(outputs))
-
-
-@dataclass(frozen=True, eq=False)
-class BoxActions:
-    """Arrays between ``low`` and ``high``, both of the shape of an action; bounds may be infinite.
-
-    An output u becomes clip(middle + half * u, low, high). Where both bounds are finite, ``middle`` is halfway between
-    them and ``half`` the distance to either, so that parameters have no unit; elsewhere they are 0 and 1.
+    Parameters
+    ----------
+    sizes : (layers + 1,) int64  inputs, widths of the hidden layers, outputs.
+    activation : of hidden layers; 0 tanh, 1 relu.
+    kind, layout : how outputs become an action, (numbers of an action, 4); see :mod:`esopt.rl.actions`.
     """
 
-    low: Array
-    high: Array
-    dtype: str = "float32"
-    _affine: list[tuple[float, float, float, float]] = field(init=False, repr=False)
+    sizes: NDArray[np.int64]
+    activation: int
+    kind: int
+    layout: Array
 
-    def __post_init__(self) -> None:
-        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
-        if low.shape != high.shape or not (low <= high).all():
-            raise ValueError(f"BoxActions() got bounds {low} and {high}. Pass arrays of one shape, low <= high.")
-        if np.dtype(self.dtype).kind != "f":
-            raise ValueError(f"BoxActions() got dtype {self.dtype}. Pass a floating type, or wrap the environment.")
-        bounds = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
-        finite = [bool(np.isfinite(a) and np.isfinite(b)) for a, b in bounds]
-        affine = [
-            (0.5 * a + 0.5 * b, 0.5 * b - 0.5 * a, a, b) if both else (0.0, 1.0, a, b)
-            for (a, b), both in zip(bounds, finite, strict=True)
-        ]
-        for name, value in (("low", low), ("high", high), ("_affine", affine)):
-            object.__setattr__(self, name, value)
 
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the policy."""
-        return self.low.size
+class Actor:
+    """A policy at work: what its parameters make of an observation, without a check of anything else.
 
-    def act(self, outputs: list[float]) -> NDArray[Any]:
-        """Return the action for the outputs, in the shape and type of the space."""
-        clipped = [min(max(m + h * u, a), b) for u, (m, h, a, b) in zip(outputs, self._affine, strict=True)]
-        return np.array(clipped, self.dtype).reshape(self.low.shape)
+    Parameters
+    ----------
+    policy : whose observations and actions to use.
+    folded : (dim,)  parameters with the normalisation folded in.
+    """
+
+    __slots__ = ("_actions", "_network", "_observations", "_rows", "_shape")
+
+    def __init__(self, policy: Policy, folded: Array) -> None:
+        self._observations, self._actions = policy.observations, policy.actions
+        self._shape = policy.observations.shape if isinstance(policy.observations, ArrayObservations) else None
+        self._network = Network(folded, policy.sizes, policy.activation)
+        self._rows = self._network.rows
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action for one observation."""
+        return self._actions.act(self.outputs(observation))
+
+    def outputs(self, observation: Any) -> list[float]:
+        """Return the outputs for one observation; ``policy.actions.act`` makes an action of them."""
+        rows = self._rows
+        if rows is None or not isinstance(observation, np.ndarray) or observation.shape != self._shape:
+            return self._network(self._observations.flat(observation))
+        inputs, outputs = observation.tolist() if observation.ndim == 1 else observation.ravel().tolist(), []
+        for row, total in rows:
+            for weight, value in zip(row, inputs):  # noqa: B905  (the shape was checked; strict= costs a tenth of the call)
+                total += weight * value
+            outputs.append(total)
+        return outputs
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """A linear policy: outputs = weights @ (observation - mean) / std + bias.
+    """A linear policy, or a multilayer perceptron: outputs = network((observation - mean) / std).
 
     Parameters
     ----------
-    weights : (outputs, inputs)
-    bias : (outputs,)
+    parameters : (dim,)  layer by layer, the weights (outputs, inputs) row by row, then the biases.
     actions : how outputs become an action.
-    shape : shape of an observation, which is flattened to ``inputs`` numbers.
-    mean, std : (inputs,)  normalisation of observations; no parameters, nothing changes them.
+    observations : how an observation becomes ``inputs`` numbers.
+    mean, std : (inputs,)  normalisation of the inputs; no parameters, nothing changes them.
+    hidden : widths of the hidden layers; empty for a linear policy.
+    activation : of the hidden layers, "tanh" or "relu".
     about : names, numbers and strings that people may want to know later.
+
+    Notes
+    -----
+    The normalisation is folded into the first layer once, see :meth:`fold`. An output is then its bias, plus weight
+    times input, input by input, in float64.
     """
 
-    weights: Array
-    bias: Array
-    actions: DiscreteActions | BoxActions
-    shape: tuple[int, ...]
+    parameters: Array
+    actions: Actions
+    observations: Observations
     mean: Array
     std: Array
+    hidden: tuple[int, ...] = ()
+    activation: Activation = "tanh"
     about: Mapping[str, Any] = field(default_factory=dict)
-    _gain: Array = field(init=False, repr=False)
-    _offset: Array = field(init=False, repr=False)
-    _rows: list[tuple[list[float], float]] = field(init=False, repr=False)
+    folded: Array = field(init=False, repr=False)
+    _actor: Actor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        inputs, outputs = int(np.prod(self.shape, dtype=np.int64)), self.actions.outputs
-        wanted = {"weights": (outputs, inputs), "bias": (outputs,), "mean": (inputs,), "std": (inputs,)}
-        for name, shape in wanted.items():
+        _check_architecture(self.hidden, self.activation)
+        inputs, outputs = self.observations.inputs, self.actions.outputs
+        if not (inputs and outputs):
+            raise ValueError(f"Policy() got spaces of {inputs} inputs and {outputs} outputs. Both need at least one.")
+        for name, size in (("parameters", self.dim), ("mean", inputs), ("std", inputs)):
             array = np.array(getattr(self, name), np.float64)
-            if array.shape != shape:
+            if array.shape != (size,):
                 raise ValueError(
-                    f"Policy() got {name} of shape {array.shape}. Pass {shape}: {inputs} inputs, {outputs} outputs."
+                    f"Policy() got {name} of shape {array.shape}. Pass ({size},): the policy has {inputs} inputs, "
+                    f"hidden layers {self.hidden} and {outputs} outputs."
                 )
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0.0).all()):
-            raise ValueError(f"Policy() got mean {self.mean} and std {self.std}. Pass finite numbers, and std > 0.")
-        gain = self.weights / self.std
-        offset = self.bias - gain @ self.mean
-        rows = list(zip(gain.tolist(), offset.tolist(), strict=True)) if gain.size <= _SMALL else []
-        for name, value in (("_gain", gain), ("_offset", offset), ("_rows", rows)):
-            object.__setattr__(self, name, value)
+        folded = self.fold(self.parameters[None, :], self.mean, self.std)[0]
+        folded.setflags(write=False)
+        object.__setattr__(self, "folded", folded)
+        object.__setattr__(self, "_actor", Actor(self, folded))
+
+    @overload
+    @classmethod
+    def linear(cls, env: None = None, *, squash: Squash = "clip") -> Recipe: ...
+    @overload
+    @classmethod
+    def linear(cls, env: object, *, squash: Squash = "clip") -> Policy: ...
+    @classmethod
+    def linear(cls, env: object = None, *, squash: Squash = "clip") -> Recipe | Policy:
+        """Return the recipe of a linear policy, which starts with every parameter 0; with ``env``, the policy itself.
+
+        ``squash`` is what happens to the outputs for a Box of actions, see :class:`esopt.rl.BoxActions`.
+        """
+        recipe = Recipe(squash=squash)
+        return recipe if env is None else recipe.of(env)
 
     @classmethod
-    def linear(cls, env: Any) -> Policy:
-        """Return the policy for the spaces of a gymnasium environment with every parameter 0 and no normalisation.
+    def mlp(cls, *hidden: int, activation: Activation = "tanh", squash: Squash = "clip", seed: int = 0) -> Recipe:
+        """Return the recipe of a multilayer perceptron, for example ``Policy.mlp(64, 64)``; see :class:`Recipe`."""
+        if not hidden:
+            raise ValueError("Policy.mlp() got no hidden layers. Pass their widths, or use Policy.linear().")
+        return Recipe(hidden, activation, squash, seed)
 
-        Raises
-        ------
-        ValueError  for spaces other than Box observations and Discrete or Box actions.
-        """
-        from gymnasium import spaces
-
-        observation, action = env.observation_space, env.action_space
-        if not isinstance(observation, spaces.Box):
-            raise ValueError(f"the observation space is {observation}. A policy needs a Box: wrap the environment.")
-        actions: DiscreteActions | BoxActions
-        if isinstance(action, spaces.Discrete):
-            actions = DiscreteActions(int(action.n), int(action.start))
-        elif isinstance(action, spaces.Box):
-            actions = BoxActions(np.asarray(action.low), np.asarray(action.high), str(action.dtype))
-        else:
-            raise ValueError(f"the action space is {action}. A policy needs Discrete or Box: wrap the environment.")
-        inputs, outputs = int(np.prod(observation.shape, dtype=np.int64)), actions.outputs
-        flat = np.zeros((outputs, inputs)), np.zeros(outputs)
-        return cls(*flat, actions, tuple(observation.shape), np.zeros(inputs), np.ones(inputs))
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Inputs, widths of the hidden layers, outputs."""
+        return self.observations.inputs, *self.hidden, self.actions.outputs
 
     @property
     def dim(self) -> int:
         """Number of parameters."""
-        return self.weights.size + self.bias.size
+        sizes = self.sizes
+        return sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True))
 
     @property
-    def parameters(self) -> Array:
-        """The weights row by row, then the biases, (dim,)."""
-        return np.concatenate([self.weights.ravel(), self.bias])
+    def layers(self) -> list[tuple[Array, Array]]:
+        """The weights (outputs, inputs) and biases (outputs,) of each layer, without the normalisation."""
+        return [(weights[0], bias[0]) for weights, bias in layers(self.parameters[None, :], self.sizes)]
+
+    @property
+    def form(self) -> Form:
+        """What compiled code needs, besides folded parameters."""
+        sizes = np.array(self.sizes, np.int64)
+        return Form(sizes, ACTIVATIONS.index(self.activation), self.actions.kind, self.actions.layout)
 
     def with_parameters(self, theta: ArrayLike) -> Policy:
         """Return the policy with parameters ``theta`` (dim,)."""
         vector = np.asarray(theta, np.float64)
         if vector.shape != (self.dim,):
             raise ValueError(f"the policy has {self.dim} parameters, got shape {vector.shape}. Pass ({self.dim},).")
-        split = self.weights.size
-        return replace(self, weights=vector[:split].reshape(self.weights.shape), bias=vector[split:])
+        return replace(self, parameters=vector)
 
-    def __call__(self, observation: ArrayLike) -> Any:
-        """Return the action for one observation: an int for discrete actions, an array for a box.
+    def with_normalisation(self, mean: ArrayLike, std: ArrayLike) -> Policy:
+        """Return the policy with the same parameters for inputs normalised by ``mean`` and ``std``, both (inputs,)."""
+        return replace(self, mean=np.asarray(mean, np.float64), std=np.asarray(std, np.float64))
+
+    def fold(self, thetas: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
+        """Return the parameters that do to observations what ``thetas`` do to normalised ones.
+
+        Weights of the first layer become w_ji / std_i, biases b_j - sum_i (w_ji / std_i) mean_i, input by input.
+
+        Parameters
+        ----------
+        thetas : (m, dim)
+        mean, std : (inputs,)  finite, std > 0.
+
+        Returns
+        -------
+        (m, dim), a new array; a row has the same bits whatever the other rows are.
+        """
+        rows, centre, width = (np.asarray(a, np.float64) for a in (thetas, mean, std))
+        inputs = self.observations.inputs
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"fold() got parameters of shape {rows.shape}. Pass (m, {self.dim}).")
+        if not centre.shape == width.shape == (inputs,):
+            raise ValueError(f"fold() got mean {centre.shape} and std {width.shape}. Pass ({inputs},) for both.")
+        if not (np.isfinite(centre).all() and np.isfinite(width).all() and (width > 0.0).all()):
+            raise ValueError(f"the normalisation has mean {centre} and std {width}. Pass finite numbers, and std > 0.")
+        return fold(rows, self.sizes, centre, width)
+
+    def actor(self, folded: ArrayLike) -> Actor:
+        """Return the function from observation to action for parameters of :meth:`fold`, (dim,)."""
+        vector = np.asarray(folded, np.float64)
+        if vector.shape != (self.dim,):
+            raise ValueError(f"the policy has {self.dim} parameters, got shape {vector.shape}. Pass ({self.dim},).")
+        return Actor(self, vector)
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action for one observation: an int for Discrete actions, else an array.
 
         Raises
         ------
-        ValueError  if the observation does not have the policy's shape.
+        ValueError  if the observation does not fit the policy's observations.
         """
-        array = observation if isinstance(observation, np.ndarray) else np.asarray(observation)
-        if array.shape != self.shape:
-            raise ValueError(f"the policy got an observation of shape {array.shape}. Pass one of shape {self.shape}.")
-        if not self._rows:
-            return self.actions.act((self._gain @ array.ravel() + self._offset).tolist())
-        inputs, outputs = array.tolist() if array.ndim == 1 else array.ravel().tolist(), []
-        for row, total in self._rows:
-            for weight, value in zip(row, inputs):  # noqa: B905  (the shape was checked; strict= costs a tenth of the call)
-                total += weight * value
-            outputs.append(total)
-        return self.actions.act(outputs)
+        return self._actor(observation)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the policy to ``path``, all or nothing, and return the path; equal policies give equal bytes."""
-        actions: dict[str, Any] = {"kind": "discrete"}
-        arrays = {name: getattr(self, name) for name in ("weights", "bias", "mean", "std")}
-        if isinstance(self.actions, DiscreteActions):
-            actions |= {"n": self.actions.n, "start": self.actions.start}
-        else:
-            actions = {"kind": "box", "dtype": self.actions.dtype}
-            arrays |= {"low": self.actions.low, "high": self.actions.high}
-        header = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "policy": "linear",
-            "observation": {"shape": list(self.shape)},
-            "actions": actions,
-            "about": dict(self.about),
-        }
-        target = Path(path)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(file, header=np.array(json.dumps(header)), **arrays)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        from .policy_file import save
+
+        return save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:
@@ -219,24 +234,76 @@ class Policy:
         Raises
         ------
         FileNotFoundError  if there is no such file.
-        ValueError  if it is damaged, no policy, or of a newer version.
+        PolicyFileError  (a ValueError) if it is damaged, no policy, or of a newer version.
         """
-        data = io.BytesIO(Path(path).read_bytes())
-        try:
-            with np.load(data, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                arrays = {name: file[name] for name in file.files if name != "header"}
-            if header["format"] != _FORMAT:
-                raise KeyError("format")
-            if header["version"] != _VERSION or header["policy"] != "linear":
-                raise ValueError(f"it holds a {header['policy']} policy in version {header['version']}")
-            actions: DiscreteActions | BoxActions
-            if header["actions"]["kind"] == "discrete":
-                actions = DiscreteActions(header["actions"]["n"], header["actions"]["start"])
-            else:
-                actions = BoxActions(arrays.pop("low"), arrays.pop("high"), header["actions"]["dtype"])
-            return cls(**arrays, actions=actions, shape=tuple(header["observation"]["shape"]), about=header["about"])
-        except Exception as error:  # a damaged archive raises whatever it likes, far down in zipfile or numpy
-            raise ValueError(
-                f"{os.fspath(path)} is no policy that this version can read: {error}. Pass what Policy.save() wrote."
-            ) from error
+        from .policy_file import load
+
+        return load(path)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A policy whose spaces are not known yet; :meth:`of` an environment it becomes a :class:`Policy`.
+
+    Parameters
+    ----------
+    hidden : widths of the hidden layers; empty for a linear policy.
+    activation : of the hidden layers, "tanh" or "relu".
+    squash : "clip" or "tanh", for a Box of actions.
+    seed : of the weights that a hidden layer starts with.
+
+    Notes
+    -----
+    The last layer and all biases start at 0, so that a linear policy starts at 0 altogether and every policy with
+    outputs 0. The weights of a hidden layer of k inputs are normal with mean 0 and variance 1/k for tanh (LeCun et al.
+    1998, Efficient BackProp, section 4.6), 2/k for relu (He et al. 2015, Delving deep into rectifiers, equation 10);
+    layer l takes row l of the library's own noise.
+    """
+
+    hidden: tuple[int, ...] = ()
+    activation: Activation = "tanh"
+    squash: Squash = "clip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_architecture(self.hidden, self.activation)
+        if self.squash not in ("clip", "tanh"):
+            raise ValueError(f'squash must be "clip" or "tanh", got {self.squash!r}.')
+
+    def of(self, env: Any) -> Policy:
+        """Return the policy for the spaces of a gymnasium environment."""
+        return self.for_spaces(env.observation_space, env.action_space)
+
+    def for_spaces(self, observation_space: Any, action_space: Any) -> Policy:
+        """Return the policy for two gymnasium spaces, without a normalisation.
+
+        Raises
+        ------
+        ValueError  for spaces that a policy does not serve; it says which it does.
+        """
+        observations, actions = observations_of(observation_space), actions_of(action_space, self.squash)
+        sizes = (observations.inputs, *self.hidden, actions.outputs)
+        inputs = observations.inputs
+        theta = self._start(sizes)
+        return Policy(theta, actions, observations, np.zeros(inputs), np.ones(inputs), self.hidden, self.activation)
+
+    def _start(self, sizes: tuple[int, ...]) -> Array:
+        theta = np.zeros((1, sum((i + 1) * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))))
+        if not self.hidden:
+            return theta[0]
+        from ..noise import INIT, Key, Philox
+        from ..samplers.gaussian import Gaussian
+
+        for index, (weights, _) in enumerate(layers(theta, sizes)[:-1]):
+            rows = Philox(Gaussian(), Key(self.seed, 2, INIT), index + 1, weights[0].size).rows(index)
+            variance = (1.0 if self.activation == "tanh" else 2.0) / weights.shape[2]
+            weights[0] = math.sqrt(variance) * rows.astype(np.float64).reshape(weights[0].shape)
+        return theta[0]
+
+
+def _check_architecture(hidden: tuple[int, ...], activation: str) -> None:
+    whole = isinstance(hidden, tuple) and all(type(width) is int and width >= 1 for width in hidden)
+    if not whole:
+        raise ValueError(f"a policy got hidden layers {hidden!r}. Pass a tuple of positive whole numbers, as (64, 64).")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")

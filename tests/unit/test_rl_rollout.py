@@ -53,7 +53,7 @@ def seed_even(length: int) -> bool:
     return length % 2 == 0
 
 
-WALKER = Policy(np.zeros((2, 2)), np.zeros(2), DiscreteActions(2), (2,), np.zeros(2), np.ones(2))
+WALKER = Policy(np.zeros(6), DiscreteActions(2), ArrayObservations((2,)), np.zeros(2), np.ones(2))
 RIGHT, LEFT = np.array([0, 0, 0, 0, 0, 1.0]), np.zeros(6)
 
 
