@@ -54,8 +54,11 @@ class Engine(Protocol):
     def name(self) -> str:
         """How the episodes are played, for people."""
 
-    def play(self, thetas: Array, seeds: Integers) -> Played:
-        """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+        """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row.
+
+        ``quiet``: without action noise, if the engine is to make any.
+        """
 
     def close(self) -> None:
         """Give back threads, processes and environments; playing again may start new ones."""

@@ -93,13 +93,16 @@ class Stage:
         if self._env is None:
             self._env = make_env(self.source)
 
-    def play(self, theta: Array, seed: int) -> Episode:
-        """Play one episode with folded parameters ``theta`` (dim,); whatever the environment raises is in ``fault``."""
+    def play(self, theta: Array, seed: int, quiet: bool = False) -> Episode:
+        """Play one episode with folded parameters ``theta`` (dim,), ``quiet`` without noise.
+
+        Whatever the environment raises is in ``fault``.
+        """
         self.open()  # outside of the net below: this would fail in every episode
         actor = self.policy.actor(theta)
         counted = [0]
         try:
-            total = self._play(actor, seed, counted)
+            total = self._play(actor, seed, counted, 0.0 if quiet else self.rules.action_noise)
         except Exception as error:
             self.close()
             fault = Fault("exception", f"raised {type(error).__name__} in step {counted[0]}: {error}", error)
@@ -121,11 +124,11 @@ class Stage:
             except Exception:
                 pass
 
-    def _play(self, actor: Any, seed: int, counted: list[int]) -> float:
+    def _play(self, actor: Any, seed: int, counted: list[int], deviation: float) -> float:
         """Return the sum of the rewards; ``counted[0]`` is the number of steps, also when the environment raises."""
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
         step, longest = self._env.step, self.rules.max_steps
-        noise = _noise(seed, self.policy.actions.outputs, self.rules.action_noise) if self.rules.action_noise else None
+        noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
         observation, _ = self._env.reset(seed=seed)
         total, steps = 0.0, 0
         while True:
@@ -173,13 +176,13 @@ class GymEngine:
         """How the episodes are played."""
         return "gymnasium, in this process"
 
-    def play(self, thetas: Array, seeds: Integers) -> Played:
-        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim)."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise."""
         if not self._open:
             self._open.append(Stage(self.env, self.policy, self.rules))
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
         for unit, (row, seed) in enumerate(table.units()):
-            table.put(unit, self._open[0].play(thetas[row], seed))
+            table.put(unit, self._open[0].play(thetas[row], seed, quiet))
         return table.played()
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ from ..noise import Philox
 from ..records import Population
 from .engine import Array, Integers, Played
 from .environments import EnvSource
-from .gym_engine import EpisodeError, Fault, Rules, Stage, Table
+from .gym_engine import Episode, EpisodeError, Fault, Rules, Stage, Table
 from .policy import Policy
 
 _PIECE_SECONDS = 0.02
@@ -41,17 +41,17 @@ _DEATHS = 2
 
 
 class _Task(NamedTuple):
-    """Units start ... stop of rows of a recipe, or of folded ``source`` rows, which begin with row ``first``."""
+    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded already, or to be normalised."""
 
     start: int
     stop: int
     episodes: int
     first: int
     source: Population | Array
-    mean: Array | None
-    std: Array | None
+    normalisation: tuple[Array, Array] | None
     seeds: Integers
     stop_at_fault: bool
+    quiet: bool = False
 
 
 class _Answer(NamedTuple):
@@ -113,21 +113,24 @@ class Workers:
         """How the episodes are played."""
         return f"gymnasium, in {self.workers} worker process{'es' if self.workers > 1 else ''}"
 
-    def play(self, thetas: Array, seeds: Integers) -> Played:
-        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim)."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise."""
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
-        return self._play(table, self._tasks(table, 0, len(seeds), np.asarray(thetas, np.float64), None, None))
+        tasks = self._tasks(table, 0, len(table.seeds), np.asarray(thetas, np.float64), None)
+        return self._play(table, [task._replace(quiet=quiet) for task in tasks])
 
     def play_population(self, population: Population, seeds: Integers, mean: Array, std: Array) -> Played:
         """Play ``seeds`` (m, e) with the rows of ``population``, normalised by ``mean`` and ``std`` (inputs,)."""
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
-        recipe: Population | Array = replace(population, extra=None, tags=(), probes=None)
-        if not isinstance(population.noise, Philox):
-            recipe = self.policy.fold(population.rows(0, population.n), mean, std)
-        tasks = self._tasks(table, 0, population.n, recipe, mean, std)
+        whole = (mean, std)
+        if isinstance(population.noise, Philox):
+            recipe = replace(population, extra=None, tags=(), probes=None)
+            tasks = self._tasks(table, 0, population.n, recipe, whole)
+        else:
+            tasks = self._tasks(table, 0, population.n, population.rows(0, population.n), whole)
         if population.extra is not None:
-            extra = self.policy.fold(population.rows(population.n, len(population)), mean, std)
-            tasks += self._tasks(table, population.n, len(population), extra, None, None)
+            extra = population.rows(population.n, len(population))
+            tasks += self._tasks(table, population.n, len(population), extra, whole)
         return self._play(table, tasks)
 
     def close(self) -> None:
@@ -135,7 +138,7 @@ class Workers:
         self._end(kill=False)
 
     def _tasks(
-        self, table: Table, first: int, last: int, source: Population | Array, mean: Array | None, std: Array | None
+        self, table: Table, first: int, last: int, source: Population | Array, normalisation: tuple[Array, Array] | None
     ) -> list[_Task]:
         """Cut the rows first ... last into tasks; rows of an array travel with their task."""
         episodes, seeds = table.seeds.shape[1], table.seeds.ravel()
@@ -148,8 +151,9 @@ class Workers:
             stop = min(start + size, last * episodes)
             low, high = start // episodes, -(-stop // episodes)
             own = source if isinstance(source, Population) else source[low - first : high - first]
-            given = (mean, std) if isinstance(source, Population) else (None, None)
-            tasks.append(_Task(start, stop, episodes, low, own, *given, seeds[start:stop], self.on_error == "raise"))
+            tasks.append(
+                _Task(start, stop, episodes, low, own, normalisation, seeds[start:stop], self.on_error == "raise")
+            )
         return tasks
 
     def _play(self, table: Table, tasks: list[_Task]) -> Played:
@@ -331,10 +335,16 @@ def _work(task: _Task) -> _Answer:
     with threads.limited(1):
         rows = task.source
         if isinstance(rows, Population):
-            rows = stage.policy.fold(rows.rows(task.first, -(-task.stop // task.episodes)), task.mean, task.std)
+            # Rows of a recipe count from its first one, those of an array from that of the task.
+            first = task.start // task.episodes
+            rows = rows.rows(first, -(-task.stop // task.episodes))
+        else:
+            first = task.first
+        if task.normalisation is not None:
+            rows = stage.policy.fold(rows, *task.normalisation)
         for at in range(count):
             unit = task.start + at
-            episode = _watched(stage, rows[unit // task.episodes - task.first], int(task.seeds[at]), unit)
+            episode = _watched(stage, rows[unit // task.episodes - first], task, at)
             answer.lengths[at] = episode.steps
             fault = episode.fault
             if fault is not None:
@@ -348,9 +358,9 @@ def _work(task: _Task) -> _Answer:
     return answer._replace(seconds=time.perf_counter() - begun)
 
 
-def _watched(stage: Stage, theta: Array, seed: int, unit: int) -> Any:
+def _watched(stage: Stage, theta: Array, task: _Task, at: int) -> Episode:
     """Play an episode whose unit is written down, in a process that ends, and says where it was, if that takes long."""
-    file = _here.file
+    file, unit = _here.file, task.start + at
     os.ftruncate(file, 0)
     os.lseek(file, 0, os.SEEK_SET)
     os.write(file, b"%d\n" % unit)
@@ -358,7 +368,7 @@ def _watched(stage: Stage, theta: Array, seed: int, unit: int) -> Any:
         # A thread of C: it needs no interpreter lock, so that native code that hangs is ended too.
         faulthandler.dump_traceback_later(_here.timeout, exit=True, file=file)
     try:
-        return stage.play(theta, seed)
+        return stage.play(theta, int(task.seeds[at]), task.quiet)
     finally:
         if _here.timeout is not None:
             faulthandler.cancel_dump_traceback_later()
