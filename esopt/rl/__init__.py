@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BoxActions": "actions",
+    "Check": "rollouts",
     "DiscreteActions": "actions",
-    "Episodes": "rollout",
+    "GymEngine": "gym_engine",
+    "Moments": "normalisation",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
+    "Played": "engine",
     "Policy": "policy",
-    "Progress": "training",
+    "Progress": "progress",
     "Recipe": "policy",
+    "RolloutState": "rollouts",
+    "Rollouts": "rollouts",
+    "Rules": "gym_engine",
+    "Running": "normalisation",
     "TrainResult": "training",
+    "Workers": "workers",
+    "World": "engine",
+    "choose_engine": "paths",
     "draw_curve": "curve",
-    "evaluate": "rollout",
-    "normalise": "rollout",
+    "evaluate": "training",
+    "make_env": "environments",
+    "read_progress": "progress",
     "train": "training",
 }
 
@@ -30,14 +41,25 @@ if TYPE_CHECKING:
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .curve import draw_curve as draw_curve
+    from .engine import Played as Played
+    from .engine import World as World
+    from .environments import make_env as make_env
+    from .gym_engine import GymEngine as GymEngine
+    from .gym_engine import Rules as Rules
+    from .normalisation import Moments as Moments
+    from .normalisation import Running as Running
+    from .paths import choose_engine as choose_engine
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
-    from .rollout import Episodes as Episodes
-    from .rollout import evaluate as evaluate
-    from .rollout import normalise as normalise
-    from .training import Progress as Progress
+    from .progress import Progress as Progress
+    from .progress import read_progress as read_progress
+    from .rollouts import Check as Check
+    from .rollouts import Rollouts as Rollouts
+    from .rollouts import RolloutState as RolloutState
     from .training import TrainResult as TrainResult
+    from .training import evaluate as evaluate
     from .training import train as train
+    from .workers import Workers as Workers
 else:
 
     def __getattr__(name: str) -> object:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from .._kernels.objective import jitted
 
-
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

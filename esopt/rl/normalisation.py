@@ -59,7 +59,10 @@ class Moments:
         return cls.none(rows.shape[1]).merged(len(rows), rows, np.square(rows))
 
     def merged(self, count: int, sums: Array, squares: Array) -> Moments:
-        """Return the moments with ``count`` more observations, whose ``sums`` and ``squares`` (m, inputs) are added row by row."""
+        """Return the moments with ``count`` more observations.
+
+        Their ``sums`` and ``squares``, (m, inputs) both, are added row by row.
+        """
         if not len(sums):
             return self
         return Moments(self.count + int(count), _add_rows(self.sums, sums), _add_rows(self.squares, squares))

@@ -17,9 +17,9 @@ Array = NDArray[np.float64]
 class Progress(NamedTuple):
     """What a callback sees after each generation; returns are sums of rewards, higher is better.
 
-    ``mean_return`` and ``best_return`` are those of the generation's candidates. ``centre_return`` is the mean return of
-    the centre that the generation started from, on episodes of its own; nan in generations without a check. ``steps``
-    and ``check_steps`` are the environment steps that candidates and checks took so far.
+    ``mean_return`` and ``best_return`` are those of the generation's candidates. ``centre_return`` is the mean return
+    of the centre that the generation started from, on episodes of its own; nan in generations without a check.
+    ``steps`` and ``check_steps`` are the environment steps that candidates and checks took so far.
     """
 
     generation: int
@@ -31,6 +31,9 @@ class Progress(NamedTuple):
     best_return: float
     centre_return: float
     snr: float
+
+
+_KINDS = [int if kind == "int" else float for kind in Progress.__annotations__.values()]
 
 
 class ProgressFile:
@@ -75,7 +78,7 @@ def read_progress(path: str | os.PathLike[str]) -> Mapping[str, Array]:
 
 
 def _texts(row: Progress) -> list[str]:
-    return [repr(value) for value in row]
+    return [repr(kind(value)) for kind, value in zip(_KINDS, row, strict=True)]
 
 
 def _write(path: Path, lines: Sequence[Sequence[str]], mode: str) -> None:
@@ -89,10 +92,9 @@ def _read(path: Path) -> list[Progress]:
         lines = list(csv.reader(file))
     if not lines or tuple(lines[0]) != Progress._fields:
         raise ValueError(f"{path} is no table of progress. Expected the columns {', '.join(Progress._fields)}.")
-    kinds = [Progress.__annotations__[name] for name in Progress._fields]
     rows = []
     for line in lines[1:]:
-        if len(line) != len(kinds):
+        if len(line) != len(_KINDS):
             break
-        rows.append(Progress(*(int(text) if kind == "int" else float(text) for kind, text in zip(kinds, line, strict=True))))
+        rows.append(Progress(*(kind(text) for kind, text in zip(_KINDS, line, strict=True))))
     return rows

@@ -251,6 +251,10 @@ class Rollouts:
         folded = self.policy.fold(thetas, *(own if state is None else self.normalisation(state)))
         return self.choice.engine.play(folded, np.asarray(seeds, np.int64), quiet=True)
 
+    def kept(self) -> Rollouts:
+        """Return the same evaluator, whose ``close`` leaves the engine open for this one."""
+        return replace(self, engine=self.choice.engine)
+
     def close(self) -> None:
         """Close the engine, unless it was given."""
         choice, self._live.choice = self._live.choice, None
@@ -313,8 +317,8 @@ class Rollouts:
         """Return the error that says how to see it again."""
         at, row = population.noise.key, error.row
         stop = EvaluationError(
-            f"candidate {row} of generation {at.generation} (run with seed {at.seed}): episode {error.episode}, of seed "
-            f"{error.seed}, {error.what}.\n"
+            f"candidate {row} of generation {at.generation} (run with seed {at.seed}): episode {error.episode}, "
+            f"of seed {error.seed}, {error.what}.\n"
             f"Reproduce it with: rollouts.play(population.rows({row}, {row + 1}), [[{error.seed}]], state), where "
             f"population and state are those of that generation. {GO_ON}"
         )
@@ -367,5 +371,3 @@ def _joined(pieces: list[Played]) -> Played:
             failures[kind] = failures.get(kind, 0) + count
     columns = [np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4]]
     return Played(columns[0], columns[1], columns[2], columns[3], failures)
-
-
