@@ -62,10 +62,10 @@ def make_env(env: EnvSource, **options: Any) -> Any:
     if isinstance(env, (str, gymnasium.envs.registration.EnvSpec)):
         try:
             made = gymnasium.make(env, disable_env_checker=True, **options)
-        except gymnasium.error.UnregisteredEnv as error:
-            raise ValueError(_unknown(env if isinstance(env, str) else env.id, error)) from None
         except gymnasium.error.DependencyNotInstalled as error:
             raise ModuleNotFoundError(f"{env_name(env)} needs a library that is not installed: {error}.") from error
+        except gymnasium.error.Error as error:
+            raise ValueError(_unknown(env_name(env), error)) from None
     elif callable(env):
         made = env()
     else:

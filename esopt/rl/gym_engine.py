@@ -30,6 +30,8 @@ class EpisodeError(EvaluationError):
     what : what happened, in words that follow "the episode with seed ...".
     """
 
+    seed: int
+
     def __init__(self, row: int, episode: int, seed: int, kind: str, what: str) -> None:
         super().__init__(f"the episode with seed {seed} (row {row}, episode {episode}) {what}.")
         self.row, self.episode, self.seed, self.kind, self.what = row, episode, seed, kind, what

@@ -96,5 +96,5 @@ def _read(path: Path) -> list[Progress]:
     for line in lines[1:]:
         if len(line) != len(_KINDS):
             break
-        rows.append(Progress(*(kind(text) for kind, text in zip(_KINDS, line, strict=True))))
+        rows.append(Progress._make(kind(text) for kind, text in zip(_KINDS, line, strict=True)))
     return rows

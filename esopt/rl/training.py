@@ -162,7 +162,7 @@ def train(
     )
     if steps is None and episodes is None and generations is None and seconds is None:
         steps = 1000 * int(getattr(spec, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000)
-    search = {
+    search: dict[str, Any] = {
         "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
         "evaluations": None if episodes is None else max(1, episodes // rollouts.episodes),
         **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},

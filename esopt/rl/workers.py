@@ -41,7 +41,7 @@ _DEATHS = 2
 
 
 class _Task(NamedTuple):
-    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded already, or to be normalised."""
+    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded, or to be normalised."""
 
     start: int
     stop: int
