@@ -1,8 +1,8 @@
 """Actions: how the outputs of a policy become an action of the environment.
 
 Each record serves one kind of action space and has two forms of the same law. ``act`` takes a list of floats and
-returns what the environment's ``step`` wants. ``kind`` and ``layout`` (numbers of an action, 4) say the same to compiled
-code (``esopt._kernels.policy.choose``), which returns the same bits.
+returns what the environment's ``step`` wants. ``kind`` and ``layout`` (numbers of an action, 4) say the same to
+compiled code (``esopt._kernels.policy.choose``), which returns the same bits.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ would have other bits on every machine. tanh is that of Python's ``math``; numpy
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ Array = NDArray[np.float64]
 ACTIVATIONS = ("tanh", "relu")
 """Their places here are their numbers in compiled code."""
 
-_SMALL = 24
+_SMALL = 96
 """Up to so many weights, a loop over Python floats is faster than calls into numpy."""
 _CHUNK = 2**20
 
@@ -24,11 +25,16 @@ _CHUNK = 2**20
 def layers(thetas: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     """Return views of the weights (m, outputs, inputs) and biases (m, outputs) of each layer of ``thetas`` (m, dim)."""
     found, at = [], 0
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         bias = at + inputs * outputs
-        found.append((thetas[:, at:bias].reshape(-1, outputs, inputs), thetas[:, bias : bias + outputs]))
+        found.append((thetas[:, at:bias].reshape(len(thetas), outputs, inputs), thetas[:, bias : bias + outputs]))
         at = bias + outputs
     return found
+
+
+def count(sizes: tuple[int, ...]) -> int:
+    """Return the number of parameters of a network."""
+    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(sizes))
 
 
 def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Array:
@@ -78,6 +84,11 @@ class Network:
                 sums = np.add.reduce(terms, axis=0) if len(bias) > 1 else np.add.accumulate(terms, axis=0)[-1]
                 if index == last:
                     break
-                inputs = np.array([*map(math.tanh, sums.tolist())]) if self._tanh else np.where(sums > 0.0, sums, 0.0)
+                inputs = self._activated(sums)
         outputs: list[float] = sums.tolist()
         return outputs
+
+    def _activated(self, sums: Array) -> Array:
+        if self._tanh:
+            return np.fromiter(map(math.tanh, sums.tolist()), np.float64, len(sums))
+        return np.where(sums > 0.0, sums, 0.0)

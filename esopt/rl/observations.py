@@ -82,7 +82,8 @@ class ChoiceObservations:
         for number, count, start in zip(array.ravel().tolist(), self.counts, self.start, strict=True):
             if not start <= number < start + count or number != int(number):
                 raise ValueError(
-                    f"the policy got {number} in an observation. Pass a whole number from {start} to {start + count - 1}."
+                    f"the policy got {number} in an observation. "
+                    f"Pass a whole number from {start} to {start + count - 1}."
                 )
             inputs[at + int(number) - start] = 1.0
             at += count
@@ -152,8 +153,8 @@ def observations_of(space: Any) -> Observations:
     if isinstance(space, spaces.Tuple):
         return GroupObservations(tuple(map(observations_of, space.spaces)))
     raise ValueError(
-        f"the observation space is, or contains, {space}. A policy serves Box, Discrete, MultiDiscrete, MultiBinary, and "
-        "Dict and Tuple of them: wrap the environment, for example with gymnasium.wrappers.TransformObservation."
+        f"the observation space is, or contains, {space}. A policy serves Box, Discrete, MultiDiscrete, MultiBinary, "
+        "and Dict and Tuple of them: wrap the environment, for example with gymnasium.wrappers.TransformObservation."
     )
 
 

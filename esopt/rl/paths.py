@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
-from .engine import Engine, World
+from .._kernels.objective import enabled
+from .engine import CompiledEngine, Engine, World
 from .environments import EnvSource, env_name
 from .gym_engine import GymEngine, Rules
 from .policy import Policy
@@ -79,10 +78,20 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
     """Return the compiled world of ``env`` and why it is used; or None and why there is none."""
     if isinstance(env, World):
         return env, "it is a World"
-    return None, "only worlds are compiled"
+    name, options = (env, {}) if isinstance(env, str) else (getattr(env, "id", None), getattr(env, "kwargs", {}))
+    if not isinstance(name, str) or getattr(env, "additional_wrappers", ()):
+        return None, "it is a function or wrapped, which compiled code cannot look into"
+    if not enabled():
+        return None, "numba is switched off"
+    from .classic_control import CLASSIC_CONTROL
+
+    if name in CLASSIC_CONTROL:
+        try:
+            return CLASSIC_CONTROL[name](**options), "this id has a compiled world"
+        except TypeError:
+            return None, f"the compiled world does not know all of {', '.join(options)}"
+    return None, "this id has no compiled world"
 
 
-def _compiled(world: World, policy: Policy, rules: Rules, workers: int | None) -> Any:
-    from .engine import CompiledEngine
-
-    return CompiledEngine(world, policy, threads=workers or os.cpu_count() or 1)
+def _compiled(world: World, policy: Policy, rules: Rules, workers: int | None) -> Engine:
+    return CompiledEngine(world, policy, threads=workers, max_steps=rules.max_steps, action_noise=rules.action_noise)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .actions import Actions, actions_of
-from .network import ACTIVATIONS, Network, fold, layers
+from .network import ACTIVATIONS, Network, count, fold, layers
 from .observations import ArrayObservations, Observations, observations_of
 
 Array = NDArray[np.float64]
@@ -27,7 +27,9 @@ Squash = Literal["clip", "tanh"]
 
 
 class Form(NamedTuple):
-    """A policy for compiled code, besides its folded parameters: plain numbers.
+    """A policy for compiled code, besides its folded parameters: plain numbers, in arrays that can be written.
+
+    Arrays that cannot be are of another type to numba.
 
     Parameters
     ----------
@@ -156,8 +158,7 @@ class Policy:
     @property
     def dim(self) -> int:
         """Number of parameters."""
-        sizes = self.sizes
-        return sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True))
+        return count(self.sizes)
 
     @property
     def layers(self) -> list[tuple[Array, Array]]:
@@ -168,7 +169,7 @@ class Policy:
     def form(self) -> Form:
         """What compiled code needs, besides folded parameters."""
         sizes = np.array(self.sizes, np.int64)
-        return Form(sizes, ACTIVATIONS.index(self.activation), self.actions.kind, self.actions.layout)
+        return Form(sizes, ACTIVATIONS.index(self.activation), self.actions.kind, self.actions.layout.copy())
 
     def with_parameters(self, theta: ArrayLike) -> Policy:
         """Return the policy with parameters ``theta`` (dim,)."""
@@ -238,7 +239,7 @@ class Policy:
         """
         from .policy_file import load
 
-        return load(path)
+        return load(path, cls)
 
 
 @dataclass(frozen=True)
@@ -288,17 +289,17 @@ class Recipe:
         return Policy(theta, actions, observations, np.zeros(inputs), np.ones(inputs), self.hidden, self.activation)
 
     def _start(self, sizes: tuple[int, ...]) -> Array:
-        theta = np.zeros((1, sum((i + 1) * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))))
+        theta = np.zeros(count(sizes))
         if not self.hidden:
-            return theta[0]
+            return theta
         from ..noise import INIT, Key, Philox
         from ..samplers.gaussian import Gaussian
 
-        for index, (weights, _) in enumerate(layers(theta, sizes)[:-1]):
+        for index, (weights, _) in enumerate(layers(theta[None, :], sizes)[:-1]):
             rows = Philox(Gaussian(), Key(self.seed, 2, INIT), index + 1, weights[0].size).rows(index)
             variance = (1.0 if self.activation == "tanh" else 2.0) / weights.shape[2]
             weights[0] = math.sqrt(variance) * rows.astype(np.float64).reshape(weights[0].shape)
-        return theta[0]
+        return theta
 
 
 def _check_architecture(hidden: tuple[int, ...], activation: str) -> None:

@@ -11,10 +11,10 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from .._archive import members_of, read_member, replacing, write_member
 from ..errors import PolicyFileError
 from .actions import Actions, BoxActions, DiscreteActions, MultiBinaryActions, MultiDiscreteActions
 from .observations import ArrayObservations, described, restored
-from .policy import Policy
+
+if TYPE_CHECKING:
+    from .policy import Policy
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,7 +44,7 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> Path:
     TypeError, ValueError  if ``policy.about`` is not JSON, or takes more than 1 MiB.
     OSError  if the file cannot be written; an old file stays.
     """
-    arrays = {"parameters": policy.parameters, "mean": policy.mean, "std": policy.std}
+    arrays: Arrays = {"parameters": policy.parameters, "mean": policy.mean, "std": policy.std}
     if isinstance(policy.actions, BoxActions):
         arrays |= {"low": policy.actions.low, "high": policy.actions.high}
     header = {
@@ -61,13 +63,14 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     with replacing(os.path.realpath(target), "a policy") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, array in {_HEADER: np.frombuffer(text, np.uint8), **arrays}.items():
+            write_member(archive, _HEADER, np.frombuffer(text, np.uint8))
+            for name, array in arrays.items():
                 write_member(archive, name, array)
     return target
 
 
-def load(path: str | os.PathLike[str]) -> Policy:
-    """Return the policy in the file ``path``; nothing larger than the file is allocated.
+def load(path: str | os.PathLike[str], build: Callable[..., Policy]) -> Policy:
+    """Return what ``build`` makes of the fields of the policy in ``path``; nothing larger than the file is allocated.
 
     Raises
     ------
@@ -80,7 +83,8 @@ def load(path: str | os.PathLike[str]) -> Policy:
         arrays: Arrays = {}
         for name, info in members.items():
             arrays[name.removesuffix(".npy")] = read_member(archive, info, "f").astype(np.float64)
-        return _restored_v1(header, arrays) if header["version"] == 1 else _restored(header, arrays)
+        fields = _fields_v1(header, arrays) if header["version"] == 1 else _fields(header, arrays)
+        return build(**fields)
 
 
 def _version() -> str:
@@ -98,7 +102,7 @@ def _refusing(path: str) -> Iterator[None]:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".") or type(error).__name__
         raise PolicyFileError(
             f"{path} is no policy that this version can read: {reason}. "
-            "Expected a whole file that Policy.save() wrote: restore it from a copy, or train and save the policy again."
+            "Expected a whole file that Policy.save() wrote: restore it from a copy, or save the policy again."
         ) from error
 
 
@@ -114,36 +118,35 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
         raise ValueError(f"its version is {version!r}")
     if version > VERSION:
         raise PolicyFileError(
-            f"is no policy that this version can read: it holds one in version {version}, and esopt {_version()} reads up "
-            f"to version {VERSION}. Update esopt, or save the policy with this version."
+            f"is no policy that this version can read: it holds one in version {version}, and esopt {_version()} "
+            f"reads up to version {VERSION}. Update esopt, or save the policy with this version."
         )
     return header
 
 
-def _restored(header: dict[str, Any], arrays: Arrays) -> Policy:
+def _fields(header: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     actions = _actions_restored(header["actions"], arrays)
-    observations = restored(header["observations"])
-    return Policy(
+    return {
         **_exactly(arrays, "parameters", "mean", "std"),
-        actions=actions,
-        observations=observations,
-        hidden=tuple(header["hidden"]),
-        activation=header["activation"],
-        about=_about(header),
-    )
+        "actions": actions,
+        "observations": restored(header["observations"]),
+        "hidden": tuple(header["hidden"]),
+        "activation": header["activation"],
+        "about": _about(header),
+    }
 
 
-def _restored_v1(header: dict[str, Any], arrays: Arrays) -> Policy:
+def _fields_v1(header: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     if header["policy"] != "linear":
         raise ValueError(f"it holds a policy of kind {header['policy']!r} in version 1")
     actions = _actions_restored(header["actions"], arrays)
     observations = ArrayObservations(tuple(header["observation"]["shape"]))
-    fields = _exactly(arrays, "weights", "bias", "mean", "std")
+    fields: dict[str, Any] = _exactly(arrays, "weights", "bias", "mean", "std")
     weights, bias = fields.pop("weights"), fields.pop("bias")
     if weights.shape != (actions.outputs, observations.inputs):
         raise ValueError(f"it has weights {weights.shape} for {observations.inputs} inputs, {actions.outputs} outputs")
     theta = np.concatenate([weights.ravel(), bias])
-    return Policy(theta, actions, observations, **fields, about=_about(header))
+    return {"parameters": theta, "actions": actions, "observations": observations, **fields, "about": _about(header)}
 
 
 def _exactly(arrays: Arrays, *names: str) -> Arrays:
