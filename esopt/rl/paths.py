@@ -87,9 +87,12 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
 
     if name in CLASSIC_CONTROL:
         try:
-            return CLASSIC_CONTROL[name](**options), "this id has a compiled world"
+            world = CLASSIC_CONTROL[name](**options)
         except TypeError:
             return None, f"the compiled world does not know all of {', '.join(options)}"
+        if getattr(env, "max_episode_steps", world.max_steps) != world.max_steps:
+            return None, "its episodes have another length than those of the compiled world"
+        return world, "this id has a compiled world"
     return None, "this id has no compiled world"
 
 
