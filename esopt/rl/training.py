@@ -153,6 +153,8 @@ def train(
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
     _check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
+    if episodes is not None:
+        _check_counts(episodes=episodes)
     start, spec = _start(env, policy)
     rollouts = Rollouts(
         env,
@@ -164,7 +166,7 @@ def train(
         steps = 1000 * int(getattr(spec, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000)
     search: dict[str, Any] = {
         "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
-        "evaluations": None if episodes is None else max(1, episodes // rollouts.episodes),
+        "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
     }
     folder, file = _open(out, resume=resume)
@@ -258,7 +260,11 @@ def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_epis
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
         policy = _best(rollouts, result, state)
-        returns, evaluation_steps = _evaluate(rollouts, policy, final_episodes, seed, keep=True)
+        whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
+        try:
+            returns, evaluation_steps = _evaluate(whole, policy, final_episodes, seed, keep=True)
+        finally:
+            whole.close()
         path = str(rollouts.choice)
     finally:
         rollouts.close()
