@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "BoxActions": "actions",
     "Check": "rollouts",
+    "CompiledEngine": "engine",
     "DiscreteActions": "actions",
+    "EpisodeError": "gym_engine",
     "GymEngine": "gym_engine",
     "Moments": "normalisation",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
     "Played": "engine",
     "Policy": "policy",
+    "Preset": "presets",
     "Progress": "progress",
     "Recipe": "policy",
     "RolloutState": "rollouts",
@@ -29,7 +32,9 @@ _HOMES = {
     "draw_curve": "curve",
     "evaluate": "training",
     "make_env": "environments",
+    "preset": "presets",
     "read_progress": "progress",
+    "render": "video",
     "train": "training",
 }
 
@@ -41,9 +46,11 @@ if TYPE_CHECKING:
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .curve import draw_curve as draw_curve
+    from .engine import CompiledEngine as CompiledEngine
     from .engine import Played as Played
     from .engine import World as World
     from .environments import make_env as make_env
+    from .gym_engine import EpisodeError as EpisodeError
     from .gym_engine import GymEngine as GymEngine
     from .gym_engine import Rules as Rules
     from .normalisation import Moments as Moments
@@ -51,6 +58,8 @@ if TYPE_CHECKING:
     from .paths import choose_engine as choose_engine
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
+    from .presets import Preset as Preset
+    from .presets import preset as preset
     from .progress import Progress as Progress
     from .progress import read_progress as read_progress
     from .rollouts import Check as Check
@@ -59,6 +68,7 @@ if TYPE_CHECKING:
     from .training import TrainResult as TrainResult
     from .training import evaluate as evaluate
     from .training import train as train
+    from .video import render as render
     from .workers import Workers as Workers
 else:
 

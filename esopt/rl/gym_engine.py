@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -150,6 +150,21 @@ class Stage:
     def _failed(self, steps: int, fault: Fault) -> Episode:
         nothing = np.zeros(self.policy.observations.inputs)
         return Episode(np.nan, steps, nothing, nothing, fault)
+
+
+def plain_episode(
+    env: Any, act: Callable[[Any], Any], seed: int, max_steps: int | None, watch: Callable[[], object]
+) -> float:
+    """Play one episode of an environment that is open, with ``watch()`` before each step and at the end."""
+    observation, _ = env.reset(seed=seed)
+    total, steps = 0.0, 0
+    while True:
+        watch()
+        observation, reward, terminated, truncated, _ = env.step(act(observation))
+        total, steps = total + float(reward), steps + 1
+        if terminated or truncated or steps == max_steps:
+            watch()
+            return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,8 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
     if isinstance(env, World):
         return env, "it is a World"
     name, options = (env, {}) if isinstance(env, str) else (getattr(env, "id", None), getattr(env, "kwargs", {}))
-    if not isinstance(name, str) or getattr(env, "additional_wrappers", ()):
+    wrappers: tuple[object, ...] = getattr(env, "additional_wrappers", ())
+    if not isinstance(name, str) or wrappers:
         return None, "it is a function or wrapped, which compiled code cannot look into"
     if not enabled():
         return None, "numba is switched off"
@@ -90,7 +91,7 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
             world = CLASSIC_CONTROL[name](**options)
         except TypeError:
             return None, f"the compiled world does not know all of {', '.join(options)}"
-        if getattr(env, "max_episode_steps", world.max_steps) != world.max_steps:
+        if getattr(env, "max_episode_steps", int(world.max_steps)) != world.max_steps:
             return None, "its episodes have another length than those of the compiled world"
         return world, "this id has a compiled world"
     return None, "this id has no compiled world"

@@ -163,7 +163,7 @@ def train(
         *(check_seed(seed), path, workers, on_error, episode_timeout, retries),
     )
     if steps is None and episodes is None and generations is None and seconds is None:
-        steps = 1000 * int(getattr(spec, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000)
+        steps = default_steps(env if spec is None else spec)
     search: dict[str, Any] = {
         "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
@@ -179,6 +179,16 @@ def train(
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
+
+
+def default_steps(env: EnvSource) -> int:
+    """Return the steps of 1000 episodes of the longest length, 1,000,000 where there is no limit."""
+    if isinstance(env, str):
+        import gymnasium
+
+        env = gymnasium.registry.get(env)
+    longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000
+    return 1000 * int(longest)
 
 
 def t_interval(sample: Array) -> tuple[float, float]:
