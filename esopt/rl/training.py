@@ -169,13 +169,14 @@ def train(
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
     }
+    path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
     folder, file = _open(out, resume=resume)
     if folder is not None and checkpoint is None:
         checkpoint = folder / CHECKPOINT
     threshold = getattr(spec, "reward_threshold", None)
     watch = _Watch(_Aim(threshold, PATIENCE) if target is None else _Aim(target, 0), file, callback)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, watch, final_episodes)
+    trained = _train(rollouts, search, watch, final_episodes, path)
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
@@ -262,7 +263,7 @@ class _Watch:
                 raise StopIteration
 
 
-def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int) -> TrainResult:
+def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, path: str) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
     seed = int(search["seed"])
     try:
@@ -275,7 +276,6 @@ def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_epis
             returns, evaluation_steps = _evaluate(whole, policy, final_episodes, seed, keep=True)
         finally:
             whole.close()
-        path = str(rollouts.choice)
     finally:
         rollouts.close()
     about = {
