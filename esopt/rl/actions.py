@@ -76,6 +76,7 @@ class MultiDiscreteActions:
         start = self.start or (0,) * len(self.counts)
         shape = self.shape or (len(self.counts),)
         _check_counts("MultiDiscreteActions", self.counts, start)
+        _check_counts("MultiDiscreteActions", shape, ())
         if len(start) != len(self.counts) or math.prod(shape) != len(self.counts):
             raise ValueError(
                 f"MultiDiscreteActions() got {len(self.counts)} counts, {len(start)} starts and shape {shape}. "
@@ -169,6 +170,7 @@ class BoxActions:
     squash: str = "clip"
     layout: Array = field(init=False, repr=False)
     _affine: list[tuple[float, float, float, float]] = field(init=False, repr=False)
+    _type: np.dtype[Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
@@ -195,6 +197,7 @@ class BoxActions:
         affine = list(map(tuple, layout.tolist()))
         for name, value in (("low", low), ("high", high), ("layout", layout), ("_affine", affine)):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_type", np.dtype(self.dtype))
 
     @property
     def outputs(self) -> int:
@@ -211,7 +214,8 @@ class BoxActions:
         if self.squash == "tanh":
             outputs = [math.tanh(u) for u in outputs]
         clipped = [min(max(m + h * u, a), b) for u, (m, h, a, b) in zip(outputs, self._affine, strict=True)]
-        return np.array(clipped, self.dtype).reshape(self.low.shape)
+        action = np.array(clipped, self._type)
+        return action if self.low.ndim == 1 else action.reshape(self.low.shape)
 
 
 Actions = DiscreteActions | BoxActions | MultiDiscreteActions | MultiBinaryActions

@@ -69,7 +69,7 @@ class Network:
         if len(split) == 1 and split[0][0].size <= _SMALL:
             weights, bias = split[0]
             self.rows = list(zip(weights.tolist(), bias.tolist(), strict=True))
-        self._layers = [(np.ascontiguousarray(weights.T), np.array(bias)) for weights, bias in split]
+        self._layers = [(np.array(weights.T, order="C"), np.array(bias)) for weights, bias in split]
         self._tanh = activation == "tanh"
 
     def __call__(self, inputs: Array) -> list[float]:

@@ -241,6 +241,21 @@ class Policy:
 
         return load(path, cls)
 
+    def to_onnx(self, path: str | os.PathLike[str], dtype: Literal["float32", "float64"] = "float64") -> Path:
+        """Write the policy as an ONNX model, all or nothing, and return the path; needs the package onnx.
+
+        The model has the input ``observation`` (batch, *shape), or (batch, inputs) with what ``observations.flat``
+        returns where an observation is no array, and the outputs ``action`` (batch, *shape of an action) and
+        ``outputs`` (batch, outputs), what the action is chosen from. Numbers are of type ``dtype``.
+
+        Raises
+        ------
+        ModuleNotFoundError  without onnx; it says how to install it.
+        """
+        from .onnx import to_onnx
+
+        return to_onnx(self, path, dtype)
+
 
 @dataclass(frozen=True)
 class Recipe:

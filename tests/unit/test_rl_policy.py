@@ -172,11 +172,11 @@ def test_box_action_has_the_shape_and_type_of_the_space():
 
 
 @njit
-def play(theta, sizes, activation, kind, layout, observations, chosen):
+def play(theta, sizes, activation, kind, layout, observations, work, chosen):
     """What an engine does, for one observation after the other."""
-    work = np.empty((2, sizes.max()))
     for i in range(len(observations)):
-        work[0, : observations.shape[1]] = observations[i]
+        for j in range(observations.shape[1]):
+            work[0, j] = observations[i, j]
         row = compiled.forward(theta, sizes, activation, work)
         compiled.choose(kind, layout, work[row], chosen[i])
 
@@ -201,9 +201,9 @@ def test_compiled_form_chooses_the_same_bits(kind, inputs: int, hidden, activati
     observations = rng.standard_normal((400, inputs)) * 10.0 ** rng.uniform(-6, 4, (400, 1))
     observations[::40] = 0.0
     observations[1::40] = rng.choice([np.inf, -np.inf, np.nan, 1e308, -1e308, 5e-324, -0.0, 1.0], (10, inputs))
-    form = policy.form
+    form, work = policy.form, np.full((2, max(policy.sizes)), 7.0)
     found = np.full((400, len(form.layout)), 7.0)
-    play(policy.folded.copy(), form.sizes, form.activation, form.kind, form.layout, observations, found)
+    play(policy.folded.copy(), form.sizes, form.activation, form.kind, form.layout, observations, work, found)
     expected = np.array([np.ravel(policy(row)) for row in observations], np.float64)
     same_sign = (np.signbit(expected) == np.signbit(found)) | np.isnan(expected)
 
@@ -351,6 +351,17 @@ def test_with_normalisation_keeps_the_parameters():
     np.testing.assert_allclose(moved(x), policy.with_normalisation([0] * 3, [1] * 3)((x - mean) / std), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("inputs", "count"), [(1, 1), (3, 1), (1, 2), (200, 1), (200, 2)])
+def test_an_actor_keeps_its_own_parameters(inputs: int, count: int):
+    policy = filled(inputs, BoxActions(np.full(count, -np.inf), np.full(count, np.inf)))
+    theta = np.random.default_rng(7).standard_normal(policy.dim)
+    actor, x = policy.actor(theta), np.linspace(0.1, 0.2, inputs)
+    before = actor(x).tolist()
+    theta[:] = 0.0
+
+    assert actor(x).tolist() == before
+
+
 @pytest.mark.parametrize("hidden", [(), (4,)])
 def test_policy_survives_pickling(hidden):
     policy = filled(3, BoxActions(np.full(2, -9.0), np.full(2, 9.0)), hidden)
@@ -426,6 +437,8 @@ def test_bad_actions():
             MultiDiscreteActions(bad)
     with pytest.raises(ValueError, match="as many starts as counts"):
         MultiDiscreteActions((2, 2), (1,))
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        MultiDiscreteActions((2, 2), shape=(2.0,))
     with pytest.raises(ValueError, match="integer type"):
         MultiDiscreteActions((2, 2), dtype="float32")
     with pytest.raises(ValueError, match="positive whole numbers"):
