@@ -14,6 +14,11 @@ _HOMES = {
     "EpisodeError": "gym_engine",
     "GymEngine": "gym_engine",
     "Moments": "normalisation",
+    "CLASSIC_CONTROL": "classic_control",
+    "CompiledEngine": "engine",
+    "DiscreteActions": "actions",
+    "Engine": "engine",
+    "Episodes": "rollout",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
     "Played": "engine",
@@ -35,7 +40,13 @@ _HOMES = {
     "preset": "presets",
     "read_progress": "progress",
     "render": "video",
+    "World": "engine",
+    "draw_curve": "curve",
+    "evaluate": "rollout",
+    "normal": "engine",
+    "normalise": "rollout",
     "train": "training",
+    "uniform": "engine",
 }
 
 __all__ = sorted(_HOMES)
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
     from .actions import DiscreteActions as DiscreteActions
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
+    from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
     from .engine import CompiledEngine as CompiledEngine
     from .engine import Played as Played
@@ -56,6 +68,11 @@ if TYPE_CHECKING:
     from .normalisation import Moments as Moments
     from .normalisation import Running as Running
     from .paths import choose_engine as choose_engine
+    from .engine import Engine as Engine
+    from .engine import Played as Played
+    from .engine import World as World
+    from .engine import normal as normal
+    from .engine import uniform as uniform
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .presets import Preset as Preset
