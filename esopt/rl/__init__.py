@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BoxActions": "actions",
+    "CLASSIC_CONTROL": "classic_control",
     "Check": "rollouts",
     "CompiledEngine": "engine",
     "DiscreteActions": "actions",
+    "Engine": "engine",
     "EpisodeError": "gym_engine",
     "GymEngine": "gym_engine",
     "Moments": "normalisation",
-    "CLASSIC_CONTROL": "classic_control",
-    "CompiledEngine": "engine",
-    "DiscreteActions": "actions",
-    "Engine": "engine",
-    "Episodes": "rollout",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
     "Played": "engine",
@@ -36,15 +33,13 @@ _HOMES = {
     "choose_engine": "paths",
     "draw_curve": "curve",
     "evaluate": "training",
+    "find_world": "paths",
     "make_env": "environments",
+    "mujoco_world": "mujoco",
+    "normal": "engine",
     "preset": "presets",
     "read_progress": "progress",
     "render": "video",
-    "World": "engine",
-    "draw_curve": "curve",
-    "evaluate": "rollout",
-    "normal": "engine",
-    "normalise": "rollout",
     "train": "training",
     "uniform": "engine",
 }
@@ -59,20 +54,20 @@ if TYPE_CHECKING:
     from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
     from .engine import CompiledEngine as CompiledEngine
-    from .engine import Played as Played
-    from .engine import World as World
-    from .environments import make_env as make_env
-    from .gym_engine import EpisodeError as EpisodeError
-    from .gym_engine import GymEngine as GymEngine
-    from .gym_engine import Rules as Rules
-    from .normalisation import Moments as Moments
-    from .normalisation import Running as Running
-    from .paths import choose_engine as choose_engine
     from .engine import Engine as Engine
     from .engine import Played as Played
     from .engine import World as World
     from .engine import normal as normal
     from .engine import uniform as uniform
+    from .environments import make_env as make_env
+    from .gym_engine import EpisodeError as EpisodeError
+    from .gym_engine import GymEngine as GymEngine
+    from .gym_engine import Rules as Rules
+    from .mujoco import mujoco_world as mujoco_world
+    from .normalisation import Moments as Moments
+    from .normalisation import Running as Running
+    from .paths import choose_engine as choose_engine
+    from .paths import find_world as find_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .presets import Preset as Preset
