@@ -32,7 +32,7 @@ _HOMES = {
     "World": "engine",
     "choose_engine": "paths",
     "draw_curve": "curve",
-    "evaluate": "training",
+    "evaluate": "evaluation",
     "find_world": "paths",
     "make_env": "environments",
     "mujoco_world": "mujoco",
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .engine import normal as normal
     from .engine import uniform as uniform
     from .environments import make_env as make_env
+    from .evaluation import evaluate as evaluate
     from .gym_engine import EpisodeError as EpisodeError
     from .gym_engine import GymEngine as GymEngine
     from .gym_engine import Rules as Rules
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
     from .rollouts import Rollouts as Rollouts
     from .rollouts import RolloutState as RolloutState
     from .training import TrainResult as TrainResult
-    from .training import evaluate as evaluate
     from .training import train as train
     from .video import render as render
     from .workers import Workers as Workers

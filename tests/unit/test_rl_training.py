@@ -17,7 +17,8 @@ import esopt
 from esopt.noise import child
 from esopt.rl import Moments, Policy, Progress, draw_curve, evaluate, read_progress
 from esopt.rl.environments import CHECK, FINAL, TRAIN, episode_seeds
-from esopt.rl.training import PATIENCE, t_interval, train
+from esopt.rl.evaluation import t_interval
+from esopt.rl.training import PATIENCE, train
 from tests.reference.environments import Aim, Troubled, Walk, pyramid
 
 ROOT = Path(__file__).resolve().parents[2]
