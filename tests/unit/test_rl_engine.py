@@ -88,7 +88,7 @@ def population(policy: Policy, m: int, e: int, seed: int = 0, size: float = 1.0)
 
 
 def same(a: Played, b: Played) -> bool:
-    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a[:4], b[:4], strict=True))
 
 
 @pytest.mark.parametrize("episodes", [1, 3])
