@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 
 import gymnasium as gym
@@ -167,6 +169,21 @@ def busy(state, action, observation):
         x = math.sin(x + i)
     observation[0] = x
     return x, False
+
+
+def test_ctrl_c_stops_all_threads_and_leaves_the_engine_usable():
+    where = world(step=busy, max_steps=40)
+    engine = CompiledEngine(where, Policy.linear(where), threads=2)
+    few, many = np.ones((4, 1), np.int64), np.ones((20_000, 1), np.int64)
+    first = engine.play(np.zeros((4, 3)), few)
+    began = time.process_time()
+    timer = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.play(np.zeros((20_000, 3)), many)
+    assert time.process_time() - began < 5.0  # all episodes take many times that
+    timer.join()
+    assert same(engine.play(np.zeros((4, 3)), few), first)
 
 
 def test_cap_of_the_engine_and_of_the_world():
