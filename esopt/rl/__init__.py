@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from .normalisation import Running as Running
     from .paths import choose_engine as choose_engine
     from .paths import find_world as find_world
-    from .mujoco import mujoco_world as mujoco_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .presets import Preset as Preset
