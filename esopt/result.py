@@ -68,6 +68,7 @@ class Result:
     violation : sum of what ``x`` violates its constraints by; 0 where it is feasible, or has none.
     multipliers : Lagrange multipliers of the constraints, then of the equalities, at the time when ``x`` was found;
         None without.
+    evaluator_state : what the evaluator knew after the last generation.
     """
 
     x: Array
@@ -87,6 +88,7 @@ class Result:
     history: History | None = None
     violation: float = 0.0
     multipliers: Array | None = None
+    evaluator_state: Any = ()
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the run and return the path of the picture; see :meth:`esopt.History.plot`.

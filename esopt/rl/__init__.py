@@ -9,23 +9,37 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "BoxActions": "actions",
     "CLASSIC_CONTROL": "classic_control",
+    "Check": "rollouts",
     "CompiledEngine": "engine",
     "DiscreteActions": "actions",
     "Engine": "engine",
-    "Episodes": "rollout",
+    "EpisodeError": "gym_engine",
+    "GymEngine": "gym_engine",
+    "Moments": "normalisation",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
     "Played": "engine",
     "Policy": "policy",
-    "Progress": "training",
+    "Preset": "presets",
+    "Progress": "progress",
     "Recipe": "policy",
+    "RolloutState": "rollouts",
+    "Rollouts": "rollouts",
+    "Rules": "gym_engine",
+    "Running": "normalisation",
     "TrainResult": "training",
+    "Workers": "workers",
     "World": "engine",
+    "choose_engine": "paths",
     "draw_curve": "curve",
-    "evaluate": "rollout",
+    "evaluate": "evaluation",
+    "find_world": "paths",
+    "make_env": "environments",
     "mujoco_world": "mujoco",
     "normal": "engine",
-    "normalise": "rollout",
+    "preset": "presets",
+    "read_progress": "progress",
+    "render": "video",
     "train": "training",
     "uniform": "engine",
 }
@@ -45,15 +59,29 @@ if TYPE_CHECKING:
     from .engine import World as World
     from .engine import normal as normal
     from .engine import uniform as uniform
+    from .environments import make_env as make_env
+    from .evaluation import evaluate as evaluate
+    from .gym_engine import EpisodeError as EpisodeError
+    from .gym_engine import GymEngine as GymEngine
+    from .gym_engine import Rules as Rules
     from .mujoco import mujoco_world as mujoco_world
+    from .normalisation import Moments as Moments
+    from .normalisation import Running as Running
+    from .paths import choose_engine as choose_engine
+    from .paths import find_world as find_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
-    from .rollout import Episodes as Episodes
-    from .rollout import evaluate as evaluate
-    from .rollout import normalise as normalise
-    from .training import Progress as Progress
+    from .presets import Preset as Preset
+    from .presets import preset as preset
+    from .progress import Progress as Progress
+    from .progress import read_progress as read_progress
+    from .rollouts import Check as Check
+    from .rollouts import Rollouts as Rollouts
+    from .rollouts import RolloutState as RolloutState
     from .training import TrainResult as TrainResult
     from .training import train as train
+    from .video import render as render
+    from .workers import Workers as Workers
 else:
 
     def __getattr__(name: str) -> object:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -52,12 +53,14 @@ class Played(NamedTuple):
     lengths : (m, e)  steps that were taken, those of failed episodes included.
     sums, squares : (m, inputs)  of the observations that were acted on and of their squares: in step order within an
         episode, then in the order of the episodes. Failed episodes and what comes after an end are left out.
+    failures : failed episodes by kind, where the engine knows more than that the return is nan.
     """
 
     returns: Array
     lengths: Integers
     sums: Array
     squares: Array
+    failures: Mapping[str, int] = MappingProxyType({})
 
     @property
     def counts(self) -> Integers:
@@ -73,8 +76,11 @@ class Engine(Protocol):
     def name(self) -> str:
         """How the episodes are played, for people."""
 
-    def play(self, thetas: Array, seeds: Integers) -> Played:
-        """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+        """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row.
+
+        ``quiet``: without action noise, if the engine is to make any.
+        """
 
     def close(self) -> None:
         """Give back threads, processes and environments; playing again may start new ones."""
@@ -209,15 +215,18 @@ class CompiledEngine:
         self._states = [_state(world)]
         self._entries = _entries(world.reset, world.step, self._states[0].size, world.inputs, world.actions)
         layout = np.ascontiguousarray(form.layout, np.float64)
-        self._form = form.sizes, form.activation, form.kind, layout, world.actions, self.max_steps, float(action_noise)
+        self._form = form.sizes, form.activation, form.kind, layout, world.actions, self.max_steps
+        self._action_noise = float(action_noise)
         self._step_seconds = self._episode_seconds = np.nan
         self._lock = Lock()
         self._pool: tuple[int, int, ThreadPoolExecutor] | None = None
         nothing = np.empty((0, self.dim)), np.empty((0, 0), np.int64)
-        self._run(*nothing, self._results(0, 0))  # compiled before anything is timed
+        self._run(*nothing, self._results(0, 0), 0.0)  # compiled before anything is timed
 
-    def play(self, thetas: Array, seeds: Integers) -> Played:
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
         """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row.
+
+        ``quiet``: without action noise.
 
         Raises
         ------
@@ -231,7 +240,7 @@ class CompiledEngine:
             )
         found = self._results(*numbers.shape)
         with self._lock:
-            self._run(rows, numbers, found)
+            self._run(rows, numbers, found, 0.0 if quiet else self._action_noise)
             if numbers.size:
                 self._episode_seconds = self._step_seconds * float(found.lengths.mean())
         return found._replace(sums=_in_order(found.sums), squares=_in_order(found.squares))
@@ -244,12 +253,12 @@ class CompiledEngine:
             self._pool = None
             del self._states[1:]
 
-    def _run(self, thetas: Array, seeds: Integers, found: Played) -> None:
+    def _run(self, thetas: Array, seeds: Integers, found: Played, noise: float) -> None:
         """Play everything: alone what is short, the rest with helpers, which stop when the episodes run out."""
         counter = np.zeros(1, np.int64)
 
         def work(state: Array, budget: int) -> int:
-            return int(self._kernel(counter, budget, state, thetas, seeds, found))
+            return int(self._kernel(counter, budget, state, thetas, seeds, found, noise))
 
         threads = min(threading.threads() if self._threads is None else self._threads, seeds.size)
         alone = not self._episode_seconds * seeds.size > _SERIAL_SECONDS
@@ -282,10 +291,18 @@ class CompiledEngine:
         return Played(np.empty(shape), np.empty(shape, np.int64), sums, squares)
 
     def _kernel(
-        self, counter: Integers, budget: int, state: Array, thetas: Array, seeds: Integers, found: Played
+        self,
+        counter: Integers,
+        budget: int,
+        state: Array,
+        thetas: Array,
+        seeds: Integers,
+        found: Played,
+        noise: float,
     ) -> Any:
         reset, step = self._entries
-        return kernels.play(counter, budget, reset.address, step.address, state, thetas, seeds, *self._form, *found)
+        given = *self._form, noise, *found[:4]
+        return kernels.play(counter, budget, reset.address, step.address, state, thetas, seeds, *given)
 
     def _start(self, count: int, work: Callable[[Array, int], int]) -> list[Future[int]]:
         """Let ``count`` threads work until nothing is left; none of them survives a fork."""
