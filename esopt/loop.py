@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from numbers import Real
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import ArrayLike
 from ._constrained import as_constraints, constrain, is_constrained
 from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
+from ._limits import Limits, count_final
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .evaluators.serial import Serial
@@ -25,7 +24,7 @@ from .integers import Rounded, as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
-from .optimizer import Optimizer, check_limit, check_target, check_x0
+from .optimizer import Optimizer, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
 from .result import Result
@@ -94,10 +93,11 @@ def minimize(
         has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :class:`esopt.Portfolio` to d = 40, :class:`esopt.CMAES` to 200 and :class:`esopt.SepCMA` to
-        10,000, all with restarts for as long as the budget lasts, and :func:`esopt.snes` beyond or if f is stochastic.
-        ``Result.strategy`` says which; its generations may be single candidates. With ``grad``, Bonnet gradients with
-        Adam(0.05): that moves about 0.05 per generation and coordinate at most, so scale x to about 1, or pass
-        ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
+        10,000, all with restarts for as long as the budget lasts; if f is stochastic CMAES with n = 4 d to d = 40; and
+        :func:`esopt.snes` beyond. ``Result.strategy`` says which; its generations may be single candidates. With
+        ``grad``, Bonnet gradients with Adam(0.05): that moves about 0.05 per generation and coordinate at most, so
+        scale x to about 1, or pass ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds
+        away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
         ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
         of the least distance.
@@ -164,8 +164,8 @@ def minimize(
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
-    final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
-    limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
+    final = count_final(final_evaluations, evaluations, stochastic=stochastic)
+    limits = Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
     left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
@@ -246,56 +246,6 @@ def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *
     return objective
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """What the loop watches besides the optimizer's own budgets."""
-
-    steps: int | None
-    seconds: float | None
-    target: float | None
-    stochastic: bool
-    callback: Callable[[Step], Any] | None
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_seconds: float
-
-    def __post_init__(self) -> None:
-        check_limit("steps", self.steps)
-        check_limit("seconds", self.seconds, whole=False)
-        check_target(self.target)
-        if self.callback is not None and not callable(self.callback):
-            raise TypeError(f"callback must be a function, got {type(self.callback).__name__}. Pass callback=function.")
-        if not (isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0.0):
-            raise ValueError(f"checkpoint_seconds must be 0 or more, got {self.checkpoint_seconds!r}.")
-        if self.checkpoint is None:
-            return
-        path = os.fspath(self.checkpoint)
-        if not path:
-            raise ValueError("checkpoint is an empty name. Pass the name of a file, or leave it out for none.")
-        folder = os.path.dirname(os.path.realpath(path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, "checkpoint= is a folder; pass the name of a file in it", path)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
-
-
-def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> int:
-    """Return how many evaluations the final mean gets, and check that the budget leaves some for the search."""
-    advice = "Pass for example final_evaluations=30; a function without noise gets one."
-    if isinstance(final, (bool, np.bool_)) or not isinstance(final, Real):
-        raise TypeError(f"final_evaluations must be a number, got {type(final).__name__}. {advice}")
-    if not (0 <= final < math.inf and final % 1 == 0):
-        raise ValueError(f"final_evaluations must be a whole number, 0 or more, got {final}. {advice}")
-    final = int(final) if stochastic else 1
-    check_limit("evaluations", evaluations)
-    if evaluations is not None and evaluations <= final:
-        raise ValueError(
-            f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
-        )
-    return final
-
-
 def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
     """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
@@ -320,7 +270,7 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 
 def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits, kept: History | None
+    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None
 ) -> tuple[dict[str, float], Evals | None]:
     """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
@@ -330,7 +280,7 @@ def _generations(
     reasons: dict[str, float] = {}
     compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
-        while not (reasons := {**es.stop(), **_used_up(es, limits)}):
+        while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
             evals, info = None, None
             if compiled is None or not compiled.run():
                 evals, state = evaluator.evaluate(es.population(), state)
@@ -357,7 +307,7 @@ def _generations(
     return reasons, None
 
 
-def _save(es: Optimizer, limits: _Limits, kept: History | None) -> None:
+def _save(es: Optimizer, limits: Limits, kept: History | None) -> None:
     if limits.checkpoint is not None:
         es.save(limits.checkpoint)
     if kept is not None and kept.path is not None:
@@ -370,18 +320,6 @@ def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
     except StopIteration:
         return True
     return False
-
-
-def _used_up(es: Optimizer, limits: _Limits) -> dict[str, float]:
-    reasons: dict[str, float] = {}
-    progress = es.progress
-    if limits.steps is not None and progress.steps >= limits.steps:
-        reasons["steps"] = float(progress.steps)
-    if limits.seconds is not None and progress.seconds >= limits.seconds:
-        reasons["seconds"] = progress.seconds
-    if limits.target is not None and limits.stochastic and progress.value <= limits.target:
-        reasons["target"] = progress.value
-    return reasons
 
 
 def _step(es: Optimizer, evals: Evals, info: Info) -> Step:

@@ -60,6 +60,7 @@ FLOORS = {
     "_constrained": 7,
     "_injection": 7,
     "_laps": 7,
+    "_limits": 7,
     "optimizer": 7,
     "_defaults": 7,
     "_outcome": 7,

@@ -122,7 +122,7 @@ def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         snes(n=40, sigma=np.linspace(0.1, 1.0, 6), sigma_lr=0.2),
         replace(snes(n=12), sampler=Antithetic()),
     ],
-    ids=repr,
+    ids=["cma", "odd n", "cma pairs", "large", "sep", "sep pairs", "snes", "snes rates", "snes pairs"],
 )
 @pytest.mark.parametrize(
     "options",
