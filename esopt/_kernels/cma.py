@@ -245,14 +245,14 @@ def remember(history, values):
 
 
 @kernel(error_model="numpy")
-def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, path_c, history, latest):
+def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, path_c, history, latest, tolerances):
     """Return a number for each of the stop rules that holds, nan for the others.
 
     In order: tolfun (range of recent best and latest values), tolfunhist (of best values), tolx (largest step),
     tolup (growth of the largest deviation), condition, noeffectaxis, noeffectcoord, stagnation, flat (generations
     without a difference). ``history`` (2, h), of which ``recent`` entries count for the ranges; ``axes`` (d, d) are the
     columns of A, or (0, 0) for a diagonal; ``lengths`` the square roots of C's eigenvalues, or (0,) if unknown;
-    ``latest`` the last values.
+    ``latest`` the last values; ``tolerances`` those of tolfun, tolfunhist, and, as a share of ``start``, tolx.
     """
     out = np.full(9, math.nan)
     dim = mean.size
@@ -261,15 +261,15 @@ def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, p
     if known >= recent:
         spread = best.max() - best.min()
         both = max(latest.max(), best.max()) - min(latest.min(), best.min())
-        if both < 1e-11:
+        if both < tolerances[0]:
             out[0] = both
-        if spread < 1e-12:
+        if spread < tolerances[1]:
             out[1] = spread
     largest, widest = 0.0, 0.0
     for j in range(dim):
         widest = max(widest, deviations[j])
         largest = max(largest, deviations[j], abs(path_c[j]))
-    if sigma * largest < 1e-12 * start:
+    if sigma * largest < tolerances[2] * start:
         out[2] = sigma * largest
     if sigma * widest > 1e4 * start:
         out[3] = sigma * widest / start
@@ -301,7 +301,7 @@ def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, p
 
 
 @kernel()
-def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, history, latest):
+def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, history, latest, tolerances):
     """Return :func:`reasons` for the ``shape`` of :func:`tell`, whether there are any, and whether all is finite."""
     dim = mean.size
     finite = math.isfinite(sigma)
@@ -315,7 +315,9 @@ def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, histor
     else:
         deviations, path, axes = np.sqrt(shape), path_c, np.empty((0, 0))
         lengths = deviations
-    numbers = reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, path, history, latest)
+    numbers = reasons(
+        generation, recent, mean, sigma, start, deviations, axes, lengths, path, history, latest, tolerances
+    )  # fmt: skip
     found = False
     for number in numbers:
         found = found or not math.isnan(number)

@@ -16,9 +16,11 @@ from ..strategies.cmaes import CMAES
 from ..strategies.restarts import BIPOP, IPOP, Restarts
 from ..strategies.sep_cma import SepCMA
 
+_RENAMED = {"popsize": "n", "CMA_active": "active", "tolfun": "tolfun"}
 _OPTIONS = frozenset(
-    {"bounds", "popsize", "seed", "ftarget", "maxfevals", "maxiter", "CMA_active", "CMA_diagonal", "CMA_stds"}
-) | {"integer_variables"}
+    {"bounds", "seed", "ftarget", "maxfevals", "maxiter", "CMA_diagonal", "CMA_stds", "tolx", *_RENAMED}
+)
+_OPTIONS |= {"integer_variables"}
 
 
 class Found(NamedTuple):
@@ -53,8 +55,8 @@ def fmin(
     x0, sigma0 : start, and initial standard deviation.
     options : ``bounds`` ([low, high], numbers or lists), ``popsize``, ``seed`` (0 unless given: runs are repeatable),
         ``ftarget``, ``maxfevals``, ``maxiter``, ``CMA_active``, ``CMA_diagonal`` (True for sep-CMA-ES), ``CMA_stds``
-        (factors of sigma0), ``integer_variables`` (indices). Names that begin with "verb" are ignored: nothing is
-        printed and no file is written.
+        (factors of sigma0), ``integer_variables`` (indices), ``tolfun``, ``tolx`` (in the units of x). Names that begin
+        with "verb" are ignored: nothing is printed and no file is written.
     restarts : how often to begin again, with twice the population each time, or as BIPOP.
 
     Returns
@@ -81,7 +83,9 @@ def fmin(
             f"unknown options: {', '.join(unknown)}. fmin() knows {', '.join(sorted(_OPTIONS))}; see esopt.minimize()."
         )
     sigma = sigma0 * np.asarray(given.get("CMA_stds", 1.0), np.float64)
-    settings = {"sigma": sigma, "n": given.get("popsize"), "active": given.get("CMA_active", True)}
+    settings = {"sigma": sigma, **{here: given[name] for name, here in _RENAMED.items() if name in given}}
+    if "tolx" in given:
+        settings["tolx"] = given["tolx"] / float(np.sqrt(np.mean(np.square(sigma))))
     strategy: Any = SepCMA(**settings) if given.get("CMA_diagonal", False) is True else CMAES(**settings)
     if restarts:
         strategy = Restarts(strategy, BIPOP() if bipop else IPOP(), limit=restarts)

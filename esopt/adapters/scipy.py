@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .._constrained import as_constraints
 from ..loop import minimize
 from ..maps import Map, as_map
 from ..noise import Array
@@ -45,15 +46,15 @@ def scipy_method(strategy: Strategy | str | None = None) -> Callable[..., Any]:
     Returns
     -------
     A function for ``method=``. It takes ``bounds``, as scipy's ``Bounds`` or pairs, ``jac``, for strategies that use
-    gradients, ``callback``, and in ``options``: ``maxfev`` (or ``evaluations``), ``maxiter`` (or ``generations``),
-    ``seconds``, ``target``, ``seed``, ``workers``, ``vectorized``, ``noisy``, ``on_error`` as in
-    :func:`esopt.minimize`, and ``sigma`` for a strategy that is given by its name; None for 0.5, or a fifth of the
-    width of the bounds if that is less. What scipy gets back is an ``OptimizeResult``, with the
-    :class:`esopt.Result` as ``result.esopt``.
+    gradients, ``constraints``, ``callback``, ``tol`` (for "cmaes" and "sep_cma": tolfun and tolx), and in ``options``:
+    ``maxfev`` (or ``evaluations``), ``maxiter`` (or ``generations``), ``seconds``, ``target``, ``seed``, ``workers``,
+    ``vectorized``, ``noisy``, ``on_error`` as in :func:`esopt.minimize`, and ``sigma`` for a strategy that is given by
+    its name; None for 0.5, or a fifth of the width of the bounds if that is less. What scipy gets back is an
+    ``OptimizeResult``, with the :class:`esopt.Result` as ``result.esopt``.
 
     Raises
     ------
-    ValueError  for other names and options, for constraints, ``hess`` and ``tol``.
+    ValueError  for other names and options, for ``hess``, and for ``tol`` where a run has no tolerance to set.
 
     Examples
     --------
@@ -87,15 +88,14 @@ class _Method:
         constraints: Any = (),
         callback: Callable[..., Any] | None = None,
         sigma: Any = None,
+        tol: float | None = None,
         **options: Any,
     ) -> Any:
         from scipy.optimize import OptimizeResult
 
-        refused = [name for name, given in (("hess", hess), ("hessp", hessp), ("constraints", constraints)) if given]
+        refused = [name for name, given in (("hess", hess), ("hessp", hessp)) if given]
         if refused:
-            raise ValueError(
-                f"esopt does not use {', '.join(refused)}. Leave it out, or add a penalty to the function."
-            )
+            raise ValueError(f"esopt does not use {', '.join(refused)} of scipy. Leave it out.")
         settings = {_RENAMED.get(name, name): value for name, value in options.items() if value is not None}
         unknown = sorted(set(settings) - _OPTIONS)
         if unknown:
@@ -105,11 +105,24 @@ class _Method:
         strategy = self.strategy
         if isinstance(strategy, str):
             strategy, sigma = _NAMED[strategy](_spread(box, len(np.ravel(x0))) if sigma is None else sigma), None
-        objective = Objective(fun, jac if callable(jac) else None, args)
+        if tol is not None:
+            strategy = _until(strategy, tol)
+        limits = as_constraints(constraints or None, None)
+        objective = Objective(fun, jac if callable(jac) else None, args, **limits._asdict())
         result = minimize(
             objective, x0, strategy=strategy, sigma=sigma, bounds=box, callback=_listener(callback), **settings
         )
         return OptimizeResult({**dict(result), "esopt": result})
+
+
+def _until(strategy: Any, tol: float) -> Any:
+    """Return the strategy that ends at ``tol``."""
+    if not isinstance(strategy, (CMAES, SepCMA)):
+        raise ValueError(
+            f"tol={tol} is for scipy_method('cmaes') and scipy_method('sep_cma'); other runs go on until a budget or "
+            "the target ends them. Leave it out, or pass options={'target': ..., 'maxfev': ...}."
+        )
+    return replace(strategy, tolfun=tol, tolx=tol)
 
 
 def _box(bounds: Any) -> Map:

@@ -16,6 +16,7 @@ from ..noise import Array, Key, Noise, Share, moment
 from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
+from ..schedules import check_nonnegative
 from ..step_sizes import CSA
 from .gradient_es import check_sigma
 
@@ -31,6 +32,9 @@ REASONS = (
     "flat",
 )
 """Names of the numbers that the kernel ``cma.reasons`` returns."""
+
+TOLERANCES = (1e-11, 1e-12, 1e-12)
+"""tolfun, tolfunhist, and, as a share of the first sigma, tolx."""
 
 _UNKNOWN = np.empty(0)
 
@@ -142,8 +146,12 @@ class Family:
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
     step_size: StepSize = field(default_factory=CSA)
+    tolfun: float = TOLERANCES[0]
+    tolx: float = TOLERANCES[2]
 
     def __post_init__(self) -> None:
+        check_nonnegative("tolfun", self.tolfun)
+        check_nonnegative("tolx", self.tolx)
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         check_instance("step_size", self.step_size, StepSize, "CSA()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
@@ -190,7 +198,7 @@ class Family:
 
     def stop(self, state: Any) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        return reasons(state, state.shape)
+        return reasons(state, state.shape, tolerances(self))
 
 
 def draw(strategy: Family, state: Any) -> Noise:
@@ -307,13 +315,18 @@ def lap(strategy: Family, state: Any, shape: Array, address: Any, goal: Goal) ->
     done, mean, sigma, *paths, value, x, nans, steps = laps.run(
         address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),
         strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
-        state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
+        state.path_sigma, state.path_c, state.history, state.latest, weights, rates, tolerances(strategy),
     )  # fmt: skip
     fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected, state.step_size
     return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
 
 
-def reasons(state: Any, shape: Array) -> dict[str, float]:
+def tolerances(strategy: Family) -> tuple[float, float, float]:
+    """Return what stop rules compare with: :data:`TOLERANCES`, with those of the strategy."""
+    return float(strategy.tolfun), 0.1 * float(strategy.tolfun), float(strategy.tolx)
+
+
+def reasons(state: Any, shape: Array, tolerances: tuple[float, float, float] = TOLERANCES) -> dict[str, float]:
     """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
     if state.generation == 0:
         return {}
@@ -324,7 +337,7 @@ def reasons(state: Any, shape: Array) -> dict[str, float]:
         lengths = np.linalg.svd(shape, compute_uv=False).astype(np.float64)
     numbers, found, finite = cma.judge(
         state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
-        state.path_c, state.history, state.latest,
+        state.path_c, state.history, state.latest, tolerances,
     )  # fmt: skip
     if not finite:
         return {"diverged": state.sigma}

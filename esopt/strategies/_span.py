@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._kernels import cma, span, threads
 from ..noise import Array, Noise, Philox
-from ._cma import recent, triggered
+from ._cma import TOLERANCES, recent, triggered
 from .gradient_es import Radius, fit_sigma
 
 Single = NDArray[np.float32]
@@ -107,6 +107,6 @@ def stopped(state: Any, deviations: Array) -> dict[str, float]:
     return triggered(
         cma.reasons(
             state.generation, recent(mean.size, latest.size), mean, state.sigma, state.start, spread, _NO_AXES,
-            _UNKNOWN, np.zeros(mean.size), state.history, latest,
+            _UNKNOWN, np.zeros(mean.size), state.history, latest, TOLERANCES,
         )
     )  # fmt: skip

@@ -15,7 +15,7 @@ from ..noise import Array, Key, Noise, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size, recent, triggered
+from ._cma import TOLERANCES, check_size, check_values, history_size, population_size, recent, triggered
 from .gradient_es import check_sigma, fit_sigma
 
 _THRESHOLD = 2.0
@@ -192,7 +192,7 @@ class DDCMA:
             cma.reasons(
                 state.generation, recent(state.mean.size, state.latest.size), state.mean, state.sigma, state.start,
                 deviations, state.deviations[:, None] * state.root, state.lengths, state.path_c, state.history,
-                state.latest,
+                state.latest, TOLERANCES,
             )
         )  # fmt: skip
 

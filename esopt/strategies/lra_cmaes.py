@@ -13,7 +13,17 @@ from ..noise import Array, Key, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import Rates, check_size, check_values, constants, history_size, population_size, recent, triggered
+from ._cma import (
+    TOLERANCES,
+    Rates,
+    check_size,
+    check_values,
+    constants,
+    history_size,
+    population_size,
+    recent,
+    triggered,
+)
 from .gradient_es import check_sigma, fit_sigma
 
 # Section 4.5: the target signal-to-noise ratio, the memory of the two averages, the damping.
@@ -189,7 +199,7 @@ class LRACMAES:
         lengths = np.linalg.eigvalsh(state.root) if known else np.empty(0)
         numbers = cma.reasons(
             state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, deviations,
-            state.root, lengths, state.path_c, state.history, state.latest,
+            state.root, lengths, state.path_c, state.history, state.latest, TOLERANCES,
         )  # fmt: skip
         reasons = triggered(numbers)
         reasons.pop("stagnation", None)

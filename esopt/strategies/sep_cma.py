@@ -61,6 +61,8 @@ class SepCMA(Family):
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
     step_size : rule for sigma: :class:`CSA`, :class:`TPA`, :class:`MSR`, :class:`PSR`, or one of your own.
+    tolfun : a run ends when recent values differ by less than this ("tolfun"), best ones by a tenth ("tolfunhist").
+    tolx : a run ends when steps are shorter than this share of the first sigma ("tolx").
 
     References
     ----------

@@ -72,12 +72,37 @@ def test_both_kinds_of_callback():
 
 def test_what_the_method_refuses():
     method = esopt.scipy_method("cmaes")
-    with pytest.raises(ValueError, match="unknown options: tol"):
-        optimize.minimize(bowl, [0.0], method=method, tol=1e-3)
-    with pytest.raises(ValueError, match="does not use constraints"):
-        optimize.minimize(bowl, [0.0], method=method, constraints={"type": "eq", "fun": bowl})
+    with pytest.raises(ValueError, match=r"tol=0\.001 is for scipy_method\('cmaes'\)"):
+        optimize.minimize(bowl, [0.0], method=esopt.scipy_method("bipop"), tol=1e-3)
+    with pytest.raises(ValueError, match="does not use hess of scipy"):
+        optimize.minimize(bowl, [0.0], method=method, hess=bowl)
     with pytest.raises(ValueError, match=r"'cma'.*'cmaes'"):
         esopt.scipy_method("cma")
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        {"type": "ineq", "fun": lambda x: 1.0 - x[0]},
+        optimize.LinearConstraint([[1.0, 0.0]], -np.inf, 1.0),
+        [optimize.NonlinearConstraint(lambda x: x[0], -np.inf, 1.0)],
+    ],
+)
+def test_scipys_constraints(constraints: Any):
+    method = esopt.scipy_method("cmaes")
+    found = optimize.minimize(bowl, [0.0, 0.5], method=method, constraints=constraints, options={"maxfev": 2000})
+
+    np.testing.assert_allclose(found.x, [1.0, 2.0], atol=1e-3)
+    assert found.x[0] <= 1.0
+
+
+def test_scipys_tolerance():
+    method = esopt.scipy_method("cmaes")
+    fine, coarse = (optimize.minimize(bowl, [0.0, 0.5], method=method, tol=tol) for tol in (None, 1e-3))
+
+    assert coarse.nfev < 0.6 * fine.nfev
+    assert {"tolfun", "tolfunhist", "tolx"} & set(coarse.esopt.reason)
+    assert coarse.fun < 1e-2
 
 
 def test_fmin_is_what_users_of_pycma_expect():
@@ -112,5 +137,8 @@ def test_options_of_fmin():
     again = esopt.fmin(bowl, [0.0] * 3, 0.5, restarts=2, bipop=True)
     assert again.es.result.strategy == "Restarts"
     assert again.es.state.runs.runs == 2
-    with pytest.raises(ValueError, match="unknown options: tolfun"):
-        esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolfun": 1e-3})
+    soon = esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolx": 1e-2})
+    assert soon.stop["tolx"] < 1e-2
+    assert esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolfun": 1e-2}).stop["tolfun"] < 1e-2
+    with pytest.raises(ValueError, match="unknown options: tolflatfitness"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolflatfitness": 1})

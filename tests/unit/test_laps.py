@@ -116,13 +116,14 @@ def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         CMAES(n=7, active=False, sigma=np.linspace(0.1, 1.0, 6)),
         CMAES(sampler=Antithetic(), n=8),
         CMAES(n=40),
+        CMAES(tolfun=1e-3, tolx=0.0),
         SepCMA(),
         SepCMA(sampler=Antithetic(), n=8),
         snes(),
         snes(n=40, sigma=np.linspace(0.1, 1.0, 6), sigma_lr=0.2),
         replace(snes(n=12), sampler=Antithetic()),
     ],
-    ids=["cma", "odd n", "cma pairs", "large", "sep", "sep pairs", "snes", "snes rates", "snes pairs"],
+    ids=["cma", "odd n", "cma pairs", "large", "tolerances", "sep", "sep pairs", "snes", "snes rates", "snes pairs"],
 )
 @pytest.mark.parametrize(
     "options",
@@ -138,6 +139,19 @@ def test_a_run_in_laps_has_the_bits_of_ask_and_tell(strategy, options, generatio
     result = compare(monkeypatch, rosenbrock, np.zeros(6), strategy=strategy, seed=3, **options)
 
     assert sum(generations) == result.generations
+
+
+@pytest.mark.parametrize("strategy", [CMAES(tolfun=1e-3), SepCMA(tolx=1e-3)], ids=["tolfun", "tolx"])
+def test_tolerances_end_both_kinds_of_run(strategy, monkeypatch, generations):
+    result = compare(monkeypatch, rosenbrock, np.zeros(3), strategy=strategy, seed=3)
+    loose = {"tolfun", "tolfunhist"} if strategy.tolfun == 1e-3 else {"tolx"}
+
+    assert set(result.reason) <= loose
+    assert (
+        result.evaluations
+        < 0.8 * esopt.minimize(rosenbrock, np.zeros(3), strategy=type(strategy)(), seed=3).evaluations
+    )
+    assert sum(generations) >= result.generations
 
 
 def test_one_dimension_and_wide_noise(monkeypatch):
