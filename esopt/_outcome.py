@@ -30,13 +30,14 @@ def finish(
     result = _so_far(es, evaluator, reasons, stochastic=stochastic)
     if lost is not None:
         result = _count(result, len(es.population()), lost, es.seconds)
-    if "interrupted" in reasons or "diverged" in reasons:
+    if "interrupted" in reasons or "diverged" in reasons or final == 0:
         return result
     if "steps" in reasons or "seconds" in reasons:
         final = min(final, len(es.population()))
     noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
     try:
-        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), evaluator.init())
+        own = es.evaluator_state if es.generation else evaluator.init()
+        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), own)
     except KeyboardInterrupt:
         return replace(result, reason={**reasons, "interrupted": float(es.generation)})
     except Exception:
@@ -59,7 +60,7 @@ def failed(es: Optimizer, evaluator: Evaluator, *, stochastic: bool) -> Result:
 
 def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], *, stochastic: bool) -> Result:
     """Return the result of what was told: the best point, or with noise the mean and the last estimate of J."""
-    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__)
+    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__, evaluator_state=es.evaluator_state)
     if not stochastic:
         return result
     return replace(result, x=result.mean, value=es.progress.value, value_stderr=es.progress.value_stderr)

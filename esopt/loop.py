@@ -116,7 +116,8 @@ def minimize(
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
-        Where the budget of steps or seconds ended the run, at most as often as in one generation.
+        Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
+        is the last generation's estimate.
 
     Returns
     -------
@@ -266,8 +267,8 @@ def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> in
     advice = "Pass for example final_evaluations=30; a function without noise gets one."
     if isinstance(final, (bool, np.bool_)) or not isinstance(final, Real):
         raise TypeError(f"final_evaluations must be a number, got {type(final).__name__}. {advice}")
-    if not (0 < final < math.inf and final % 1 == 0):
-        raise ValueError(f"final_evaluations must be a positive whole number, got {final}. {advice}")
+    if not (0 <= final < math.inf and final % 1 == 0):
+        raise ValueError(f"final_evaluations must be a whole number, 0 or more, got {final}. {advice}")
     final = int(final) if stochastic else 1
     check_limit("evaluations", evaluations)
     if evaluations is not None and evaluations <= final:
@@ -379,4 +380,5 @@ def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
         evals.values,
         info.failures,
         info,
+        es.evaluator_state,
     )

@@ -158,6 +158,11 @@ class Optimizer:
         return self._run.progress
 
     @property
+    def evaluator_state(self) -> State:
+        """What the evaluator returned with the last generation; () before the first."""
+        return self._run.evaluator
+
+    @property
     def generation(self) -> int:
         """Number of generations told."""
         return self._run.progress.generation

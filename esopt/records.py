@@ -308,7 +308,8 @@ class Lap:
 class Step:
     """What a callback sees after each generation.
 
-    ``value`` is the mean of the generation's finite values, ``best_value`` the lowest value so far.
+    ``value`` is the mean of the generation's finite values, ``best_value`` the lowest value so far,
+    ``evaluator_state`` what the evaluator knows after the generation.
     """
 
     generation: int
@@ -321,3 +322,4 @@ class Step:
     values: Array
     failures: Mapping[str, int]
     info: Info
+    evaluator_state: Any = ()

@@ -64,6 +64,7 @@ class Result:
     evaluator : what evaluated the candidates.
     strategy : what proposed them.
     history : what :meth:`plot` draws, if the run kept it.
+    evaluator_state : what the evaluator knew after the last generation.
     """
 
     x: Array
@@ -81,6 +82,7 @@ class Result:
     evaluator: str
     strategy: str
     history: History | None = None
+    evaluator_state: Any = ()
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the run and return the path of the picture; see :meth:`esopt.History.plot`.

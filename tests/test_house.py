@@ -63,6 +63,7 @@ FLOORS = {
     "comparison": 7,
     "smoothing": 7,
     "rl.training": 8,
+    "rl.presets": 8,
     "_ascent": 8,
     "variational": 8,
     "adapters": 8,

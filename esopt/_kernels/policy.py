@@ -1,7 +1,8 @@
 """The compiled form of a policy: observation to outputs to action, in the same bits as ``esopt.rl.policy``.
 
 An output is its bias plus weight times input, input by input, in float64: one rounding per product and one per sum,
-without a fused multiply-add. tanh is that of the C library, as in Python's ``math``.
+without a fused multiply-add. tanh is that of the C library, as in Python's ``math``. Indices are unsigned, because
+signed ones are looked at for counting from the end; in a small policy that takes as long as the sums.
 """
 
 import math
@@ -9,75 +10,88 @@ import math
 import numpy as np
 from numba import njit
 
+from .objective import _part
+from .philox import U64
+
 TANH, RELU = 0, 1
 LARGEST, POSITIVE, BOX, SINGLE, SQUASHED = 0, 1, 2, 1, 2
 """Kinds of actions: the largest of each group, the positive ones, BOX plus SINGLE (float32) plus SQUASHED (tanh)."""
 
 
 @njit
+def _four(theta, at, inputs, outputs, x, y):
+    """Compute the first outputs of a layer, four at a time, and return how many."""
+    done = outputs - outputs % 4
+    for j in range(0, done, 4):
+        first = _part(theta, at + j * inputs, inputs)
+        second = _part(theta, at + (j + 1) * inputs, inputs)
+        third = _part(theta, at + (j + 2) * inputs, inputs)
+        fourth = _part(theta, at + (j + 3) * inputs, inputs)
+        bias = _part(theta, at + outputs * inputs + j, 4)
+        a, b, c, d = bias[0], bias[1], bias[2], bias[3]
+        for i in range(U64(inputs)):
+            value = x[i]
+            a += first[i] * value
+            b += second[i] * value
+            c += third[i] * value
+            d += fourth[i] * value
+        out = _part(y, j, 4)
+        out[0], out[1], out[2], out[3] = a, b, c, d
+    return done
+
+
+@njit(inline="always")
 def forward(theta, sizes, activation, work):
     """Compute the outputs of a policy and return the row of ``work`` that holds them.
 
-    theta (dim,): layer by layer, the weights (outputs, inputs) row by row, then the biases. sizes (layers + 1,): the
-    inputs, widths of the hidden layers, outputs. work (2, widest): row 0 starts with the inputs. Four outputs are
-    computed at a time; their sums do not wait for each other.
+    theta (dim,): layer by layer, the weights (outputs, inputs) row by row, then the biases. sizes (layers + 1,):
+    inputs, widths of the hidden layers, outputs. work (2, widest): row 0 starts with the inputs. Four outputs at a
+    time, whose sums do not wait for each other.
     """
     at, row = 0, 0
     last = sizes.size - 2
     for layer in range(last + 1):
         inputs, outputs = sizes[layer], sizes[layer + 1]
-        x, y = work[row], work[1 - row]
-        bias = at + outputs * inputs
-        for j in range(0, outputs - 3, 4):
-            first = at + j * inputs
-            second = first + inputs
-            third = second + inputs
-            fourth = third + inputs
-            a, b, c, d = theta[bias + j], theta[bias + j + 1], theta[bias + j + 2], theta[bias + j + 3]
-            for i in range(inputs):
-                value = x[i]
-                a += theta[first + i] * value
-                b += theta[second + i] * value
-                c += theta[third + i] * value
-                d += theta[fourth + i] * value
-            y[j], y[j + 1], y[j + 2], y[j + 3] = a, b, c, d
-        for j in range(outputs - outputs % 4, outputs):
-            first = at + j * inputs
-            a = theta[bias + j]
-            for i in range(inputs):
-                a += theta[first + i] * x[i]
-            y[j] = a
+        x, y = _part(work, row * work.shape[1], inputs), _part(work, (1 - row) * work.shape[1], outputs)
+        done = _four(theta, at, inputs, outputs, x, y) if outputs > 3 else 0
+        for j in range(U64(done), U64(outputs)):
+            weights = _part(theta, at + np.int64(j) * inputs, inputs)
+            total = theta[U64(at + outputs * inputs) + j]
+            for i in range(U64(inputs)):
+                total += weights[i] * x[i]
+            y[j] = total
         if layer < last:
-            for j in range(outputs):
+            for j in range(U64(outputs)):
                 if activation == TANH:
                     y[j] = math.tanh(y[j])
                 elif not y[j] > 0.0:
                     y[j] = 0.0
-        at, row = bias + outputs, 1 - row
+        at, row = at + (inputs + 1) * outputs, 1 - row
     return row
 
 
-@njit
+@njit(inline="always")
 def choose(kind, layout, outputs, action):
-    """Write the numbers of the action for ``outputs`` to ``action`` (k,), float64.
+    """Write the numbers of the action for ``outputs`` to ``action`` (k,), float64; ``layout`` (k, 4) has a row each.
 
-    layout (k, 4) has a row for each number. LARGEST: (first output, count, number of the first, 0); the first of equal
-    outputs wins. POSITIVE: anything. BOX: (middle, half, low, high).
+    LARGEST: (first output, count, number of the first, 0); the first of equal outputs wins. POSITIVE: unused. BOX:
+    (middle, half, low, high).
     """
-    for k in range(layout.shape[0]):
+    for k in range(U64(layout.shape[0])):
         if kind == LARGEST:
-            first, best = int(layout[k, 0]), 0
-            for j in range(1, int(layout[k, 1])):
-                if outputs[first + j] > outputs[first + best]:
-                    best = j
-            action[k] = layout[k, 2] + best
+            first, count, best = U64(layout[k, U64(0)]), U64(layout[k, U64(1)]), U64(0)
+            most = outputs[first]
+            for j in range(U64(1), count):
+                if outputs[first + j] > most:
+                    best, most = j, outputs[first + j]
+            action[k] = layout[k, U64(2)] + best
         elif kind == POSITIVE:
             action[k] = 1.0 if outputs[k] > 0.0 else 0.0
         else:
-            value = math.tanh(outputs[k]) if (kind - BOX) & SQUASHED else outputs[k]
-            value = layout[k, 0] + layout[k, 1] * value
-            if layout[k, 2] > value:
-                value = layout[k, 2]
-            if layout[k, 3] < value:
-                value = layout[k, 3]
+            middle, half, low, high = layout[k, U64(0)], layout[k, U64(1)], layout[k, U64(2)], layout[k, U64(3)]
+            value = middle + half * (math.tanh(outputs[k]) if (kind - BOX) & SQUASHED else outputs[k])
+            if low > value:
+                value = low
+            if high < value:
+                value = high
             action[k] = np.float64(np.float32(value)) if (kind - BOX) & SINGLE else value

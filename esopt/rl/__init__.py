@@ -8,17 +8,33 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BoxActions": "actions",
+    "Check": "rollouts",
+    "CompiledEngine": "engine",
     "DiscreteActions": "actions",
-    "Episodes": "rollout",
+    "EpisodeError": "gym_engine",
+    "GymEngine": "gym_engine",
+    "Moments": "normalisation",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
+    "Played": "engine",
     "Policy": "policy",
-    "Progress": "training",
+    "Preset": "presets",
+    "Progress": "progress",
     "Recipe": "policy",
+    "RolloutState": "rollouts",
+    "Rollouts": "rollouts",
+    "Rules": "gym_engine",
+    "Running": "normalisation",
     "TrainResult": "training",
+    "Workers": "workers",
+    "World": "engine",
+    "choose_engine": "paths",
     "draw_curve": "curve",
-    "evaluate": "rollout",
-    "normalise": "rollout",
+    "evaluate": "training",
+    "make_env": "environments",
+    "preset": "presets",
+    "read_progress": "progress",
+    "render": "video",
     "train": "training",
 }
 
@@ -30,14 +46,30 @@ if TYPE_CHECKING:
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
     from .curve import draw_curve as draw_curve
+    from .engine import CompiledEngine as CompiledEngine
+    from .engine import Played as Played
+    from .engine import World as World
+    from .environments import make_env as make_env
+    from .gym_engine import EpisodeError as EpisodeError
+    from .gym_engine import GymEngine as GymEngine
+    from .gym_engine import Rules as Rules
+    from .normalisation import Moments as Moments
+    from .normalisation import Running as Running
+    from .paths import choose_engine as choose_engine
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
-    from .rollout import Episodes as Episodes
-    from .rollout import evaluate as evaluate
-    from .rollout import normalise as normalise
-    from .training import Progress as Progress
+    from .presets import Preset as Preset
+    from .presets import preset as preset
+    from .progress import Progress as Progress
+    from .progress import read_progress as read_progress
+    from .rollouts import Check as Check
+    from .rollouts import Rollouts as Rollouts
+    from .rollouts import RolloutState as RolloutState
     from .training import TrainResult as TrainResult
+    from .training import evaluate as evaluate
     from .training import train as train
+    from .video import render as render
+    from .workers import Workers as Workers
 else:
 
     def __getattr__(name: str) -> object:

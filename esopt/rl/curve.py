@@ -13,13 +13,19 @@ Array = NDArray[np.float64]
 
 
 def draw_curve(
-    history: Mapping[str, Array], path: str | os.PathLike[str], *, title: str = "", target: float = np.nan
+    history: Mapping[str, Array],
+    path: str | os.PathLike[str],
+    *,
+    checks: Mapping[str, Array] | None = None,
+    title: str = "",
+    target: float = np.nan,
 ) -> Path:
-    """Draw mean, best and centre return against training steps, and return the path of the picture.
+    """Draw mean, best and centre return against environment steps, and return the path of the picture.
 
     Parameters
     ----------
     history : arrays named like the fields of :class:`esopt.rl.Progress`, one entry per generation.
+    checks : arrays named like the fields of :class:`esopt.rl.Check`; None for the centre returns in ``history``.
     path : where to write; the suffix decides on the format.
     title : line above the picture.
     target : return to mark with a line; nan for none.
@@ -34,14 +40,18 @@ def draw_curve(
     figure = Figure(figsize=(7.0, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    steps, checked = history["steps"], np.isfinite(history["centre_return"])
+    steps = history["steps"] + history["check_steps"]
     axes.plot(steps, history["best_return"], color="#b9cfe4", linewidth=1.0, label="best candidate")
     axes.plot(steps, history["mean_return"], color="#5b8db8", linewidth=1.2, label="mean of the candidates")
-    centre = history["centre_return"][checked]
-    axes.plot(steps[checked], centre, "o-", color="#c4441c", linewidth=1.6, markersize=3.5, label="centre, held out")
+    if checks is None:
+        checked = np.isfinite(history["centre_return"])
+        looked, centre = steps[checked], history["centre_return"][checked]
+    else:
+        looked, centre = checks["steps"] + checks["check_steps"], checks["mean_return"]
+    axes.plot(looked, centre, "o-", color="#c4441c", linewidth=1.6, markersize=3.5, label="centre, held out")
     if np.isfinite(target):
         axes.axhline(target, color="0.45", linewidth=0.8, linestyle="--", label=f"target {target:g}")
-    axes.set(xlabel="environment steps of training", ylabel="return of an episode", title=title)
+    axes.set(xlabel="environment steps, checks included", ylabel="return of an episode", title=title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
     for side in ("top", "right"):

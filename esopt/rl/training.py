@@ -1,4 +1,4 @@
-"""train(): a linear policy for a gymnasium environment, by evolution strategies.
+"""train(): a policy for a gymnasium environment, by evolution strategies.
 
 The centre of the search is looked at every few generations, on episodes that candidates never play; the best centre is
 evaluated at the end on episodes that nothing has seen.
@@ -6,9 +6,12 @@ evaluated at the end on episodes that nothing has seen.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +22,20 @@ from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
 from ..strategies.named import ars
-from .policy import Policy
-from .rollout import CHECK, FINAL, EnvSource, Episodes, make_env, normalise
+from .engine import World
+from .environments import FINAL, EnvSource, env_name, env_spaces, episode_seeds
+from .normalisation import Normalise
+from .policy import Policy, Recipe
+from .progress import Progress, ProgressFile
+from .rollouts import Check, Rollouts, RolloutState
 
 Array = NDArray[np.float64]
 
 PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
 
-
-class Progress(NamedTuple):
-    """What a callback sees after each generation; returns are sums of rewards, higher is better.
-
-    ``mean_return`` and ``best_return`` are those of the generation's candidates, ``centre_return`` is the mean over the
-    episodes of a check, nan in generations without one; ``steps`` and ``check_steps`` are what either took so far.
-    """
-
-    generation: int
-    evaluations: int
-    steps: int
-    check_steps: int
-    seconds: float
-    mean_return: float
-    best_return: float
-    centre_return: float
-    snr: float
+_FINAL_PIECE = 10
+CHECKPOINT, OLD_CHECKPOINT = "checkpoint.npz", "checkpoint.old.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +44,18 @@ class TrainResult:
 
     Parameters
     ----------
-    policy : the best centre that a check saw.
-    returns : (episodes,)  its returns over the final evaluation; fewer, or none, if Ctrl-C cut that short.
+    policy : the best centre that a check saw, with the normalisation that it had there.
+    returns : (final_episodes,)  its returns over the final evaluation; fewer, or none, if Ctrl-C cut that short.
     interval : 95 % t interval of their mean.
-    history : one array per field of :class:`Progress`: first the start, generation 0, of which nothing but the centre's
-        return is known, then one entry per generation.
-    steps, check_steps, evaluation_steps : environment steps of training, of checks, of the final evaluation.
+    history : one array per field of :class:`Progress`, one entry per generation. A resumed run has those of its earlier
+        parts only where they were written, with ``out=``.
+    checks : one array per field of :class:`Check`, one entry per check, all of a resumed run's included.
+    steps, check_steps, evaluation_steps : environment steps of candidates, of checks, of the final evaluation.
     target : the mean return that training was after; nan if there was none.
     reason : why training ended, each with its number: "target" (a check reached the given target), "settled" (checks
-        beyond the environment's threshold got no better), or what :func:`esopt.minimize` says: "steps", "generations",
-        "callback", "interrupted".
+        beyond the environment's threshold got no better), or what :func:`esopt.minimize` says: "steps", "evaluations",
+        "generations", "seconds", "callback", "interrupted".
+    path : how episodes were played, and why that way.
     result : what :func:`esopt.minimize` returned.
     """
 
@@ -69,11 +63,13 @@ class TrainResult:
     returns: Array
     interval: tuple[float, float]
     history: Mapping[str, Array]
+    checks: Mapping[str, Array]
     steps: int
     check_steps: int
     evaluation_steps: int
     target: float
     reason: Mapping[str, float]
+    path: str
     result: Result
 
     @property
@@ -86,34 +82,64 @@ def train(
     env: EnvSource,
     *,
     strategy: Strategy | None = None,
-    policy: Policy | None = None,
+    policy: Policy | Recipe | None = None,
     steps: int | None = None,
+    episodes: int | None = None,
     generations: int | None = None,
+    seconds: float | None = None,
     target: float | None = None,
-    workers: int = 1,
-    episodes: int = 100,
-    check_every: int = 5,
-    check_episodes: int = 20,
+    normalise: Normalise = "running",
+    bonus: float = 0.0,
+    action_noise: float = 0.0,
+    episodes_per_candidate: int = 1,
+    episode_steps: int | None = None,
+    check_every: int | None = None,
+    check_episodes: int = 10,
+    final_episodes: int = 100,
+    workers: int | None = None,
+    path: str = "auto",
+    on_error: str = "raise",
+    episode_timeout: float | None = None,
+    retries: int = 0,
     seed: int = 0,
     callback: Callable[[Progress], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> TrainResult:
-    """Train a linear policy and evaluate it.
+    """Train a policy and evaluate it.
 
     Parameters
     ----------
-    env : a gymnasium id, or a function that makes an environment.
+    env : a gymnasium id, an EnvSpec, a function that makes an environment, or a :class:`esopt.rl.World`.
     strategy : None for ``esopt.ars(n=16, sigma=1.0, lr=1.0)``.
-    policy : where to start; None for zeros, with the observations normalised as :func:`normalise` finds them.
-    steps, generations : budgets; steps of :func:`normalise` count, a generation that is begun is finished. Without
-        either, as many steps as 1000 episodes of the longest length, or 1,000,000 where episodes have no limit.
+    policy : what to train, and where to start: ``Policy.linear()``, ``Policy.mlp(64, 64)``, a policy with parameters;
+        None for a linear one.
+    steps : budget of environment steps, those of checks included.
+    episodes : budget of episodes of candidates.
+    generations, seconds : more budgets; the first that is used up ends the run, and a generation that is begun is
+        finished. Without any, as many steps as 1000 episodes of the longest length, or 1,000,000 without a limit.
     target : stop when the mean return of a check reaches it. None stops where the environment's own threshold is
-        reached and the next 8 checks bring nothing better; without a threshold the budget decides.
-    workers : processes that play; with 1, this one.
-    episodes : of the final evaluation.
-    check_every : generations from one check to the next; the first two are of the start and after generation 1.
+        reached and the next 8 checks bring nothing better; inf, and None where there is no threshold, leave it to the
+        budget.
+    normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
+    episodes_per_candidate : whose returns are averaged.
+    episode_steps : cut of an episode in training and checks, besides the environment's own.
+    check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
+    final_episodes : of the final evaluation.
+    workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
+    path : how episodes are played: "auto", "compiled", "workers", "process"; see :func:`esopt.rl.choose_engine`.
+    on_error : "raise" when an environment raises, hangs or returns nan, or "nan" to let the candidate fail and go on.
+    episode_timeout, retries : see :class:`esopt.rl.Workers`.
     seed : in [0, 2**64); equal arguments and seed give equal bits, whatever the number of workers.
     callback : called with a :class:`Progress` after each generation; stops the run by raising StopIteration.
+    checkpoint : a file to resume from if it exists, and to save to every ``checkpoint_seconds`` and at the end. A run
+        that was killed and resumed ends in the bits of one that was not.
+    out : a folder for policy.npz, progress.csv, curve.png (with matplotlib) and checkpoint.npz. A new run replaces
+        what was there, but keeps the old checkpoint as checkpoint.old.npz.
+    resume : go on with the run in ``out``.
 
     Returns
     -------
@@ -122,43 +148,47 @@ def train(
 
     Raises
     ------
-    ValueError, TypeError  for spaces that a policy does not serve, and arguments that do not fit.
-    gymnasium.error.Error  for an unknown id.
+    ValueError, TypeError  for unknown ids, spaces that a policy does not serve, and arguments that do not fit.
+    EvaluationError  if an environment fails and ``on_error`` is "raise"; it has the seed that reproduces it.
+    CheckpointError  if the checkpoint is damaged, or of another run.
     """
-    _check_counts(workers=workers, episodes=episodes, check_every=check_every, check_episodes=check_episodes)
-    seed = check_seed(seed)
-    world = make_env(env)
-    try:
-        spec, start, used = world.spec, policy, 0
-        if start is None:
-            start, used = normalise(Policy.linear(world), env, seed=seed)
-    finally:
-        world.close()
-    if steps is None and generations is None:
-        steps = 1000 * (getattr(spec, "max_episode_steps", None) or 1000)
+    _check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
+    if episodes is not None:
+        _check_counts(episodes=episodes)
+    start, spec = _start(env, policy)
+    rollouts = Rollouts(
+        env,
+        start,
+        *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
+        *(check_seed(seed), path, workers, on_error, episode_timeout, retries),
+    )
+    if steps is None and episodes is None and generations is None and seconds is None:
+        steps = default_steps(env if spec is None else spec)
+    search: dict[str, Any] = {
+        "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
+        "evaluations": None if episodes is None else episodes // rollouts.episodes,
+        **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
+    }
+    folder, file = _open(out, resume=resume)
+    if folder is not None and checkpoint is None:
+        checkpoint = folder / CHECKPOINT
     threshold = getattr(spec, "reward_threshold", None)
-    aim = _Aim(threshold, PATIENCE) if target is None else _Aim(target, 0)
-    objective = Episodes(env, start)
-    watch = _Watch(Episodes(env, start, check_episodes, part=CHECK), aim, check_every, seed, used, callback)
-    try:
-        watch.look(start.parameters)
-        result = minimize(
-            objective,
-            start.parameters,
-            strategy=ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
-            seeded=True,
-            workers=None if workers == 1 else workers,
-            generations=generations,
-            steps=None if steps is None else max(1, steps - used),
-            seed=seed,
-            callback=watch,
-            final_evaluations=1,
-        )
-        best = watch.conclude(result)
-    finally:
-        objective.close()
-        watch.centre.close()
-    return _finish(env, episodes, seed, best, watch, result)
+    watch = _Watch(_Aim(threshold, PATIENCE) if target is None else _Aim(target, 0), file, callback)
+    search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
+    trained = _train(rollouts, search, watch, final_episodes)
+    if folder is not None:
+        _write(trained, folder, env_name(env))
+    return trained
+
+
+def default_steps(env: EnvSource) -> int:
+    """Return the steps of 1000 episodes of the longest length, 1,000,000 where there is no limit."""
+    if isinstance(env, str):
+        import gymnasium
+
+        env = gymnasium.registry.get(env)
+    longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000
+    return 1000 * int(longest)
 
 
 def t_interval(sample: Array) -> tuple[float, float]:
@@ -172,6 +202,27 @@ def t_interval(sample: Array) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def evaluate(
+    policy: Policy,
+    env: EnvSource,
+    episodes: int = 100,
+    seed: int = 0,
+    *,
+    workers: int | None = None,
+    path: str = "auto",
+) -> tuple[Array, int]:
+    """Return the return of each of ``episodes`` held-out episodes, (episodes,), and the number of environment steps.
+
+    Training never plays their seeds. ``workers`` and ``path`` are as in :func:`train`.
+    """
+    _check_counts(episodes=episodes)
+    rollouts = Rollouts(env, policy, path=path, workers=workers)
+    try:
+        return _evaluate(rollouts, policy, episodes, seed, keep=False)
+    finally:
+        rollouts.close()
+
+
 @dataclass(frozen=True)
 class _Aim:
     """A mean return to reach, if any, and how many checks in a row without anything better then end the run."""
@@ -181,118 +232,174 @@ class _Aim:
 
 
 class _Watch:
-    """The callback of the run: keeps the history, looks at the centre, remembers the best one, says when to stop."""
+    """The callback of the run: keeps the history, says when to stop."""
 
-    def __init__(
-        self,
-        centre: Episodes,
-        aim: _Aim,
-        every: int,
-        seed: int,
-        used: int,
-        callback: Callable[[Progress], Any] | None,
-    ) -> None:
-        self.centre, self.aim, self.every, self.seed, self.callback = centre, aim, every, seed, callback
-        self.rows: list[Progress] = []
-        self.steps, self.check_steps = used, 0
-        self.best, self.best_return, self.since = centre.policy.parameters, -np.inf, 0
+    def __init__(self, aim: _Aim, file: ProgressFile, callback: Callable[[Progress], Any] | None) -> None:
+        self.aim, self.file, self.callback = aim, file, callback
         self.reason: dict[str, float] = {}
-        self._used = used
-
-    def look(self, start: Array) -> None:
-        """Check the start, which is where the learning curve begins."""
-        unknown = np.nan
-        centre = self._check(start, 0)
-        self.rows.append(Progress(0, 0, self.steps, self.check_steps, 0.0, unknown, unknown, centre, unknown))
 
     def __call__(self, step: Step) -> None:
-        self.steps = self._used + step.steps
-        due = step.generation % self.every == 1 % self.every
-        centre = self._check(step.mean, step.generation) if due else np.nan
-        finite = step.values[np.isfinite(step.values)]
+        state: RolloutState = step.evaluator_state
+        checked = len(state.checks) > 0 and state.checks[-1, 0] == step.generation - 1
         row = Progress(
             step.generation,
             step.evaluations,
-            self.steps,
-            self.check_steps,
+            state.steps,
+            state.check_steps,
             step.seconds,
-            -step.value,
-            -float(finite.min()) if finite.size else np.nan,
-            centre,
-            np.nan if step.info.gradient is None else step.info.gradient.snr,
+            state.mean_return,
+            state.top_return,
+            float(state.checks[-1, -1]) if checked else np.nan,
+            np.nan if step.info.gradient is None else float(step.info.gradient.snr),
         )
-        self.rows.append(row)
+        self.file.add(row)
         if self.callback is not None:
             self.callback(row)
-        reached = self.aim.target is not None and self.best_return >= self.aim.target
-        if reached and self.since >= self.aim.patience:
-            self.reason = {"settled" if self.aim.patience else "target": self.best_return}
-            raise StopIteration
+        if self.aim.target is not None and state.best_return >= self.aim.target and checked:
+            since = len(state.checks) - 1 - int(np.nanargmax(state.checks[:, -1]))
+            if since >= self.aim.patience:
+                self.reason = {"settled" if self.aim.patience else "target": state.best_return}
+                raise StopIteration
 
-    def conclude(self, result: Result) -> Policy:
-        """Return the best centre; the last one counts too, unless the user is waiting."""
-        if np.isnan(self.rows[-1].centre_return) and "interrupted" not in result.reason:
-            try:
-                centre = self._check(result.mean, result.generations)
-                self.rows[-1] = self.rows[-1]._replace(centre_return=centre, check_steps=self.check_steps)
-            except KeyboardInterrupt:
-                self.reason = {**(self.reason or result.reason), "interrupted": float(result.generations)}
-        return self.centre.policy.with_parameters(self.best)
 
-    def _check(self, mean: Array, generation: int) -> float:
-        returns, steps = self.centre.returns(mean, child(self.seed, generation))
-        self.check_steps += steps
-        found = float(returns.mean())
-        self.since = 0 if found > self.best_return else self.since + 1
-        if found >= self.best_return:
-            self.best, self.best_return = np.array(mean, np.float64), found
-        return found
+def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int) -> TrainResult:
+    """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
+    seed = int(search["seed"])
+    try:
+        start = rollouts.policy.parameters
+        result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
+        state, reason = _conclude(rollouts, result, watch.reason or result.reason)
+        policy = _best(rollouts, result, state)
+        whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
+        try:
+            returns, evaluation_steps = _evaluate(whole, policy, final_episodes, seed, keep=True)
+        finally:
+            whole.close()
+        path = str(rollouts.choice)
+    finally:
+        rollouts.close()
+    about = {
+        "env": env_name(rollouts.env),
+        "strategy": result.strategy,
+        "seed": seed,
+        "generations": result.generations,
+        "steps": state.steps + state.check_steps,
+        "episodes": returns.size,
+        "mean_return": float(returns.mean()) if returns.size else None,
+    }
+    target = watch.aim.target
+    return TrainResult(
+        replace(policy, about=about),
+        returns,
+        t_interval(returns),
+        watch.file.history(),
+        {name: state.checks[:, k].copy() for k, name in enumerate(Check._fields)},
+        state.steps,
+        state.check_steps,
+        evaluation_steps,
+        np.nan if target is None else float(target),
+        reason,
+        path,
+        result,
+    )
+
+
+def _conclude(
+    rollouts: Rollouts, result: Result, reason: Mapping[str, float]
+) -> tuple[RolloutState, Mapping[str, float]]:
+    """Return what is known at the end, the last centre included, unless the user is waiting; and why it is the end."""
+    state: RolloutState = result.evaluator_state if result.generations else rollouts.init()
+    if "interrupted" in reason:
+        return state, reason
+    try:
+        return rollouts.look(result.mean, state), reason
+    except KeyboardInterrupt:
+        return state, {**reason, "interrupted": float(result.generations)}
+
+
+def _best(rollouts: Rollouts, result: Result, state: RolloutState) -> Policy:
+    """Return the best centre that a check saw, else the last one."""
+    if np.isfinite(state.best_return):
+        return rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
+    return rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
+
+
+def _evaluate(rollouts: Rollouts, policy: Policy, episodes: int, seed: int, *, keep: bool) -> tuple[Array, int]:
+    """Return the returns of held-out episodes and their steps; ``keep`` what there is of them when Ctrl-C comes."""
+    seeds = episode_seeds([child(seed, 0)], episodes, FINAL).T
+    returns: list[Array] = []
+    total = 0
+    try:
+        for first in range(0, episodes, _FINAL_PIECE):
+            piece = seeds[first : first + _FINAL_PIECE]
+            played = rollouts.choice.engine.play(
+                np.repeat(policy.folded[None, :], len(piece), axis=0), piece, quiet=True
+            )
+            returns.append(played.returns[:, 0])
+            total += int(played.lengths.sum())
+    except KeyboardInterrupt:
+        if not keep:
+            raise
+    return np.concatenate([np.empty(0), *returns]), total
+
+
+def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]:
+    """Return the policy to start from, and the environment's spec, if it has one.
+
+    Raises
+    ------
+    ValueError  for a policy of other spaces than the environment's.
+    """
+    if isinstance(policy, Policy) and isinstance(env, World) and env.spaces is None:
+        return policy, None
+    observations, actions, spec = env_spaces(env)
+    if policy is None or isinstance(policy, Recipe):
+        return (policy or Recipe()).for_spaces(observations, actions), spec
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a Policy, got {type(policy).__name__}. Pass for example Policy.mlp(64, 64).")
+    own = Recipe(squash=getattr(policy.actions, "squash", "clip")).for_spaces(observations, actions)
+    if (own.observations, own.sizes[-1], type(own.actions)) != (
+        policy.observations,
+        policy.sizes[-1],
+        type(policy.actions),
+    ):
+        raise ValueError(
+            f"the policy is for {policy.observations} and {policy.actions}, but {env_name(env)} has "
+            f"{own.observations} and {own.actions}. Pass a policy that was made for this environment."
+        )
+    return policy, spec
+
+
+def _open(out: str | os.PathLike[str] | None, *, resume: bool) -> tuple[Path | None, ProgressFile]:
+    """Return the folder of the run, made if need be, and the file of its progress."""
+    if out is None:
+        if resume:
+            raise ValueError("resume=True needs out=, the folder of the run. A file alone is resumed by checkpoint=.")
+        return None, ProgressFile(None)
+    folder = Path(out)
+    saved = folder / CHECKPOINT
+    if resume and not saved.exists():
+        raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume and saved.exists():
+        saved.replace(folder / OLD_CHECKPOINT)
+    return folder, ProgressFile(folder / "progress.csv", resume=resume)
+
+
+def _write(trained: TrainResult, folder: Path, name: str) -> None:
+    """Write the policy and, where matplotlib is installed, the learning curve."""
+    trained.policy.save(folder / "policy.npz")
+    if find_spec("matplotlib") is None:
+        return
+    from .curve import draw_curve
+
+    title = f"{name}, seed {trained.policy.about['seed']}"
+    if trained.returns.size:
+        title += f": {trained.mean:.1f} over {trained.returns.size} held-out episodes"
+    draw_curve(trained.history, folder / "curve.png", checks=trained.checks, title=title, target=trained.target)
 
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"{name} must be a positive whole number, got {count!r}. Pass for example {name}=10.")
-
-
-def _finish(env: EnvSource, episodes: int, seed: int, policy: Policy, watch: _Watch, result: Result) -> TrainResult:
-    """Evaluate the policy on episodes that nothing has seen, and put everything together."""
-    returns, evaluation_steps = _evaluate(env, episodes, seed, policy)
-    about = {
-        "env": env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
-        "strategy": result.strategy,
-        "seed": seed,
-        "generations": result.generations,
-        "steps": watch.steps,
-        "episodes": returns.size,
-        "mean_return": float(returns.mean()) if returns.size else None,
-    }
-    columns = zip(*watch.rows, strict=True)
-    history = {name: np.array(column, np.float64) for name, column in zip(Progress._fields, columns, strict=True)}
-    return TrainResult(
-        replace(policy, about=about),
-        returns,
-        t_interval(returns),
-        history,
-        watch.steps,
-        watch.check_steps,
-        evaluation_steps,
-        np.nan if watch.aim.target is None else watch.aim.target,
-        watch.reason or result.reason,
-        result,
-    )
-
-
-def _evaluate(env: EnvSource, episodes: int, seed: int, policy: Policy) -> tuple[Array, int]:
-    """Return what :func:`evaluate` does, or what there is of it when Ctrl-C comes: a trained policy is not lost."""
-    objective = Episodes(env, policy, episodes, part=FINAL)
-    returns, total = [], 0
-    try:
-        for found, steps in objective.played(policy.parameters, child(seed, 0)):
-            returns.append(found)
-            total += steps
-    except KeyboardInterrupt:
-        pass
-    finally:
-        objective.close()
-    return np.array(returns, np.float64), total

@@ -207,7 +207,7 @@ def test_seeds_of_64_bits():
 BUDGETS = ["evaluations", "generations", "steps", "seconds", "final_evaluations"]
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", BUDGETS[:-1])
 @pytest.mark.parametrize("limit", [0, -5, math.nan])
 def test_budgets_are_positive(name: str, limit: float):
     with pytest.raises(
@@ -227,9 +227,10 @@ def test_budgets_are_numbers(name: str, limit: Any):
     ("final", "kind", "message"),
     [
         (None, TypeError, "final_evaluations must be a number, got NoneType. Pass for example final_evaluations=30"),
-        (0, ValueError, "final_evaluations must be a positive whole number, got 0. Pass for example"),
-        (2.5, ValueError, "final_evaluations must be a positive whole number, got 2.5"),
-        (math.inf, ValueError, "final_evaluations must be a positive whole number, got inf"),
+        (-1, ValueError, "final_evaluations must be a whole number, 0 or more, got -1. Pass for example"),
+        (2.5, ValueError, "final_evaluations must be a whole number, 0 or more, got 2.5"),
+        (math.nan, ValueError, "final_evaluations must be a whole number, 0 or more, got nan"),
+        (math.inf, ValueError, "final_evaluations must be a whole number, 0 or more, got inf"),
     ],
 )
 @pytest.mark.parametrize("noisy", [False, True])

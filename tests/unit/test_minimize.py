@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,44 @@ def test_no_call_beyond_the_budget_and_every_call_is_counted(evaluations: int, p
         assert result.generations == (evaluations - 1) // n
 
 
-@pytest.mark.parametrize("final", [1, 7, 30])
+@pytest.mark.parametrize("final", [0, 1, 7, 30])
 def test_a_noisy_budget_includes_the_final_evaluations(final: int):
     f = Counted()
     strategy = esopt.GradientES(n=8)
     result = esopt.minimize(f, X0, strategy=strategy, evaluations=100, noisy=True, final_evaluations=final)
 
     assert f.calls == result.evaluations == (100 - final) // 8 * 8 + final
+
+
+@dataclass(frozen=True)
+class Counting:
+    """An evaluator whose state counts; the value of a candidate is that count."""
+
+    seen: list = field(default_factory=list)
+
+    def init(self):
+        return 100
+
+    def evaluate(self, population, state):
+        self.seen.append(state)
+        return esopt.Evals(np.full(len(population), float(state)) + np.arange(len(population))), state + 1
+
+    def close(self):
+        pass
+
+
+def test_the_evaluators_state_is_seen_by_callbacks_by_the_final_evaluation_and_in_the_result():
+    evaluator, steps = Counting(), []
+    strategy = esopt.GradientES(n=4)
+    settings = dict(strategy=strategy, evaluator=evaluator, noisy=True, generations=3)
+    result = esopt.minimize(None, X0, callback=steps.append, final_evaluations=1, **settings)
+
+    assert [step.evaluator_state for step in steps] == [101, 102, 103]
+    assert evaluator.seen == [100, 101, 102, 103]
+    assert result.evaluator_state == 103
+    assert result.value == 103.0
+    assert esopt.minimize(None, X0, final_evaluations=0, **settings).evaluations == 12
+    assert len(evaluator.seen) == 7
 
 
 def test_without_a_budget_there_is_one():

@@ -1,37 +1,27 @@
-"""Training: it learns, stops for the reasons it names, keeps its seeds apart, and repeats to the bit."""
+"""Training: it learns, stops for the reasons it names, keeps its seeds apart, resumes, and repeats to the bit."""
 
 from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from scipy import stats
 
 import esopt
-from esopt.rl import Policy, Progress, draw_curve
-from esopt.rl.rollout import CHECK, FINAL, TRAIN
+from esopt.noise import child
+from esopt.rl import Moments, Policy, Progress, draw_curve, evaluate, read_progress
+from esopt.rl.environments import CHECK, FINAL, TRAIN, episode_seeds
 from esopt.rl.training import PATIENCE, t_interval, train
+from tests.reference.environments import Aim, Troubled, Walk, pyramid
 
-
-class Aim(gym.Env):
-    """One step: the reward is minus the squared distance of the action from 0.7, plus noise from the seed."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
-    action_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
-
-    def __init__(self, log: list, noise: float = 0.0, threshold: float | None = None):
-        self.log, self.noise = log, noise
-        self.spec = EnvSpec("Aim-v0", reward_threshold=threshold)
-
-    def reset(self, *, seed=None, options=None):
-        self.log.append(seed)
-        self.shift = self.noise * ((seed * 2654435761) % 1000 / 999 - 0.5)
-        return np.array([1.0]), {}
-
-    def step(self, action):
-        return np.array([1.0]), self.shift - float(action[0] - 0.7) ** 2, True, False, {}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def aim(**settings):
@@ -40,7 +30,9 @@ def aim(**settings):
     return (lambda: Aim(log, **settings)), log
 
 
-SMALL = dict(strategy=esopt.ars(n=8, sigma=0.1, lr=0.1), check_every=4, check_episodes=3, episodes=5)
+SMALL = dict(
+    strategy=esopt.ars(n=8, sigma=0.1, lr=0.1), check_every=4, check_episodes=3, final_episodes=5, normalise="off"
+)
 
 
 def test_it_learns_and_counts():
@@ -50,19 +42,22 @@ def test_it_learns_and_counts():
 
     assert run.mean > -0.01
     assert run.mean == pytest.approx(-((float(run.policy(np.array([1.0]))[0]) - 0.7) ** 2), rel=1e-12)
-    assert run.history["mean_return"][1] < -0.4
-    assert run.history["generation"].tolist() == list(range(41))
-    assert run.history["evaluations"].tolist() == [8 * k for k in range(41)]
-    assert run.history["steps"].tolist() == [16 + 8 * k for k in range(41)]  # 16 episodes of normalisation
+    assert run.history["mean_return"][0] < -0.4
+    assert run.history["generation"].tolist() == list(range(1, 41))
+    assert run.history["evaluations"].tolist() == [8 * k for k in range(1, 41)]
+    assert run.history["steps"].tolist() == [8 * k for k in range(1, 41)]
     checked = np.isfinite(run.history["centre_return"])
-    assert np.flatnonzero(checked).tolist() == [0, *range(1, 41, 4), 40]
-    assert run.history["centre_return"][0] == pytest.approx(-0.49, rel=1e-12)  # where learning starts
-    assert (run.steps, run.check_steps, run.evaluation_steps) == (16 + 320, 3 * 12, 5)
-    assert len(log) == run.steps + run.check_steps + run.evaluation_steps + 1  # and the final mean of minimize()
-    assert (run.history["best_return"][1:] >= run.history["mean_return"][1:]).all()
-    assert [p.snr for p in shown] == run.history["snr"][1:].tolist()
+    assert np.flatnonzero(checked).tolist() == list(range(0, 40, 4))
+    assert run.checks["generation"].tolist() == [*range(0, 40, 4), 40]
+    assert run.checks["mean_return"][:-1].tolist() == run.history["centre_return"][checked].tolist()
+    assert run.checks["mean_return"][0] == pytest.approx(-0.49, rel=1e-12)  # where learning starts
+    assert (run.steps, run.check_steps, run.evaluation_steps) == (320, 3 * 11, 5)
+    assert len(log) == run.steps + run.check_steps + run.evaluation_steps
+    assert (run.history["best_return"] >= run.history["mean_return"]).all()
+    assert [p.snr for p in shown] == run.history["snr"].tolist()
     assert run.reason == {"generations": 40.0}
     assert np.isnan(run.target)
+    assert run.path.startswith("gymnasium, in this process: it is a function")
 
 
 def test_seeds_of_training_checks_and_evaluation_never_meet():
@@ -72,20 +67,8 @@ def test_seeds_of_training_checks_and_evaluation_never_meet():
 
     assert set(log) == parts["t"] | parts["c"] | parts["f"]
     assert log[-5:] == [seed for seed in log if seed in FINAL]
-    assert len(parts["c"]) == 3 * 5  # generations 0, 1, 5, 9 and the end, other episodes each time
-    assert len(parts["t"]) == 16 + 10 * 4 + 1  # a pair shares its seed
-
-
-def test_centre_return_is_that_of_the_step_not_of_a_candidate():
-    make, _ = aim()
-    start = Policy.linear(make()).with_parameters([0.0, 0.2])
-    seen = []
-    run = train(make, policy=start, generations=1, callback=seen.append, **SMALL)
-    centre = float(run.policy(np.array([1.0]))[0])
-
-    assert seen[0].centre_return == pytest.approx(-((centre - 0.7) ** 2), rel=1e-12)
-    assert run.steps == 8  # a policy that was given is not normalised again
-    assert run.policy.mean.tolist() == [0.0]
+    assert len(parts["c"]) == 3 * 4  # generations 0, 4, 8 and the end, other episodes each time
+    assert len(parts["t"]) == 10 * 4  # a pair shares its seed
 
 
 def test_the_best_centre_is_returned_and_not_the_last():
@@ -93,7 +76,7 @@ def test_the_best_centre_is_returned_and_not_the_last():
     start = Policy.linear(make()).with_parameters([0.0, 0.7])  # the optimum; every step from here is a loss
     wild = dict(SMALL, strategy=esopt.ars(n=8, sigma=0.5, lr=0.5), check_every=1)
     run = train(make, policy=start, generations=12, **wild)
-    centres = run.history["centre_return"]
+    centres = run.checks["mean_return"]
 
     assert run.mean == pytest.approx(centres.max(), rel=1e-12)
     assert centres.max() > 2.0 * centres[-1]
@@ -102,30 +85,69 @@ def test_the_best_centre_is_returned_and_not_the_last():
 def test_threshold_lets_it_settle():
     make, _ = aim(noise=0.2, threshold=-0.1)
     run = train(make, steps=100_000, **dict(SMALL, check_every=1))
-    centres = run.history["centre_return"]
+    centres = run.checks["mean_return"][:-1]  # the last centre is looked at after the decision
     best = int(centres.argmax())
 
     assert run.reason == {"settled": centres.max()}
     assert run.target == -0.1
     assert centres.max() >= -0.1
-    assert len(centres) == best + 1 + PATIENCE  # the start is number 0
+    assert len(centres) == best + 1 + PATIENCE
 
 
 def test_target_stops_at_the_first_check_that_reaches_it():
     make, _ = aim(threshold=-1e-9)
     run = train(make, steps=100_000, target=-0.05, **dict(SMALL, check_every=1))
-    centres = run.history["centre_return"]
+    centres = run.checks["mean_return"][:-1]
 
     assert run.reason == {"target": centres[-1]}
     assert centres[-1] >= -0.05 > centres[:-1].max()
 
 
-def test_steps_are_a_budget():
+def test_an_infinite_target_leaves_it_to_the_budget():
+    make, _ = aim(threshold=-10.0)
+
+    assert set(train(make, generations=30, target=np.inf, **dict(SMALL, check_every=1)).reason) == {"generations"}
+    assert set(train(make, generations=30, **dict(SMALL, check_every=1)).reason) == {"settled"}
+
+
+def test_budgets():
     make, _ = aim()
     run = train(make, steps=100, **SMALL)
-
-    assert 100 <= run.steps < 100 + 8
+    assert 100 <= run.history["steps"][-1] + run.history["check_steps"][-1] < 100 + 8 + 3  # checks are paid for
     assert set(run.reason) == {"steps"}
+
+    run = train(make, episodes=100, episodes_per_candidate=2, **SMALL)
+    assert (run.steps, set(run.reason)) == (96, {"evaluations"})
+
+    run = train(make, seconds=0.05, **SMALL)
+    assert set(run.reason) == {"seconds"}
+
+
+def test_options_reach_the_episodes():
+    start = dict(policy=Policy.linear(Walk()), strategy=esopt.ars(n=4), generations=2, final_episodes=3)
+    run = train(Walk, episodes_per_candidate=3, episode_steps=2, bonus=1.0, check_episodes=4, check_every=1, **start)
+
+    assert (run.steps, run.check_steps) == (2 * 4 * 3 * 2, 3 * 4 * 2)
+    assert run.evaluation_steps > 3 * 2  # the final evaluation is of whole episodes
+    assert run.history["best_return"].max() <= pyramid(2)
+    assert run.result.evaluator == "Rollouts"
+
+
+def test_the_normalisation_comes_with_the_policy():
+    run = train("Pendulum-v1", generations=4, check_episodes=2, final_episodes=4, check_every=1, seed=2)
+    at = int(run.checks["mean_return"].argmax())
+    seeds = episode_seeds([child(2, int(run.checks["generation"][at]))], 2, CHECK)[0]
+    act, env = run.policy, gym.make("Pendulum-v1")
+    again = train("Pendulum-v1", generations=4, check_episodes=2, final_episodes=4, check_every=1, seed=2)
+
+    assert at > 0
+    assert (act.std != 1.0).all()
+    assert again.policy.folded.tobytes() == act.folded.tobytes()
+    assert seeds.size == 2
+    env.close()
+    given = Moments.of(np.array([[0.0, 0.0, 0.0], [2.0, 4.0, 6.0]]))
+    run = train("Pendulum-v1", generations=1, check_episodes=1, final_episodes=1, normalise=given)
+    assert (run.policy.mean.tolist(), run.policy.std.tolist()) == ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize(("error", "reason"), [(StopIteration, "callback"), (KeyboardInterrupt, "interrupted")])
@@ -137,79 +159,114 @@ def test_callback_may_stop_and_interrupts_keep_the_policy(error: type[BaseExcept
             raise error
 
     run = train(make, generations=50, callback=stop, **SMALL)
-    centres = run.history["centre_return"]
+    centres = run.checks["generation"].tolist()
 
-    assert set(run.reason) == {reason}
-    assert run.history["generation"].tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert run.mean == pytest.approx(np.nanmax(centres), rel=1e-12)
-    assert np.isnan(centres[6]) == (reason == "interrupted")  # who is waiting gets what is there
-
-
-def interrupted(at: int, part: range, **settings):
-    """A factory of Aim environments that interrupts when its ``at``-th episode of ``part`` begins."""
-    log: list[int] = []
-
-    class Interrupting(Aim):
-        def reset(self, *, seed=None, options=None):
-            if seed in part and sum(old in part for old in log) == at:
-                log.append(seed)
-                raise KeyboardInterrupt
-            return super().reset(seed=seed, options=options)
-
-    return lambda: Interrupting(log, **settings)
+    assert run.reason == {reason: 6.0}
+    assert centres == ([0, 4, 6] if reason == "callback" else [0, 4])  # nobody waits for a look at the last centre
+    assert run.returns.size == 5
+    assert run.mean == pytest.approx(run.checks["mean_return"].max(), rel=1e-12)
 
 
-@pytest.mark.parametrize("played", [0, 1, 3])
-def test_ctrl_c_in_the_final_evaluation_keeps_the_policy_and_what_was_evaluated(played: int, tmp_path):
-    make, _ = aim(noise=0.2)
-    whole = train(make, generations=5, **SMALL)
-    run = train(interrupted(played, FINAL, noise=0.2), generations=5, **SMALL)
-
-    assert run.policy.parameters.tolist() == whole.policy.parameters.tolist()
-    assert run.returns.tolist() == whole.returns[:played].tolist()
-    assert run.evaluation_steps == run.policy.about["episodes"] == played
-    assert run.mean == pytest.approx(whole.returns[:played].mean() if played else np.nan, nan_ok=True)
-    assert np.isnan(run.interval).all() == (played < 2)
-    assert Policy.load(run.policy.save(tmp_path / "policy.npz")).about == run.policy.about
+def bits(run) -> tuple:
+    history = {name: run.history[name].tobytes() for name in Progress._fields if name != "seconds"}
+    return run.policy.folded.tobytes(), run.returns.tobytes(), history, {k: v.tobytes() for k, v in run.checks.items()}
 
 
-def test_ctrl_c_in_the_last_check_keeps_the_best_centre_so_far():
-    run = train(interrupted(3 * 3, CHECK), generations=7, **SMALL)  # checks of generations 0, 1, 5, and 7 is the end
-    centres = run.history["centre_return"]
-
-    assert run.reason == {"generations": 7.0, "interrupted": 7.0}
-    assert np.flatnonzero(np.isfinite(centres)).tolist() == [0, 1, 5]
-    assert run.mean == pytest.approx(np.nanmax(centres), rel=1e-12)
-
-
-def test_a_start_that_training_does_not_improve_on_is_returned():
-    make, _ = aim()
-    start = Policy.linear(make()).with_parameters([0.0, 0.7])
-    wild = esopt.GradientES(sigma=0.5, n=8, sampler=esopt.Gaussian(), rule=esopt.SGD(1.0))
-    run = train(make, policy=start, generations=3, **dict(SMALL, strategy=wild, check_every=1))
-
-    assert run.policy.parameters.tolist() == [0.0, 0.7]
-    assert run.history["centre_return"][0] == 0.0 > run.history["centre_return"][1:].max()
+SHORT = dict(generations=4, final_episodes=4, check_episodes=2)
 
 
 def test_equal_seeds_give_equal_bits():
-    def bits(seed: int) -> tuple[bytes, bytes, bytes]:
-        run = train("CartPole-v1", generations=4, episodes=4, check_episodes=2, seed=seed)
-        return run.policy.parameters.tobytes(), run.returns.tobytes(), run.history["mean_return"].tobytes()
+    first = bits(train("CartPole-v1", seed=7, **SHORT))
 
-    first = bits(7)
-    assert bits(7) == first
-    assert all(a != b for a, b in zip(bits(8), first, strict=True))
+    assert bits(train("CartPole-v1", seed=7, **SHORT)) == first
+    assert all(a != b for a, b in zip(bits(train("CartPole-v1", seed=8, **SHORT))[:3], first, strict=False))
 
 
-def test_workers_change_no_bit():
-    one, two = (train("CartPole-v1", generations=4, episodes=4, workers=w, seed=1) for w in (1, 2))
+@pytest.mark.parametrize("path", ["compiled", "workers"])
+def test_workers_change_no_bit(path: str):
+    runs = [train("CartPole-v1", workers=w, path=path, seed=1, **SHORT) for w in (1, 2, 3)]
+    if path == "workers":
+        runs.append(train("CartPole-v1", path="process", seed=1, **SHORT))
+        assert runs[1].path == "gymnasium, in 2 worker processes: it was asked for"
 
-    assert two.result.evaluator == "Joblib"
-    assert two.policy.parameters.tobytes() == one.policy.parameters.tobytes()
-    assert two.returns.tobytes() == one.returns.tobytes()
-    for name in set(Progress._fields) - {"seconds"}:
-        assert two.history[name].tobytes() == one.history[name].tobytes(), name
+    for run in runs[1:]:
+        assert bits(run) == bits(runs[0])
+
+
+def test_a_finished_run_can_go_on(tmp_path):
+    short, whole = tmp_path / "short", tmp_path / "whole"
+    train("CartPole-v1", out=short, **SHORT)
+    resumed = train("CartPole-v1", out=short, resume=True, **SHORT | {"generations": 8})
+    once = train("CartPole-v1", out=whole, **SHORT | {"generations": 8})
+
+    assert bits(resumed) == bits(once)
+    for name in ("policy.npz", "curve.png"):
+        assert (short / name).read_bytes() == (whole / name).read_bytes()
+    written = read_progress(short / "progress.csv")
+    assert {name: written[name].tobytes() for name in written} == {k: v.tobytes() for k, v in resumed.history.items()}
+    assert {path.name for path in whole.iterdir()} == {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz"}
+
+
+def test_a_new_run_keeps_the_old_checkpoint(tmp_path):
+    train("CartPole-v1", out=tmp_path, **SHORT)
+    old = (tmp_path / "checkpoint.npz").read_bytes()
+    train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
+
+    assert (tmp_path / "checkpoint.old.npz").read_bytes() == old
+    assert len(read_progress(tmp_path / "progress.csv")["generation"]) == 4
+    with pytest.raises(esopt.CheckpointError, match="seed: 1 in the file, 2 here"):
+        train("CartPole-v1", out=tmp_path, seed=2, resume=True, **SHORT)
+    with pytest.raises(FileNotFoundError, match="there is no run to resume in"):
+        train("CartPole-v1", out=tmp_path / "none", resume=True, **SHORT)
+    with pytest.raises(ValueError, match="resume=True needs out="):
+        train("CartPole-v1", resume=True, **SHORT)
+
+
+KILLED = """
+import sys
+from esopt.rl import train
+train("CartPole-v1", path="process", generations=14, check_episodes=2, final_episodes=4, seed=3, out=sys.argv[1],
+      checkpoint_seconds=0.0, callback=lambda progress: print(progress.generation, flush=True))
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_run_that_was_killed_resumes_to_the_same_bits(tmp_path, how: str):
+    settings = dict(path="process", generations=14, check_episodes=2, final_episodes=4, seed=3)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path
+    ) as run:
+        for line in run.stdout:
+            if int(line) == 5:
+                break
+        run.send_signal(getattr(signal, how))
+        run.stdout.read()
+    assert run.returncode == (-signal.SIGKILL if how == "SIGKILL" else 0)
+    resumed = train("CartPole-v1", out=tmp_path / "killed", resume=True, **settings)
+    whole = train("CartPole-v1", **settings)
+
+    assert 5 <= len(resumed.history["generation"]) <= 14
+    assert resumed.history["generation"][-1] == 14
+    assert (resumed.policy.folded.tobytes(), resumed.returns.tobytes()) == (
+        whole.policy.folded.tobytes(),
+        whole.returns.tobytes(),
+    )
+    assert {k: v.tobytes() for k, v in resumed.checks.items()} == {k: v.tobytes() for k, v in whole.checks.items()}
+
+
+def test_evaluation_is_held_out_and_repeatable():
+    log: list[int] = []
+    policy = Policy.linear(Walk()).with_parameters([0, 0, 0, 0, 0, 1.0])
+    returns, steps = evaluate(policy, lambda: Walk(log), episodes=25, seed=4)
+
+    assert log == episode_seeds([child(4, 0)], 25, FINAL)[0].tolist()
+    assert returns.tolist() == [pyramid(3 + seed % 4) for seed in log]
+    assert steps == sum(3 + seed % 4 for seed in log)
+    np.testing.assert_array_equal(evaluate(policy, Walk, 25, 4)[0], returns)
+    other: list[int] = []
+    evaluate(policy, lambda: Walk(other), episodes=20, seed=5)
+    assert set(other).isdisjoint(log)
 
 
 def test_cartpole_reaches_500_from_scratch():
@@ -219,16 +276,18 @@ def test_cartpole_reaches_500_from_scratch():
     assert run.returns.tolist() == [500.0] * 100
     assert run.interval == (500.0, 500.0)
     assert set(run.reason) == {"settled"}
-    assert run.history["mean_return"][1] < 60.0
-    assert run.history["centre_return"][0] < 20.0
-    assert run.steps < 500_000
+    assert run.history["mean_return"][0] < 60.0
+    assert run.checks["mean_return"][0] < 20.0
+    assert run.steps + run.check_steps < 520_000
     assert run.policy.about["env"] == "CartPole-v1"
+    assert run.path.startswith("compiled episodes")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("Acrobot-v1", -100.0), ("MountainCarContinuous-v0", 90.0)])
-def test_other_environments_reach_their_threshold(name: str, least: float):
-    run = train(name, seed=3)
+@pytest.mark.parametrize("path", ["auto", "process"])
+def test_other_environments_reach_their_threshold(name: str, least: float, path: str):
+    run = train(name, seed=3, path=path)
 
     assert run.target == least
     assert run.mean > least
@@ -243,37 +302,42 @@ def test_interval_is_students():
     assert np.isnan(t_interval(np.ones(1))).all()
 
 
-class Reading(gym.Env):
-    """An observation that no policy can use."""
-
-    observation_space, action_space = gym.spaces.Text(5), gym.spaces.Discrete(2)
-
-
 def test_bad_arguments():
     make, _ = aim()
-    for name in ("workers", "episodes", "check_every", "check_episodes"):
+    for name in ("check_episodes", "final_episodes", "episodes"):
         for value in (0, 1.5, True):
             with pytest.raises(ValueError, match=f"{name} must be a positive whole number, got {value!r}"):
                 train(make, **{name: value})
+    for name, value in (("workers", 0), ("check_every", 0), ("steps", 0), ("generations", -1), ("seconds", 0.0)):
+        with pytest.raises(ValueError, match=f"{name} must be (a )?positive"):
+            train(make, **{name: value})
     for seed, kind in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
         with pytest.raises(kind, match="seed must be"):
             train(make, seed=seed)
-    with pytest.raises(gym.error.NameNotFound, match="Did you mean: `CartPole`"):
+    with pytest.raises(ValueError, match="Did you mean CartPole-v1"):
         train("CartPol-v1")
-    with pytest.raises(ValueError, match=r"observation space is, or contains, Text"):
-        train(Reading)
+    with pytest.raises(TypeError, match="policy must be a Policy, got str"):
+        train(make, policy="linear")
 
 
-def test_a_failing_environment_is_an_error_that_names_the_candidate():
-    class Broken(Aim):
-        def step(self, action):
-            if len(self.log) > 30:
-                raise RuntimeError("no physics today")
-            return super().step(action)
+def test_unsupported_spaces_and_policies_of_other_environments():
+    class Words(Aim):
+        observation_space = gym.spaces.Text(5)
 
-    log: list[int] = []
-    with pytest.raises(esopt.EvaluationError, match="no physics today"):
-        train(lambda: Broken(log), generations=50, policy=Policy.linear(Aim(log)), **SMALL)
+    with pytest.raises(ValueError, match="the observation space is, or contains, Text"):
+        train(lambda: Words([]))
+    with pytest.raises(ValueError, match="the policy is for .* but Pendulum-v1 has .* made for this environment"):
+        train("Pendulum-v1", policy=Policy.linear(gym.make("CartPole-v1")))
+
+
+def test_a_failing_environment_is_an_error_that_names_the_seed_or_is_counted():
+    settings = dict(generations=5, final_episodes=2, check_episodes=2, seed=1)
+    with pytest.raises(esopt.EvaluationError, match=r"of seed \d+, raised ZeroDivisionError in step 2: no physics today"):
+        train(lambda: Troubled("raises", every=5), **settings)
+    run = train(lambda: Troubled("raises", every=5), on_error="nan", **settings)
+
+    assert 0 < run.result.failures["exception"] < 30
+    assert run.reason == {"generations": 5.0}
 
 
 def test_curve_draws_the_history(tmp_path, monkeypatch):
@@ -284,6 +348,7 @@ def test_curve_draws_the_history(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, path: (figures.append(self), save(self, path)))
     history = {
         "steps": np.array([10.0, 20.0, 30.0]),
+        "check_steps": np.array([0.0, 1.0, 1.0]),
         "mean_return": np.array([1.0, 2.0, 3.0]),
         "best_return": np.array([4.0, 5.0, 6.0]),
         "centre_return": np.array([1.5, np.nan, 3.5]),
@@ -293,9 +358,9 @@ def test_curve_draws_the_history(tmp_path, monkeypatch):
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
 
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert drawn["mean of the candidates"] == ([10, 20, 30], [1, 2, 3])
-    assert drawn["best candidate"] == ([10, 20, 30], [4, 5, 6])
-    assert drawn["centre, held out"] == ([10, 30], [1.5, 3.5])
+    assert drawn["mean of the candidates"] == ([10, 21, 31], [1, 2, 3])
+    assert drawn["best candidate"] == ([10, 21, 31], [4, 5, 6])
+    assert drawn["centre, held out"] == ([10, 31], [1.5, 3.5])
     assert drawn["target 2.5"][1] == [2.5, 2.5]
     assert axes.get_title() == "a title"
     draw_curve(history, tmp_path / "again.png", title="a title", target=2.5)

@@ -1,0 +1,128 @@
+"""The commands and their options; needs typer, so that :func:`esopt.cli.main` imports it when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import commands
+from .commands import TrainOptions
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _whole(text: str) -> int:
+    """Return a positive whole number, which may be written as 5e6."""
+    number = float(text)
+    if number != int(number) or number < 1:
+        raise typer.BadParameter(f"{text} is no positive whole number.")
+    return int(number)
+
+
+def _option(help: str, *names: str, least: float | None = None) -> typer.models.OptionInfo:
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, min=least)
+    return info
+
+
+ENV = typer.Argument(help="A gymnasium id.", show_default=True)
+RUN = typer.Argument(help="A folder that train wrote, or a policy.npz.")
+POLICY = _option("linear, mlp:64,64 or mlp:64,64:relu. (default: what the preset says)")
+STRATEGY = _option("ars, openai_es or pgpe with --n and --sigma, in place of the preset's.")
+N = _option("Candidates per generation, an even number.", "--n", least=2)
+SIGMA = _option("Standard deviation of the search; normalised inputs and outputs have about 1.")
+STEPS = typer.Option(
+    parser=_whole,
+    metavar="N",
+    help="Budget of environment steps, those of checks included; a generation that is begun is finished. "
+    "(default: 1000 episodes of full length)",
+)
+EPISODES = typer.Option(parser=_whole, metavar="N", help="Budget of episodes of candidates.")
+TARGET = _option(
+    "Stop when the mean return of a check reaches this; inf for never. (default: go on beyond the environment's own "
+    "threshold until checks get no better)"
+)
+BONUS = _option("Subtracted from the reward of every step in training. (default: the preset's)")
+NORMALISE = typer.Option("--normalise/--no-normalise", help="Normalise observations. (default: the preset's)")
+TIMEOUT = _option("Seconds after which an episode counts as hung; its worker process is killed.")
+WORKERS = _option("Threads or processes that play; changes no result. (default: all cores, or no process)", least=1)
+WAY = _option("auto, compiled, workers or process.", "--path")
+OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
+RESUME = typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")
+
+
+@app.callback()
+def esopt() -> None:
+    """Evolution strategies from the command line."""
+
+
+@app.command()
+def train(
+    env: Annotated[str, ENV] = "CartPole-v1",
+    preset: Annotated[str, _option("default, ars, pgpe or openai-es: settings with their sources.")] = "default",
+    strategy: Annotated[str | None, STRATEGY] = None,
+    policy: Annotated[str | None, POLICY] = None,
+    n: Annotated[int | None, N] = None,
+    sigma: Annotated[float | None, SIGMA] = None,
+    seed: Annotated[int, _option("Equal seeds give equal policies.", least=0)] = 0,
+    steps: Annotated[int | None, STEPS] = None,
+    episodes: Annotated[int | None, EPISODES] = None,
+    generations: Annotated[int | None, _option("Budget of generations.", least=1)] = None,
+    seconds: Annotated[float | None, _option("Budget of seconds.")] = None,
+    target: Annotated[float | None, TARGET] = None,
+    bonus: Annotated[float | None, BONUS] = None,
+    normalise: Annotated[bool | None, NORMALISE] = None,
+    action_noise: Annotated[float, _option("Standard deviation of noise on the policy's outputs in training.")] = 0.0,
+    episodes_per_candidate: Annotated[int | None, _option("Episodes whose returns are averaged.", least=1)] = None,
+    episode_steps: Annotated[int | None, _option("Cut of an episode in training.", least=1)] = None,
+    final_episodes: Annotated[int, _option("Episodes of the final evaluation.", least=1)] = 100,
+    workers: Annotated[int | None, WORKERS] = None,
+    path: Annotated[str, WAY] = "auto",
+    episode_timeout: Annotated[float | None, TIMEOUT] = None,
+    out: Annotated[Path | None, OUT] = None,
+    resume: Annotated[bool, RESUME] = False,
+) -> None:
+    """Train a policy on ENV, evaluate it on episodes it never saw, and save it with its learning curve."""
+    chosen = TrainOptions(preset, strategy, policy, n, sigma, bonus, normalise, episodes_per_candidate)
+    budgets = {"steps": steps, "episodes": episodes, "generations": generations, "seconds": seconds}
+    rest = {
+        **{"seed": seed, "target": target, "action_noise": action_noise, "episode_steps": episode_steps},
+        **{"final_episodes": final_episodes, "workers": workers, "path": path, "episode_timeout": episode_timeout},
+    }
+    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, resume=resume))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, RUN],
+    episodes: Annotated[int, _option("Episodes.", least=1)] = 100,
+    seed: Annotated[int, _option("Of the episodes; training never plays them.", least=0)] = 0,
+    env: Annotated[str | None, _option("A gymnasium id. (default: what the policy was trained on)")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    path: Annotated[str, WAY] = "auto",
+) -> None:
+    """Play a trained policy on episodes that training never saw: mean return and its 95 % interval."""
+    raise typer.Exit(commands.evaluate(run, env, episodes, seed, workers, path))
+
+
+@app.command()
+def render(
+    run: Annotated[Path, RUN],
+    out: Annotated[Path | None, _option("A file .mp4 or .gif. (default: RUN/video.mp4)")] = None,
+    episodes: Annotated[int, _option("Episodes, one after the other.", least=1)] = 1,
+    seed: Annotated[int, _option("Of the episodes.", least=0)] = 0,
+    steps: Annotated[int | None, _option("Cut of an episode.", least=1)] = None,
+    env: Annotated[str | None, _option("A gymnasium id. (default: what the policy was trained on)")] = None,
+) -> None:
+    """Write a video of a trained policy; no display is needed."""
+    raise typer.Exit(commands.render(run, env, out, episodes, seed, steps))
+
+
+@app.command()
+def plot(
+    file: Annotated[Path, typer.Argument(help="What minimize(history=FILE) wrote.")],
+    out: Annotated[Path | None, _option("The picture. (default: FILE with the suffix .png)")] = None,
+) -> None:
+    """Draw a run: values, sigma and axis ratio, mean, eigenvalues, standard deviations."""
+    raise typer.Exit(commands.plot(file, file.with_suffix(".png") if out is None else out))

@@ -1,0 +1,174 @@
+"""What the commands do; each returns the exit status. What users can mend is one message, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ..rl.policy import Policy
+
+
+class TrainOptions(NamedTuple):
+    """What changes the preset; None for its own."""
+
+    preset: str
+    strategy: str | None
+    policy: str | None
+    n: int | None
+    sigma: float | None
+    bonus: float | None
+    normalise: bool | None
+    episodes_per_candidate: int | None
+
+    def settings(self, env: str) -> dict[str, Any]:
+        """Return keyword arguments of :func:`esopt.rl.train`."""
+        from ..rl.presets import parse_policy, preset, with_strategy
+
+        base = preset(self.preset, env)
+        if self.strategy is not None or (self.preset == "default" and (self.n or self.sigma)):
+            base = with_strategy(base, self.strategy or "ars", self.n, self.sigma)
+        elif self.sigma is not None:
+            raise ValueError(
+                f"--sigma goes with --strategy; the preset {self.preset} has its own. Pass --strategy ars."
+            )
+        elif self.n is not None:
+            base = replace(base, strategy=replace(base.strategy, n=self.n))  # type: ignore[type-var]
+        settings = base.settings()
+        if self.policy is not None:
+            settings["policy"] = parse_policy(self.policy)
+        if self.normalise is not None:
+            settings["normalise"] = "running" if self.normalise else "off"
+        for name in ("bonus", "episodes_per_candidate"):
+            if getattr(self, name) is not None:
+                settings[name] = getattr(self, name)
+        return settings
+
+
+def train(
+    env: str,
+    options: TrainOptions,
+    budgets: dict[str, Any],
+    rest: dict[str, Any],
+    *,
+    out: Path | None,
+    resume: bool,
+) -> int:
+    """Train and write the run."""
+
+    def work() -> None:
+        folder = Path("runs", env.replace("/", "-")) if out is None else out
+        _check_folder(folder)
+        given = {name: value for name, value in {**budgets, **rest}.items() if value is not None}
+        _train(env, folder, {**options.settings(env), **given}, resume=resume)
+
+    return _guarded(work, "interrupted before there was a policy; nothing was written.")
+
+
+def evaluate(run: Path, env: str | None, episodes: int, seed: int, workers: int | None, path: str) -> int:
+    """Play a policy and print its mean return."""
+
+    def work() -> None:
+        from ..rl.training import evaluate, t_interval
+        from .display import summary
+
+        policy, name = _load(run, env)
+        begun = time.perf_counter()
+        returns, steps = evaluate(policy, name, episodes, seed, workers=workers, path=path)
+        print(f"{name}: {summary(returns, t_interval(returns))}")
+        print(f"{steps:,} environment steps in {time.perf_counter() - begun:.1f} s, seed {seed}")
+
+    return _guarded(work, "interrupted; nothing was evaluated.")
+
+
+def render(run: Path, env: str | None, out: Path | None, episodes: int, seed: int, steps: int | None) -> int:
+    """Write a video of a policy and print where."""
+
+    def work() -> None:
+        from ..rl.video import render
+
+        policy, name = _load(run, env)
+        folder = run if run.is_dir() else run.parent
+        path, returns = render(
+            policy, name, folder / "video.mp4" if out is None else out, episodes=episodes, seed=seed, max_steps=steps
+        )
+        print(f"{path}\n{name}, seed {seed}: return {', '.join(f'{value:.1f}' for value in returns)}")
+
+    return _guarded(work, "interrupted; no video was written.")
+
+
+def plot(file: Path, out: Path) -> int:
+    """Draw the history in ``file`` and print where."""
+
+    def work() -> None:
+        from ..history import History
+
+        print(History.load(file).plot(out, title=file.name))
+
+    return _guarded(work, "interrupted; nothing was drawn.")
+
+
+def _guarded(work: Callable[[], None], interrupted: str) -> int:
+    """Do ``work`` and return the exit status."""
+    from ..errors import EsoptError
+
+    try:
+        work()
+    except (EsoptError, ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        print(f"esopt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"esopt: {interrupted}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OSError before the work is done, rather than after it, if ``folder`` cannot be written."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"--out {folder} needs a folder, and {there} is a file. Pass another one.")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"--out {folder} cannot be written: no permission in {there}. Pass another one.")
+
+
+def _train(env: str, folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    from rich.console import Console
+
+    from ..rl import training
+    from .display import Display, report
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"Training on {env}, seed {settings['seed']}.")
+    begun = time.perf_counter()
+    limits = {name: settings.get(name) for name in ("steps", "generations", "seconds")}
+    if all(limit is None for limit in (*limits.values(), settings.get("episodes"))):
+        limits["steps"] = training.default_steps(env)
+    display = Display(console, limits)
+    with display:
+        result = training.train(env, callback=display.show, out=folder, resume=resume, **settings)
+    for line in report(result, time.perf_counter() - begun, settings["final_episodes"]):
+        console.print(line)
+    for name in ("policy.npz", "curve.png", "progress.csv"):
+        console.print(f"{name.partition('.')[0]:9s} {folder / name}")
+
+
+def _load(run: Path, env: str | None) -> tuple[Policy, str]:
+    """Return the policy of a run, and the environment that it acts in."""
+    from ..rl.policy import Policy
+
+    file = run / "policy.npz" if run.is_dir() else run
+    if not file.exists():
+        raise FileNotFoundError(
+            f"there is no policy at {file}. Pass the folder that esopt train wrote, or a policy.npz."
+        )
+    policy = Policy.load(file)
+    name = env or policy.about.get("env")
+    if not name:
+        raise ValueError(f"{file} does not say what it was trained on. Pass --env, a gymnasium id.")
+    return policy, str(name)

@@ -1,0 +1,121 @@
+"""Environments as users name them, and the seeds of their episodes.
+
+Episode seeds are whole numbers below 2**31, in three parts that never meet: :data:`TRAIN`, :data:`CHECK` and
+:data:`FINAL`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import World
+
+EnvSource = str | Callable[[], Any] | World | Any
+"""A gymnasium id, a ``gymnasium.envs.registration.EnvSpec`` (an id with keyword arguments), a function without
+arguments that returns an environment, or a :class:`esopt.rl.World`."""
+
+TRAIN = range(0, 2**30)
+"""Episode seeds of candidates."""
+CHECK = range(2**30, 3 * 2**29)
+"""Episode seeds for looking at the centre while it is trained."""
+FINAL = range(3 * 2**29, 2**31)
+"""Episode seeds for evaluating a policy; no training run has seen them."""
+
+
+def episode_seeds(seeds: NDArray[np.int64] | list[int], episodes: int, part: range = TRAIN) -> NDArray[np.int64]:
+    """Return the seeds of ``episodes`` consecutive episodes in ``part`` for each of ``seeds`` (m,), (m, episodes)."""
+    starts = np.array([int(seed) % len(part) for seed in seeds], np.int64)
+    return part.start + (starts[:, None] + np.arange(episodes)) % len(part)
+
+
+def env_name(env: EnvSource) -> str:
+    """Return a name of the environment for people and files."""
+    if isinstance(env, str):
+        return env
+    for name in ("id", "name", "__name__"):
+        found = getattr(env, name, None)
+        if isinstance(found, str) and found != "<lambda>":
+            return found
+    return type(env).__name__ if not callable(env) else "environment"
+
+
+def make_env(env: EnvSource, **options: Any) -> Any:
+    """Return a new environment, with its own time limit and without gymnasium's checks of every step.
+
+    ``options`` are keyword arguments of ``gymnasium.make``, for ids only.
+
+    Raises
+    ------
+    ValueError  for an id that nobody registered, with the nearest ones, and for vector environments.
+    TypeError  for anything that is no environment.
+    """
+    import gymnasium
+
+    if isinstance(env, World):
+        raise TypeError(f"{env.name} is a World, which compiled code plays. Pass a gymnasium id or a function.")
+    if isinstance(env, (str, gymnasium.envs.registration.EnvSpec)):
+        try:
+            made = gymnasium.make(env, disable_env_checker=True, **options)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ModuleNotFoundError(f"{env_name(env)} needs a library that is not installed: {error}.") from error
+        except gymnasium.error.Error as error:
+            raise ValueError(_unknown(env_name(env), error)) from None
+    elif callable(env):
+        made = env()
+    else:
+        raise TypeError(
+            f"the environment is of type {type(env).__name__}. Pass a gymnasium id such as CartPole-v1, or a function "
+            "without arguments that makes the environment."
+        )
+    if hasattr(made, "num_envs"):
+        made.close()
+        raise ValueError(
+            f"{env_name(env)} made a vector environment of {made.num_envs}. Pass what makes a single one; "
+            "workers= and threads= are how several are played at once."
+        )
+    for member in ("reset", "step", "observation_space", "action_space"):
+        if not hasattr(made, member):
+            raise TypeError(
+                f"{env_name(env)} made a {type(made).__name__}, which has no {member}. "
+                "Expected a gymnasium.Env. Return gymnasium.make(...), or a subclass of gymnasium.Env."
+            )
+    return made
+
+
+def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:
+    """Return the observation space, the action space and the spec (or None) of the environment."""
+    if isinstance(env, World):
+        if env.spaces is None:
+            raise ValueError(
+                f"the World {env.name} does not say its spaces, so that no policy can be made for it. "
+                "Pass spaces= to World(), or policy=, a Policy with parameters."
+            )
+        return *env.spaces(), None
+    made = make_env(env)
+    try:
+        return made.observation_space, made.action_space, getattr(made, "spec", None)
+    finally:
+        made.close()
+
+
+def prepare_rendering() -> None:
+    """Let MuJoCo render without a display where there is none and nobody said how."""
+    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _unknown(name: str, error: Exception) -> str:
+    import gymnasium
+
+    near = difflib.get_close_matches(name, list(gymnasium.registry), 3, 0.5)
+    advice = f"Did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"no environment {name} is registered with gymnasium: {error} {advice}"
+        "Pass a registered id, import the package that registers it, or pass a function that makes the environment."
+    )

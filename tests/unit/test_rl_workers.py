@@ -1,0 +1,159 @@
+"""Episodes in worker processes: the bits of this process, whatever fails, hangs or dies over there."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import esopt
+from esopt.rl import GymEngine, Recipe, Rules, Workers
+from esopt.rl.gym_engine import EpisodeError
+from tests.reference.environments import Troubled, Walk
+
+WALKER = Recipe().for_spaces(Walk.observation_space, Walk.action_space)
+THETAS = np.random.default_rng(2).standard_normal((6, 6))
+SEEDS = np.arange(18).reshape(6, 3)
+
+
+def troubled(trouble: str, every: int = 4):
+    """A factory that worker processes understand, although it is no name of a module."""
+    return lambda: Troubled(trouble, every)
+
+
+def same(ours, theirs) -> None:
+    for a, b in zip(ours[:4], theirs[:4], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def population(sampler, extra: bool):
+    mean = np.linspace(-1.0, 1.0, 6)
+    made = esopt.Population(mean, 0.7, sampler.noise(esopt.Key(3, 5), 8, 6))
+    return made.with_extra("mean", mean[None, :] + 1.0) if extra else made
+
+
+def test_bits_are_those_of_one_process():
+    rules = Rules(max_steps=5, action_noise=0.3)
+    here, mean, std = GymEngine(Walk, WALKER, rules), np.array([0.5, 2.0]), np.array([2.0, 0.25])
+    made = [population(esopt.Antithetic(), extra=True), population(esopt.Orthogonal(4), extra=False)]
+    for count in (1, 2, 3):
+        workers = Workers(Walk, WALKER, count, rules)
+        for _ in range(2):  # pieces of another size the second time, when it is known how long episodes take
+            same(workers.play(THETAS, SEEDS), here.play(THETAS, SEEDS))
+        for candidates in made:
+            seeds = np.arange(2 * len(candidates)).reshape(-1, 2)
+            expected = here.play(WALKER.fold(candidates.rows(), mean, std), seeds)
+            same(workers.play_population(candidates, seeds, mean, std), expected)
+        same(workers.play(THETAS, SEEDS, quiet=True), GymEngine(Walk, WALKER, Rules(5)).play(THETAS, SEEDS))
+        workers.close()
+
+
+def test_processes_and_environments_stay_until_they_are_closed(tmp_path):
+    folder = str(tmp_path)
+
+    class Noted(Walk):
+        def __init__(self):
+            super().__init__()
+            open(os.path.join(folder, f"{os.getpid()}-{time.time_ns()}"), "w").close()
+
+    workers = Workers(Noted, WALKER, 2)
+    for _ in range(4):
+        workers.play(THETAS, SEEDS)
+    made = [name.split("-")[0] for name in os.listdir(folder)]
+
+    assert 1 <= len(made) == len(set(made)) <= 2
+    assert str(os.getpid()) not in made
+    workers.close()
+    workers.close()
+    workers.play(THETAS, SEEDS)
+    assert len(os.listdir(folder)) > len(made)
+    workers.close()
+
+
+@pytest.mark.parametrize("trouble", ["raises", "nan"])
+def test_failures_are_those_of_one_process(trouble: str):
+    make = troubled(trouble)
+    counting, here = Workers(make, WALKER, 2, on_error="nan"), GymEngine(make, WALKER, on_error="nan")
+    ours, theirs = counting.play(THETAS, SEEDS), here.play(THETAS, SEEDS)
+    counting.close()
+    same(ours, theirs)
+    assert ours.failures == theirs.failures == {"exception" if trouble == "raises" else "nan": 5}
+
+    strict = Workers(make, WALKER, 2)
+    with pytest.raises(EpisodeError, match=r"the episode with seed 1 \(row 0, episode 1\) r") as caught:
+        strict.play(THETAS, SEEDS)
+    if trouble == "raises":
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert "in step" in str(caught.value.__cause__.__cause__)  # the worker's own traceback
+    same(strict.play(THETAS[:1], SEEDS[:1, :1]), here.play(THETAS[:1], SEEDS[:1, :1]))  # and it goes on
+    strict.close()
+
+
+def test_hung_episodes_are_killed_counted_and_named():
+    make = troubled("hangs", every=16)  # of the seeds, 1 and 17
+    begun = time.perf_counter()
+    workers = Workers(make, WALKER, 2, on_error="nan", episode_timeout=0.5)
+    played, plain = workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS)
+    workers.close()
+
+    assert np.argwhere(np.isnan(played.returns)).tolist() == [[0, 1], [5, 2]]
+    assert played.failures == {"timeout": 2}
+    good = ~np.isnan(played.returns)
+    np.testing.assert_array_equal(played.returns[good], plain.returns[good])
+    np.testing.assert_array_equal(played.sums[1:5], plain.sums[1:5])
+    assert time.perf_counter() - begun < 120.0
+
+    strict = Workers(make, WALKER, 2, episode_timeout=0.5)
+    message = r"seed 1 \(row 0, episode 1\) took more than 0.5 seconds and was killed, in step \(environments.py:\d+\)"
+    with pytest.raises(EpisodeError, match=message) as caught:
+        strict.play(THETAS[:1], SEEDS[:1])
+    assert caught.value.kind == "timeout"
+    strict.close()
+
+
+def test_an_episode_that_hangs_once_is_played_again(tmp_path):
+    flag = str(tmp_path / "hung")
+
+    class Once(Walk):
+        def step(self, action):
+            if self.seed == 4 and not os.path.exists(flag):
+                open(flag, "w").close()
+                time.sleep(3600.0)
+            return super().step(action)
+
+    workers = Workers(Once, WALKER, 2, on_error="nan", episode_timeout=0.5, retries=1)
+    same(workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS))
+    workers.close()
+
+
+def test_an_episode_that_kills_its_process_twice_fails():
+    workers = Workers(troubled("dies", every=16), WALKER, 1, on_error="nan")
+    played, plain = workers.play(THETAS[:2], SEEDS[:2]), GymEngine(Walk, WALKER).play(THETAS[:2], SEEDS[:2])
+    workers.close()
+
+    assert played.failures == {"died": 1}
+    assert np.argwhere(np.isnan(played.returns)).tolist() == [[0, 1]]
+    np.testing.assert_array_equal(played.returns[1], plain.returns[1])
+
+
+def test_what_cannot_be_sent_is_said():
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="the environment cannot be sent to a worker process: .*workers=1"):
+        Workers(lambda: Walk(lock), WALKER, 2).play(THETAS, SEEDS)
+
+
+def test_what_cannot_be_made_is_said():
+    workers = Workers("CartPol-v1", WALKER, 1)
+    with pytest.raises(ValueError, match="no environment CartPol-v1 is registered"):
+        workers.play(THETAS, SEEDS)
+
+
+def test_bad_arguments():
+    for count in (0, 1.5):
+        with pytest.raises(ValueError, match="workers must be a positive integer"):
+            Workers(Walk, WALKER, count)
+    with pytest.raises(ValueError, match="episode_timeout must be seconds or None, got 0"):
+        Workers(Walk, WALKER, 2, episode_timeout=0)
