@@ -167,11 +167,12 @@ def markdown(table: Table) -> str:
     head = ("environment", "preset", "seeds", "IQM [95 % interval]", "mean", "median", "worst", "reached")
     lines = [_line((*head, "steps", "seconds", "CPU seconds")), "|" + " --- |" * 11]
     for row in table.rows:
-        reached = f"{round(row.share * len(row.returns))} of {len(row.returns)} ≥ {row.threshold:g}"
+        count = len(row.returns)
+        reached = "" if np.isnan(row.share) else f"{round(row.share * count)} of {count} ≥ {row.threshold:g}"
         returns = (_number(value) for value in (row.mean, row.median, row.worst))
-        cells = (row.env, row.preset, str(len(row.returns)), _estimate(row.interval), *returns)
+        cells = (row.env, row.preset, str(count), _estimate(row.interval), *returns, reached)
         costs = (f"{row.steps:,.0f}", _seconds(row.seconds), _seconds(row.cpu_seconds))
-        lines.append(_line((*cells, "" if np.isnan(row.share) else reached, *costs)))
+        lines.append(_line((*cells, *costs)))
     if table.aggregates:
         lines += ["", _line(("preset", "environments", "runs", "IQM of scores [95 % interval]")), "|" + " --- |" * 4]
         for preset, envs, count, interval in table.aggregates:

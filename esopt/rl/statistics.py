@@ -46,8 +46,8 @@ def interquartile_mean(scores: ArrayLike) -> Array:
     >>> float(interquartile_mean([0.0, 350.0, 351.0, 352.0]))
     350.5
     """
-    table = np.asarray(scores, np.float64)
-    if table.ndim == 0 or not table.shape[-1] or not np.isfinite(table).all():
+    table = np.atleast_1d(np.asarray(scores, np.float64))
+    if not table.shape[-1] or not np.isfinite(table).all():
         raise ValueError(
             f"interquartile_mean() got {'numbers that are not finite' if table.size else 'no numbers'}. "
             "Pass one finite score for each run, (..., m)."
