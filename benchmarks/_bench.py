@@ -40,6 +40,8 @@ PACKAGES = (
     "cmaes",
     "cma",
     "coco-experiment",
+    "gymnasium",
+    "mujoco",
 )
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

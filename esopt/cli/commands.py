@@ -74,7 +74,7 @@ def evaluate(run: Path, env: str | None, episodes: int, seed: int, workers: int 
     """Play a policy and print its mean return."""
 
     def work() -> None:
-        from ..rl.training import evaluate, t_interval
+        from ..rl.evaluation import evaluate, t_interval
         from .display import summary
 
         policy, name = _load(run, env)

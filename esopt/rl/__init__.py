@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BoxActions": "actions",
+    "CLASSIC_CONTROL": "classic_control",
     "Check": "rollouts",
     "CompiledEngine": "engine",
     "DiscreteActions": "actions",
+    "Engine": "engine",
     "EpisodeError": "gym_engine",
     "Estimate": "statistics",
     "GymEngine": "gym_engine",
@@ -34,16 +36,20 @@ _HOMES = {
     "bootstrap_interval": "statistics",
     "choose_engine": "paths",
     "draw_curve": "curve",
-    "evaluate": "training",
+    "evaluate": "evaluation",
+    "find_world": "paths",
     "interquartile_mean": "statistics",
     "make_env": "environments",
     "markdown": "learning_table",
+    "mujoco_world": "mujoco",
+    "normal": "engine",
     "preset": "presets",
     "read_progress": "progress",
     "render": "video",
     "summarise": "learning_table",
     "table": "learning_table",
     "train": "training",
+    "uniform": "engine",
 }
 
 __all__ = sorted(_HOMES)
@@ -53,11 +59,16 @@ if TYPE_CHECKING:
     from .actions import DiscreteActions as DiscreteActions
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
+    from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
     from .engine import CompiledEngine as CompiledEngine
+    from .engine import Engine as Engine
     from .engine import Played as Played
     from .engine import World as World
+    from .engine import normal as normal
+    from .engine import uniform as uniform
     from .environments import make_env as make_env
+    from .evaluation import evaluate as evaluate
     from .gym_engine import EpisodeError as EpisodeError
     from .gym_engine import GymEngine as GymEngine
     from .gym_engine import Rules as Rules
@@ -65,9 +76,11 @@ if TYPE_CHECKING:
     from .learning_table import markdown as markdown
     from .learning_table import summarise as summarise
     from .learning_table import table as table
+    from .mujoco import mujoco_world as mujoco_world
     from .normalisation import Moments as Moments
     from .normalisation import Running as Running
     from .paths import choose_engine as choose_engine
+    from .paths import find_world as find_world
     from .policy import Policy as Policy
     from .policy import Recipe as Recipe
     from .presets import Preset as Preset
@@ -82,7 +95,6 @@ if TYPE_CHECKING:
     from .statistics import bootstrap_interval as bootstrap_interval
     from .statistics import interquartile_mean as interquartile_mean
     from .training import TrainResult as TrainResult
-    from .training import evaluate as evaluate
     from .training import train as train
     from .video import render as render
     from .workers import Workers as Workers

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from .._kernels import episodes as kernels
 from .._kernels import threads as threading
+from .._kernels.draws import normal as normal
+from .._kernels.draws import uniform as uniform
 from .._kernels.objective import CompileError, Entry, enabled, jitted
 from .policy import Policy
 
@@ -106,7 +108,7 @@ class World:
     reset, step : the functions, under ``numba.njit``.
     new_state : makes a thread's own ``state``, one-dimensional float64. The arrays are kept as long as they are played
         with, so that a subclass of array, or an address in it, can keep other things alive.
-    spaces : makes the gymnasium spaces of observations and actions, or None if nobody needs them.
+    spaces : makes the gymnasium spaces of observations and actions, for ``Policy.linear(world)`` and the like; or None.
     """
 
     name: str
@@ -141,6 +143,21 @@ class World:
                 f"World() got {type(self.new_state).__name__} as new_state, but each thread makes its own. "
                 "Pass a function, for example new_state=lambda: numpy.zeros(4)."
             )
+
+    @property
+    def observation_space(self) -> Any:
+        """The gymnasium space of observations; ValueError without :attr:`spaces`."""
+        return self._spaces()[0]
+
+    @property
+    def action_space(self) -> Any:
+        """The gymnasium space of actions; ValueError without :attr:`spaces`."""
+        return self._spaces()[1]
+
+    def _spaces(self) -> tuple[Any, Any]:
+        if self.spaces is None:
+            raise ValueError(f"{self.name} has no spaces. Pass World(..., spaces=lambda: (observation, action)).")
+        return self.spaces()
 
 
 class CompiledEngine:

@@ -84,17 +84,24 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
         return None, "it is a function or wrapped, which compiled code cannot look into"
     if not enabled():
         return None, "numba is switched off"
+    import gymnasium
+
     from .classic_control import CLASSIC_CONTROL
+    from .mujoco import mujoco_world
 
     if name in CLASSIC_CONTROL:
         try:
-            world = CLASSIC_CONTROL[name](**options)
+            world: World | None = CLASSIC_CONTROL[name](**options)
         except TypeError:
             return None, f"the compiled world does not know all of {', '.join(options)}"
-        if getattr(env, "max_episode_steps", int(world.max_steps)) != world.max_steps:
-            return None, "its episodes have another length than those of the compiled world"
-        return world, "this id has a compiled world"
-    return None, "this id has no compiled world"
+        reason = ""
+    elif name in gymnasium.registry:
+        world, reason = mujoco_world(name, **options)
+    else:
+        return None, "no such id is registered"
+    if world is not None and getattr(env, "max_episode_steps", int(world.max_steps)) != world.max_steps:
+        return None, "its episodes have another length than those of the compiled world"
+    return world, reason or "this id has a compiled world"
 
 
 def _compiled(world: World, policy: Policy, rules: Rules, workers: int | None) -> Engine:

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loop import minimize
-from ..noise import check_seed, child
+from ..noise import check_seed
 from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
 from ..strategies.named import ars
 from .engine import World
-from .environments import FINAL, EnvSource, env_name, env_spaces, episode_seeds
+from .environments import EnvSource, env_name, env_spaces
+from .evaluation import check_counts, final_returns, t_interval
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
@@ -34,7 +35,6 @@ Array = NDArray[np.float64]
 PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
 
-_FINAL_PIECE = 10
 CHECKPOINT, OLD_CHECKPOINT = "checkpoint.npz", "checkpoint.old.npz"
 
 
@@ -152,9 +152,9 @@ def train(
     EvaluationError  if an environment fails and ``on_error`` is "raise"; it has the seed that reproduces it.
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
-    _check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
+    check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
     if episodes is not None:
-        _check_counts(episodes=episodes)
+        check_counts(episodes=episodes)
     start, spec = _start(env, policy)
     rollouts = Rollouts(
         env,
@@ -169,13 +169,14 @@ def train(
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
     }
+    path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
     folder, file = _open(out, resume=resume)
     if folder is not None and checkpoint is None:
         checkpoint = folder / CHECKPOINT
     threshold = getattr(spec, "reward_threshold", None)
     watch = _Watch(_Aim(threshold, PATIENCE) if target is None else _Aim(target, 0), file, callback)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, watch, final_episodes)
+    trained = _train(rollouts, search, watch, final_episodes, path)
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
@@ -189,38 +190,6 @@ def default_steps(env: EnvSource) -> int:
         env = gymnasium.registry.get(env)
     longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000
     return 1000 * int(longest)
-
-
-def t_interval(sample: Array) -> tuple[float, float]:
-    """Return the 95 % t interval of the mean of ``sample`` (n,); (nan, nan) for a single number."""
-    from scipy.special import stdtrit
-
-    if sample.size < 2:
-        return np.nan, np.nan
-    mean = float(sample.mean())
-    half = float(stdtrit(sample.size - 1, 0.975) * sample.std(ddof=1) / np.sqrt(sample.size))
-    return mean - half, mean + half
-
-
-def evaluate(
-    policy: Policy,
-    env: EnvSource,
-    episodes: int = 100,
-    seed: int = 0,
-    *,
-    workers: int | None = None,
-    path: str = "auto",
-) -> tuple[Array, int]:
-    """Return the return of each of ``episodes`` held-out episodes, (episodes,), and the number of environment steps.
-
-    Training never plays their seeds. ``workers`` and ``path`` are as in :func:`train`.
-    """
-    _check_counts(episodes=episodes)
-    rollouts = Rollouts(env, policy, path=path, workers=workers)
-    try:
-        return _evaluate(rollouts, policy, episodes, seed, keep=False)
-    finally:
-        rollouts.close()
 
 
 @dataclass(frozen=True)
@@ -262,7 +231,7 @@ class _Watch:
                 raise StopIteration
 
 
-def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int) -> TrainResult:
+def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, path: str) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
     seed = int(search["seed"])
     try:
@@ -272,10 +241,9 @@ def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_epis
         policy = _best(rollouts, result, state)
         whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
         try:
-            returns, evaluation_steps = _evaluate(whole, policy, final_episodes, seed, keep=True)
+            returns, evaluation_steps = final_returns(whole, policy, final_episodes, seed, keep=True)
         finally:
             whole.close()
-        path = str(rollouts.choice)
     finally:
         rollouts.close()
     about = {
@@ -322,25 +290,6 @@ def _best(rollouts: Rollouts, result: Result, state: RolloutState) -> Policy:
     if np.isfinite(state.best_return):
         return rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
     return rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
-
-
-def _evaluate(rollouts: Rollouts, policy: Policy, episodes: int, seed: int, *, keep: bool) -> tuple[Array, int]:
-    """Return the returns of held-out episodes and their steps; ``keep`` what there is of them when Ctrl-C comes."""
-    seeds = episode_seeds([child(seed, 0)], episodes, FINAL).T
-    returns: list[Array] = []
-    total = 0
-    try:
-        for first in range(0, episodes, _FINAL_PIECE):
-            piece = seeds[first : first + _FINAL_PIECE]
-            played = rollouts.choice.engine.play(
-                np.repeat(policy.folded[None, :], len(piece), axis=0), piece, quiet=True
-            )
-            returns.append(played.returns[:, 0])
-            total += int(played.lengths.sum())
-    except KeyboardInterrupt:
-        if not keep:
-            raise
-    return np.concatenate([np.empty(0), *returns]), total
 
 
 def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]:
@@ -397,9 +346,3 @@ def _write(trained: TrainResult, folder: Path, name: str) -> None:
     if trained.returns.size:
         title += f": {trained.mean:.1f} over {trained.returns.size} held-out episodes"
     draw_curve(trained.history, folder / "curve.png", checks=trained.checks, title=title, target=trained.target)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {count!r}. Pass for example {name}=10.")

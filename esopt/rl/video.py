@@ -17,8 +17,8 @@ from .policy import Policy
 
 SUFFIXES = (".mp4", ".gif")
 
-_GIF_FPS = 50
-"""Viewers show GIFs that want more at a tenth of the speed."""
+_GIF_LEAST, _GIF_UNIT, _GIF_ERROR = 20, 10, 0.101
+"""Milliseconds: viewers slow GIFs down that want less per frame, and files count in units; what is off at most."""
 
 _EXTRA = 'Install the extra "render": pip install "pyesopt[render]"'
 
@@ -69,7 +69,13 @@ def render(
 
 
 def _open(env: EnvSource) -> Any:
-    made = make_env(env, render_mode="rgb_array") if not callable(env) or hasattr(env, "id") else make_env(env)
+    options = {} if callable(env) and not hasattr(env, "id") else {"render_mode": "rgb_array"}
+    try:
+        made = make_env(env, **options)
+    except ModuleNotFoundError:
+        raise
+    except (AttributeError, ImportError, RuntimeError) as error:  # MuJoCo loads what draws when it is imported
+        raise _refusal(error) from error
     if made.render_mode != "rgb_array":
         made.close()
         raise RuntimeError(
@@ -83,12 +89,16 @@ def _frame(env: Any) -> NDArray[np.uint8]:
     try:
         picture = env.render()
     except Exception as error:  # whatever the libraries of graphics raise
-        raise RuntimeError(
-            f"the environment cannot render: {type(error).__name__}: {error}. MuJoCo needs EGL or OSMesa without a "
-            "display: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa); classic control and Box2D "
-            f"need pygame. {_EXTRA}."
-        ) from error
+        raise _refusal(error) from error
     return np.asarray(picture, np.uint8)
+
+
+def _refusal(error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"the environment cannot render: {type(error).__name__}: {error}. MuJoCo needs EGL or OSMesa without a "
+        "display: install libegl1 (or libosmesa6) and set MUJOCO_GL=egl (or osmesa); classic control and Box2D "
+        f"need pygame. {_EXTRA}."
+    )
 
 
 def _write_video(frames: list[NDArray[np.uint8]], path: Path, rate: float) -> None:
@@ -102,9 +112,12 @@ def _write_video(frames: list[NDArray[np.uint8]], path: Path, rate: float) -> No
 
 
 def _write_gif(frames: list[NDArray[np.uint8]], path: Path, rate: float) -> None:
-    """Write every k-th frame, so that the speed is right at a rate that viewers can show."""
-    every = max(1, round(rate / _GIF_FPS))
-    kept, duration = frames[::every], round(1000.0 * every / rate)
+    """Write every k-th frame, the least k at whose rate viewers show about the right speed."""
+    every, duration = 1, 0
+    while duration < _GIF_LEAST or abs(duration * rate / (1000.0 * every) - 1.0) > _GIF_ERROR:
+        every, duration = every + (duration > 0), 0
+        duration = max(_GIF_UNIT, _GIF_UNIT * round(1000.0 * every / rate / _GIF_UNIT))
+    kept = frames[::every]
     if find_spec("PIL") is not None:
         from PIL import Image
 

@@ -21,6 +21,7 @@ from .rules import check_rule
 from .samplers import check_sampler
 from .shaping import check_shaping
 from .strategies import check_strategy
+from .worlds import check_world
 
 __all__ = [
     "ConformanceError",
@@ -32,4 +33,5 @@ __all__ = [
     "check_sampler",
     "check_shaping",
     "check_strategy",
+    "check_world",
 ]

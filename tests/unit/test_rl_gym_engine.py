@@ -98,7 +98,7 @@ def test_a_wrapper_that_resets_by_itself_leaks_no_step():
 
 
 def test_vector_environments_are_refused():
-    with pytest.raises(ValueError, match="made a vector environment of 2. Pass what makes a single one"):
+    with pytest.raises(ValueError, match=r"made a vector environment of 2. Pass what makes a single one"):
         GymEngine(lambda: gym.make_vec("CartPole-v1", 2), WALKER).play(folded(RIGHT), np.array([[1]]))
 
 
@@ -217,7 +217,7 @@ def test_unknown_ids_get_suggestions(name: str):
 
 
 def test_what_is_no_environment():
-    with pytest.raises(TypeError, match="the environment is of type int. Pass a gymnasium id"):
+    with pytest.raises(TypeError, match=r"the environment is of type int. Pass a gymnasium id"):
         make_env(3)
     with pytest.raises(TypeError, match="made a list, which has no reset"):
         make_env(list)

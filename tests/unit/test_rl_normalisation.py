@@ -40,7 +40,9 @@ def test_rows_of_sums_count_what_they_are_sums_of():
     np.testing.assert_allclose(moments.std(), ROWS.std(axis=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("spread", "expected"), [(0.0, 1.0), (0.9 * FLOOR, 1.0), (1.1 * FLOOR, 1.1 * FLOOR), (5.0, 5.0)])
+@pytest.mark.parametrize(
+    ("spread", "expected"), [(0.0, 1.0), (0.9 * FLOOR, 1.0), (1.1 * FLOOR, 1.1 * FLOOR), (5.0, 5.0)]
+)
 def test_what_hardly_varies_is_only_centred(spread: float, expected: float):
     moments = Moments.of(np.array([[3.0 - spread], [3.0 + spread]]))
 

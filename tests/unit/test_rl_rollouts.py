@@ -144,7 +144,9 @@ def test_failures_stop_with_a_message_that_reproduces_them(trouble: str):
     made = population(6, generation=7)
     rollouts = Rollouts(lambda: Troubled(trouble, every=2), WALKER, episodes=2)
     state = rollouts.init()
-    with pytest.raises(esopt.EvaluationError, match=r"candidate \d of generation 7 \(run with seed 9\): episode") as caught:
+    with pytest.raises(
+        esopt.EvaluationError, match=r"candidate \d of generation 7 \(run with seed 9\): episode"
+    ) as caught:
         rollouts.evaluate(made, state)
     error = caught.value
     line = str(error).split("Reproduce it with: ")[1].split(", where")[0]
@@ -175,7 +177,9 @@ def test_workers_and_this_process_agree_to_the_bit(count: int):
         for generation in range(2):
             evals, state = rollouts.evaluate(population(4, generation=generation), state)
         rollouts.close()
-        rows.append((evals.values.tobytes(), state.moments.sums.tobytes(), state.moments.squares.tobytes(), state.steps))
+        rows.append(
+            (evals.values.tobytes(), state.moments.sums.tobytes(), state.moments.squares.tobytes(), state.steps)
+        )
 
     assert rows[0] == rows[1]
 
@@ -204,7 +208,11 @@ def test_the_path_is_chosen_said_and_can_be_forced():
     assert chosen("CartPole-v1", path="workers", workers=2)[:2] == (Workers, "gymnasium")
     other = gym.spec("CartPole-v1")
     other.max_episode_steps = 100
-    assert chosen(other) == (GymEngine, "gymnasium", "its episodes have another length than those of the compiled world")
+    assert chosen(other) == (
+        GymEngine,
+        "gymnasium",
+        "its episodes have another length than those of the compiled world",
+    )
     assert chosen(lambda: gym.make("CartPole-v1"))[2].startswith("it is a function or wrapped")
     assert chosen(Walk, workers=2)[0] is chosen(Walk, episode_timeout=3.0)[0] is Workers
     with pytest.raises(ValueError, match="Walk cannot be played with path='compiled': it is a function"):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,7 +17,8 @@ import esopt
 from esopt.noise import child
 from esopt.rl import Moments, Policy, Progress, draw_curve, evaluate, read_progress
 from esopt.rl.environments import CHECK, FINAL, TRAIN, episode_seeds
-from esopt.rl.training import PATIENCE, t_interval, train
+from esopt.rl.evaluation import t_interval
+from esopt.rl.training import PATIENCE, train
 from tests.reference.environments import Aim, Troubled, Walk, pyramid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -326,13 +326,15 @@ def test_unsupported_spaces_and_policies_of_other_environments():
 
     with pytest.raises(ValueError, match="the observation space is, or contains, Text"):
         train(lambda: Words([]))
-    with pytest.raises(ValueError, match="the policy is for .* but Pendulum-v1 has .* made for this environment"):
+    with pytest.raises(ValueError, match=r"the policy is for .* but Pendulum-v1 has .* made for this environment"):
         train("Pendulum-v1", policy=Policy.linear(gym.make("CartPole-v1")))
 
 
 def test_a_failing_environment_is_an_error_that_names_the_seed_or_is_counted():
     settings = dict(generations=5, final_episodes=2, check_episodes=2, seed=1)
-    with pytest.raises(esopt.EvaluationError, match=r"of seed \d+, raised ZeroDivisionError in step 2: no physics today"):
+    with pytest.raises(
+        esopt.EvaluationError, match=r"of seed \d+, raised ZeroDivisionError in step 2: no physics today"
+    ):
         train(lambda: Troubled("raises", every=5), **settings)
     run = train(lambda: Troubled("raises", every=5), on_error="nan", **settings)
 

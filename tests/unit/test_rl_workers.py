@@ -141,7 +141,7 @@ def test_an_episode_that_kills_its_process_twice_fails():
 
 def test_what_cannot_be_sent_is_said():
     lock = threading.Lock()
-    with pytest.raises(TypeError, match="the environment cannot be sent to a worker process: .*workers=1"):
+    with pytest.raises(TypeError, match=r"the environment cannot be sent to a worker process: .*workers=1"):
         Workers(lambda: Walk(lock), WALKER, 2).play(THETAS, SEEDS)
 
 

@@ -1,0 +1,70 @@
+"""Presets: the published settings, and strategies whose unit is sigma."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import esopt
+from esopt.rl import Policy, Preset, preset, train
+from esopt.rl.presets import PRESETS, parse_policy, with_strategy
+
+# alpha, nu, N, b of RL Baselines3 Zoo, and what a step without a fall is worth.
+ZOO = {
+    "Swimmer-v5": (0.02, 0.01, 1, 1, 0.0),
+    "Hopper-v5": (0.01, 0.025, 8, 4, 1.0),
+    "HalfCheetah-v5": (0.02, 0.03, 32, 4, 0.0),
+    "Walker2d-v5": (0.03, 0.025, 40, 30, 1.0),
+    "Ant-v5": (0.015, 0.025, 60, 20, 1.0),
+    "Humanoid-v5": (0.02, 0.0075, 256, 230, 5.0),
+}
+
+
+@pytest.mark.parametrize("env", ZOO)
+def test_ars_is_that_of_the_zoo(env: str):
+    lr, sigma, pairs, top, bonus = ZOO[env]
+    found = preset("ars", env)
+
+    assert repr(found.strategy) == repr(esopt.ars(n=2 * pairs, top=top, sigma=sigma, lr=lr))
+    assert found.bonus == bonus
+    assert found.normalise == ("off" if env == "Swimmer-v5" else "running")
+
+
+def test_speed_limits_of_clipup():
+    for env, speed in (("Walker2d-v5", 0.015), ("LunarLanderContinuous-v3", 0.3), ("CartPole-v1", 0.15)):
+        rule = preset("pgpe", env).strategy.rule
+        assert (rule.max_speed, rule.lr, rule.momentum) == (speed, None, 0.9)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains(name: str):
+    found = preset(name, "CartPole-v1")
+    run = train("CartPole-v1", **found.settings() | {"steps": 3000}, final_episodes=2, check_episodes=1)
+
+    assert isinstance(found, Preset)
+    assert found.source
+    assert set(run.reason) == {"steps"}
+    assert run.policy.hidden == found.policy.hidden
+
+
+@pytest.mark.parametrize("name", ["ars", "openai_es", "pgpe"])
+def test_strategies_have_sigma_as_their_unit(name: str):
+    """Twice the sigma is the same search on twice the scale, weight decay aside."""
+    means, base = [], preset("default", "CartPole-v1")
+    for sigma in (0.5, 1.0):
+        es = esopt.Optimizer(with_strategy(base, name, 16, sigma).strategy, np.zeros(6), seed=2)
+        for _ in range(5):
+            es.tell([((x / sigma - 1.0) ** 2).sum() for x in es.ask()])
+        means.append(es.mean)
+
+    assert np.abs(means[0]).max() > 0.05
+    np.testing.assert_allclose(means[1], 2.0 * means[0], rtol=0.02)
+
+
+def test_policies_by_name():
+    assert parse_policy("linear") == Policy.linear()
+    assert parse_policy("mlp:64,32") == Policy.mlp(64, 32)
+    assert parse_policy("mlp:8:relu") == Policy.mlp(8, activation="relu")
+    for bad in ("", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0"):
+        with pytest.raises(ValueError, match="Pass linear, or mlp:64,64"):
+            parse_policy(bad)
