@@ -6,6 +6,7 @@ that was interrupted, or is to have more seeds, trains only what is missing.
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,8 +33,13 @@ with everything else as :func:`esopt.rl.train` does it."""
 THRESHOLDS: Mapping[str, float] = {"Pendulum-v1": -200.0}
 """Returns to reach where gymnasium names none."""
 
-_RESERVED = ("callback", "checkpoint", "checkpoint_seconds", "out", "resume", "seed", "strategy")
+_RESERVED = ("callback", "checkpoint", "checkpoint_seconds", "out", "resume", "seed")
 _NO_BITS = ("workers",)
+_DEFAULTS: Mapping[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(train).parameters.items()
+    if parameter.default is not parameter.empty and name not in _RESERVED
+}
 
 
 class Row(NamedTuple):
@@ -130,7 +136,7 @@ def table(
     >>> len(found.rows), len(found.runs)
     (1, 2)
     """
-    wrong = sorted(set(settings) & set(_RESERVED))
+    wrong = sorted(set(settings) & {*_RESERVED, "strategy"})
     if wrong:
         raise TypeError(f"table() got {', '.join(wrong)}=, which it sets itself. Pass presets=, seeds= and file=.")
     places = _named_envs(envs)
@@ -196,7 +202,7 @@ class _Plan:
         self.source, self.env, self.preset = env, env_name(env), preset
         own = _settings(source, self.env)
         budget = steps.get(self.env) if isinstance(steps, Mapping) else steps
-        self.settings: dict[str, Any] = {"final_episodes": 100, **own, **settings}
+        self.settings: dict[str, Any] = {**_DEFAULTS, **own, **settings}
         if settings.get("target") is None:
             self.settings["target"] = np.inf
         others = (settings.get(name) for name in ("episodes", "generations", "seconds"))
