@@ -27,7 +27,7 @@ class Arguments:
 def cartpole() -> None:
     run = train("CartPole-v1", seed=0)
     title = f"CartPole-v1, linear policy: {run.mean:.0f} over {run.returns.size} held-out episodes"
-    draw_curve(run.history, FOLDER / "cartpole.png", title=title, target=run.target)
+    draw_curve(run.history, FOLDER / "cartpole.png", checks=run.checks, title=title, target=run.target)
 
 
 def convergence(arguments: Arguments) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -206,7 +208,7 @@ def test_the_path_is_chosen_said_and_can_be_forced():
     assert chosen(gym.spec("CartPole-v1"))[0] is CompiledEngine
     assert chosen("CartPole-v1", path="process")[:2] == (GymEngine, "gymnasium")
     assert chosen("CartPole-v1", path="workers", workers=2)[:2] == (Workers, "gymnasium")
-    other = gym.spec("CartPole-v1")
+    other = copy.deepcopy(gym.spec("CartPole-v1"))  # the registry keeps its own
     other.max_episode_steps = 100
     assert chosen(other) == (
         GymEngine,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,7 +17,7 @@ from scipy import stats
 
 import esopt
 from esopt.noise import child
-from esopt.rl import Moments, Policy, Progress, draw_curve, evaluate, read_progress
+from esopt.rl import CLASSIC_CONTROL, Moments, Policy, Progress, draw_curve, evaluate, read_progress
 from esopt.rl.environments import CHECK, FINAL, TRAIN, episode_seeds
 from esopt.rl.evaluation import t_interval
 from esopt.rl.training import PATIENCE, train
@@ -374,6 +376,32 @@ def test_face_of_the_package():
 
     assert esopt.rl.__all__ == sorted(esopt.rl._HOMES)
     for name, home in esopt.rl._HOMES.items():
-        assert getattr(esopt.rl, name).__module__ == f"esopt.rl.{home}"
+        found, at = getattr(esopt.rl, name), f"esopt.rl.{home}"
+        assert found is getattr(importlib.import_module(at), name)
+        assert getattr(found, "__module__", at) in (at, "esopt._kernels.draws")
     with pytest.raises(AttributeError, match="has no attribute 'Polcy'"):
         esopt.rl.Polcy
+
+
+def test_a_world_trains_like_its_id():
+    settings = dict(generations=3, check_episodes=2, final_episodes=3, workers=1)
+    world, name = (train(env, **settings) for env in (CLASSIC_CONTROL["Pendulum-v1"](), "Pendulum-v1"))
+
+    assert world.path == "compiled episodes: it is a World"
+    assert bits(world) == bits(name)
+    assert world.policy.about["env"] == "Pendulum-v1"
+    blind = replace(CLASSIC_CONTROL["Pendulum-v1"](), spaces=None)
+    with pytest.raises(ValueError, match="the World Pendulum-v1 does not say its spaces"):
+        train(blind, **settings)
+    start = Policy.linear(gym.make("Pendulum-v1"))
+    assert bits(train(blind, policy=start, **settings)) == bits(name)
+
+
+def test_mujoco_is_compiled_and_normalised():
+    pytest.importorskip("mujoco")
+    settings = dict(generations=2, check_episodes=1, final_episodes=1, episode_steps=20, strategy=esopt.ars(n=4))
+    compiled, plain = (train("Swimmer-v5", path=path, **settings) for path in ("auto", "process"))
+
+    assert compiled.path.startswith("compiled episodes: ")
+    assert compiled.steps == plain.steps == 2 * 4 * 20
+    assert (compiled.policy.std != 1.0).any()
