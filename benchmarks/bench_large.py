@@ -137,6 +137,7 @@ PEERS: dict[str, list[tuple[str, tuple[str, ...], Any]]] = {
         ("evosax Rm_ES", ("jax", "evosax"), partial(evosax, "Rm_ES")),
         ("pypop7 RMES", ("pypop7",), partial(pypop7, "rmes", "RMES")),
     ],
+    "VkDCMA": [],
 }
 
 

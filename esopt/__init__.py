@@ -14,6 +14,7 @@ _HOMES = {
     "Adam": "rules.adam",
     "Antithetic": "samplers.antithetic",
     "AtMean": "baselines.at_mean",
+    "AugmentedLagrangian": "strategies.augmented_lagrangian",
     "Auto": "estimators.auto",
     "Averaged": "strategies.averaged",
     "BIPOP": "strategies.restarts",
@@ -21,6 +22,7 @@ _HOMES = {
     "Bounded": "strategies.bounded",
     "CMAES": "strategies.cmaes",
     "CRFMNES": "strategies.cr_fm_nes",
+    "CSA": "step_sizes",
     "CenteredRanks": "shaping",
     "CheckpointError": "errors",
     "Clip": "maps",
@@ -32,6 +34,7 @@ _HOMES = {
     "CosineDecay": "schedules",
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
+    "DXNESIC": "strategies.dx_nes_ic",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -60,6 +63,9 @@ _HOMES = {
     "Linear": "baselines.linear",
     "LinearDecay": "schedules",
     "LowRank": "samplers.low_rank",
+    "MAES": "strategies.ma_es",
+    "MSR": "step_sizes",
+    "Margin": "strategies.margin",
     "MeasureValued": "estimators.measure_valued",
     "Momentum": "rules.momentum",
     "MovingAverage": "baselines.moving_average",
@@ -68,12 +74,15 @@ _HOMES = {
     "NoBaseline": "baselines.none",
     "NormTest": "tuning.norm_test",
     "Objective": "objective",
+    "OnePlusOneCMA": "strategies.one_plus_one_cma",
     "Opening": "strategies.portfolio",
     "OptimalPerCoordinate": "baselines.optimal",
     "OptimalScalar": "baselines.optimal",
     "Optimizer": "optimizer",
     "Orthogonal": "samplers.orthogonal",
     "Outcome": "objective",
+    "PSACMA": "strategies.psa_cma",
+    "PSR": "step_sizes",
     "Paired": "samplers.paired",
     "Philox": "noise",
     "Plan": "strategies.restarts",
@@ -96,6 +105,7 @@ _HOMES = {
     "Replay": "samplers.replay",
     "Restarts": "strategies.restarts",
     "Result": "result",
+    "Rounded": "integers",
     "SGD": "rules.sgd",
     "SNRRate": "tuning.snr_rate",
     "SampleMean": "baselines.leave_one_out",
@@ -107,9 +117,11 @@ _HOMES = {
     "Sphere": "samplers.sphere",
     "Standardize": "shaping",
     "Step": "records",
+    "TPA": "step_sizes",
     "TopFraction": "shaping",
     "UncertaintyHandling": "strategies.uncertainty_handling",
     "Vectorized": "evaluators.vectorized",
+    "VkDCMA": "strategies.vkd_cma",
     "WarmStart": "strategies.warm_start",
     "ars": "strategies.named",
     "child": "noise",
@@ -171,6 +183,7 @@ if TYPE_CHECKING:
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
     from .history import History as History
+    from .integers import Rounded as Rounded
     from .least_squares import gauss_newton as gauss_newton
     from .loop import minimize as minimize
     from .maps import Clip as Clip
@@ -223,17 +236,25 @@ if TYPE_CHECKING:
     from .smoothing import smoothed_gradient as smoothed_gradient
     from .smoothing import smoothed_hessian as smoothed_hessian
     from .smoothing import smoothed_value as smoothed_value
+    from .step_sizes import CSA as CSA
+    from .step_sizes import MSR as MSR
+    from .step_sizes import PSR as PSR
+    from .step_sizes import TPA as TPA
+    from .strategies.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
+    from .strategies.dx_nes_ic import DXNESIC as DXNESIC
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
+    from .strategies.ma_es import MAES as MAES
+    from .strategies.margin import Margin as Margin
     from .strategies.multistart import Multistart as Multistart
     from .strategies.named import ars as ars
     from .strategies.named import openai_es as openai_es
@@ -241,8 +262,10 @@ if TYPE_CHECKING:
     from .strategies.named import snes as snes
     from .strategies.natural import xnes as xnes
     from .strategies.natural_gaussian import NaturalGaussian as NaturalGaussian
+    from .strategies.one_plus_one_cma import OnePlusOneCMA as OnePlusOneCMA
     from .strategies.portfolio import Opening as Opening
     from .strategies.portfolio import Portfolio as Portfolio
+    from .strategies.psa_cma import PSACMA as PSACMA
     from .strategies.quasi_newton import QuasiNewton as QuasiNewton
     from .strategies.random_search import RandomSearch as RandomSearch
     from .strategies.restarts import BIPOP as BIPOP
@@ -254,6 +277,7 @@ if TYPE_CHECKING:
     from .strategies.sep_cma import SepCMA as SepCMA
     from .strategies.spsa import spsa as spsa
     from .strategies.uncertainty_handling import UncertaintyHandling as UncertaintyHandling
+    from .strategies.vkd_cma import VkDCMA as VkDCMA
     from .strategies.warm_start import WarmStart as WarmStart
     from .strategies.warm_start import warm_start as warm_start
     from .timing import gradient_cost as gradient_cost

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._parts import check_injectable
 from .protocols import State
 
 
@@ -20,10 +21,7 @@ def inject(
     TypeError  if the strategy cannot do that, or for anything but real numbers.
     ValueError  for arrays of another shape than x0's (candidates: with or without a leading axis), or not finite.
     """
-    if not hasattr(strategy, "inject"):
-        raise TypeError(
-            f"{type(strategy).__name__} takes no candidates from elsewhere. Use CMAES() or SepCMA() without bounds."
-        )
+    check_injectable(strategy)
     if x is None and gradient is None:
         raise ValueError("inject() got neither x nor gradient. Pass a candidate, several of them, or a gradient.")
     rows = np.empty((0, state.mean.size))

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ._constrained import settle
 from ._progress import add_counts
 from .noise import EVAL, Key, Philox
 from .optimizer import Optimizer
 from .protocols import Evaluator
 from .records import Evals, Population
-from .result import Point, Result
+from .result import Result
 from .samplers.gaussian import Gaussian
 
 _FINAL = 2**32 - 1
@@ -36,8 +37,9 @@ def finish(
         final = min(final, len(es.population()))
     noise = Philox(Gaussian(), Key(es.population().noise.key.seed, _FINAL, EVAL), final, es.state.mean.size)
     try:
+        needs = es.population().needs & {"constraints"} | {"values"}
         own = es.evaluator_state if es.generation else evaluator.init()
-        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, share="none"), own)
+        evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, needs=needs, share="none"), own)
     except KeyboardInterrupt:
         return replace(result, reason={**reasons, "interrupted": float(es.generation)})
     except Exception:
@@ -48,9 +50,7 @@ def finish(
     if stochastic:
         error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
         return replace(result, value=value, value_stderr=error)
-    if value < result.value:
-        return replace(result, x=result.mean, value=value, best=Point(result.mean, value))
-    return result
+    return settle(result, es.strategy, evals, value)
 
 
 def failed(es: Optimizer, evaluator: Evaluator, *, stochastic: bool) -> Result:

@@ -11,3 +11,12 @@ def check_instance(name: str, part: object, protocol: type, example: str) -> Non
         raise TypeError(
             f"{name} must follow esopt.protocols.{protocol.__name__}, got {part!r}. Pass for example {example}."
         )
+
+
+def check_injectable(strategy: object) -> None:
+    """Raise TypeError unless ``strategy`` takes candidates from elsewhere."""
+    if not hasattr(strategy, "inject"):
+        raise TypeError(
+            f"{type(strategy).__name__} takes no candidates from elsewhere. Use CMAES() or SepCMA(), also inside "
+            "Restarts, or the default of minimize."
+        )

@@ -19,6 +19,7 @@ class Progress:
     """What a run has used and found so far.
 
     ``value`` is the last generation's estimate of J with its standard error, ``failures`` a JSON object of counts.
+    Under constraints ``best_value`` is inf while no candidate was feasible; ``best_x`` is then the least infeasible.
     """
 
     generation: int
@@ -55,6 +56,10 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     if not math.isfinite(values[least]):
         least = int(np.where(np.isfinite(values), values, np.inf).argmin())
     better = math.isfinite(values[least]) and bool(values[least] < progress.best_value)
+    best_value = float(values[least])
+    if info.best is not None:
+        least, better = info.best, info.best >= 0
+        best_value = float(values[least]) if info.scalars.get("violation", 0.0) == 0.0 else math.inf
     value, value_stderr = centre(evals, info)
     failures = progress.failures
     if info.failures:
@@ -66,7 +71,7 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
         progress.steps + evals.steps,
         seconds,
         population[least] if better else progress.best_x,
-        float(values[least]) if better else progress.best_value,
+        best_value if better else progress.best_value,
         value,
         value_stderr,
         failures,

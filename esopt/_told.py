@@ -91,6 +91,35 @@ def check_derivatives(
     return checked
 
 
+def check_constraints(told: dict[str, ArrayLike | None], population: Population) -> dict[str, Array]:
+    """Return the ``told`` constraints and equalities that there are, (n, m) and float64.
+
+    Raises
+    ------
+    ValueError  for numbers of the wrong number, shape or type; if the strategy needs them and there are none, or if
+        there are some and it does not.
+    """
+    checked, count = {}, len(population)
+    for name, given in told.items():
+        if given is None:
+            continue
+        array = as_array(given)
+        columns = array.shape[1:]
+        if array.dtype.kind not in "fiu" or array.shape[:1] != (count,) or len(columns) > 1 or 0 in columns:
+            raise ValueError(
+                f"tell() got {name} of shape {array.shape} and dtype {array.dtype}. "
+                f"Pass real numbers of shape ({count}, m), one row per row of ask(); use nan for failed evaluations."
+            )
+        checked[name] = array.reshape(count, -1).astype(np.float64)
+    if bool(checked) != ("constraints" in population.needs):
+        raise ValueError(
+            f"tell() got {' and '.join(checked)}, which the strategy does not use. Use AugmentedLagrangian(strategy)."
+            if checked
+            else "tell() got neither constraints nor equalities. Call tell(values, constraints=...), (n, m)."
+        )
+    return checked
+
+
 def _per(need: str) -> str:
     return "direction, the rows of es.population().probes" if need in ALONG_PROBES else "row of ask()"
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from numbers import Real
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._defaults import default_strategy
+from ._constrained import as_constraints, constrain, is_constrained
+from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
+from ._limits import Limits, count_final
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
-from .maps import Map, as_map
+from .integers import Rounded, as_box
+from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
-from .optimizer import Optimizer, check_limit, check_target, check_x0
+from .optimizer import Optimizer, check_x0
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
 from .result import Result
@@ -60,6 +61,9 @@ def minimize(
     strategy: Strategy | None = None,
     sigma: float | Array | None = None,
     bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
+    constraints: Any = None,
+    equalities: Callable[..., Any] | None = None,
+    integer: ArrayLike | None = None,
     grad: Callable[..., Any] | None = None,
     args: tuple[Any, ...] = (),
     seeded: bool = False,
@@ -89,16 +93,25 @@ def minimize(
         has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
     strategy : None for :class:`esopt.Portfolio` to d = 40, :class:`esopt.CMAES` to 200 and :class:`esopt.SepCMA` to
-        10,000, all with restarts for as long as the budget lasts, and :func:`esopt.snes` beyond or if f is stochastic.
-        ``Result.strategy`` says which; its generations may be single candidates. With ``grad``, Bonnet gradients with
-        Adam(0.05): that moves about 0.05 per generation and coordinate at most, so scale x to about 1, or pass
-        ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds away.
+        10,000, all with restarts for as long as the budget lasts; if f is stochastic CMAES with n = 4 d to d = 40; and
+        :func:`esopt.snes` beyond. ``Result.strategy`` says which; its generations may be single candidates. With
+        ``grad``, Bonnet gradients with Adam(0.05): that moves about 0.05 per generation and coordinate at most, so
+        scale x to about 1, or pass ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds
+        away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
         ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
         of the least distance.
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
+    constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the
+        best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f,
+        g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The
+        strategy becomes an :class:`esopt.AugmentedLagrangian`; None is restarts of CMAES inside one.
+    integer : coordinates that are whole numbers, indices of the flat x0 or a mask in its shape; binary with bounds 0
+        and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES, or CMAES
+        with n = 100, if f is stochastic); its sigma is a quarter of the number of values of an integer between bounds,
+        1 for other integers. See :class:`esopt.Margin`.
     grad : gradient of f, with the same arguments; used by :class:`esopt.Bonnet`.
     seeded : f is stochastic and takes the candidate's seed; antithetic pairs share theirs.
     noisy : f is stochastic without a seed.
@@ -139,30 +152,26 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
-    objective: Objective | None
+    given = {"f": f, "grad": grad, "args": args, **as_constraints(constraints, equalities)._asdict()}
     if evaluator is None:
-        objective = _make_objective(f, grad, args, seeded, shape)
-        evaluator = choose_evaluator(objective, vectorized=vectorized, workers=workers, on_error=on_error)
+        objective: Objective | None = (made := _make_objective(seeded, shape, **given))
+        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)
     else:
-        given = {"f": f, "grad": grad, "args": args, "vectorized": vectorized, "workers": workers}
+        given |= {"vectorized": vectorized, "workers": workers}
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
-    box = None if bounds is None else as_map(bounds)
+    box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
-    final = _count_final(final_evaluations, evaluations, stochastic=stochastic)
-    limits = _Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
-    left, goal = None if evaluations is None else evaluations - final, None if stochastic else target
-    known = None if checkpoint is None else objective
-    es = Optimizer(
-        strategy, x0, seed, evaluations=left, generations=generations, target=goal, objective=known, bounds=box
-    )
+    final = count_final(final_evaluations, evaluations, stochastic=stochastic)
+    limits = Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
+    left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
+    own = None if checkpoint is None else objective
+    es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
-    state = evaluator.init()
     try:
-        if checkpoint is not None and os.path.exists(checkpoint):
-            state = es.load(checkpoint, state)
+        state = _resume(es, checkpoint, evaluator.init())
         kept = begin_history(history, es.generation)
         reasons, lost = _generations(es, evaluator, state, limits, kept)
         return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
@@ -173,6 +182,11 @@ def minimize(
         evaluator.close()
 
 
+def _resume(es: Optimizer, checkpoint: str | os.PathLike[str] | None, state: State) -> State:
+    """Return the evaluator's state, and go on with a checkpoint if there is one."""
+    return state if checkpoint is None or not os.path.exists(checkpoint) else es.load(checkpoint, state)
+
+
 def _choose_strategy(
     strategy: Strategy | None,
     sigma: float | Array | None,
@@ -181,26 +195,30 @@ def _choose_strategy(
     dim: int,
     stochastic: bool,
 ) -> Strategy:
-    if strategy is None:
+    if strategy is None and isinstance(box, Rounded):
+        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
+    elif strategy is None:
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
-        gradients = objective is not None and objective.grad is not None
-        return default_strategy(sigma, dim, gradients=gradients, stochastic=stochastic, most=most)
-    if sigma is not None:
+        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
+        strategy = default_strategy(
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
+        )
+    elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
-    return strategy
+    return constrain(strategy, objective, stochastic=stochastic)
 
 
 def _make_objective(
-    f: Callable[..., Any] | Objective | None,
-    grad: Callable[..., Any] | None,
-    args: tuple[Any, ...],
     seeded: bool,
     shape: tuple[int, ...],
+    f: Callable[..., Any] | Objective | None,
+    args: tuple[Any, ...],
+    **parts: Callable[..., Any] | None,
 ) -> Objective:
     """Return the objective of the arguments of :func:`minimize`."""
     if f is None:
         raise TypeError("minimize() got neither f nor evaluator. Pass a function to minimise.")
-    return as_objective("minimize", f, shape, grad=grad, args=args, seeded=seeded)
+    return as_objective("minimize", f, shape, args=args, seeded=seeded, **parts)
 
 
 def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:
@@ -228,56 +246,6 @@ def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *
     return objective
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """What the loop watches besides the optimizer's own budgets."""
-
-    steps: int | None
-    seconds: float | None
-    target: float | None
-    stochastic: bool
-    callback: Callable[[Step], Any] | None
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_seconds: float
-
-    def __post_init__(self) -> None:
-        check_limit("steps", self.steps)
-        check_limit("seconds", self.seconds, whole=False)
-        check_target(self.target)
-        if self.callback is not None and not callable(self.callback):
-            raise TypeError(f"callback must be a function, got {type(self.callback).__name__}. Pass callback=function.")
-        if not (isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0.0):
-            raise ValueError(f"checkpoint_seconds must be 0 or more, got {self.checkpoint_seconds!r}.")
-        if self.checkpoint is None:
-            return
-        path = os.fspath(self.checkpoint)
-        if not path:
-            raise ValueError("checkpoint is an empty name. Pass the name of a file, or leave it out for none.")
-        folder = os.path.dirname(os.path.realpath(path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, "checkpoint= is a folder; pass the name of a file in it", path)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
-
-
-def _count_final(final: int, evaluations: int | None, *, stochastic: bool) -> int:
-    """Return how many evaluations the final mean gets, and check that the budget leaves some for the search."""
-    advice = "Pass for example final_evaluations=30; a function without noise gets one."
-    if isinstance(final, (bool, np.bool_)) or not isinstance(final, Real):
-        raise TypeError(f"final_evaluations must be a number, got {type(final).__name__}. {advice}")
-    if not (0 <= final < math.inf and final % 1 == 0):
-        raise ValueError(f"final_evaluations must be a whole number, 0 or more, got {final}. {advice}")
-    final = int(final) if stochastic else 1
-    check_limit("evaluations", evaluations)
-    if evaluations is not None and evaluations <= final:
-        raise ValueError(
-            f"evaluations={evaluations} leaves nothing beside the {final} of the final mean. Give a larger budget."
-        )
-    return final
-
-
 def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
     """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
@@ -302,7 +270,7 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 
 def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: _Limits, kept: History | None
+    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None
 ) -> tuple[dict[str, float], Evals | None]:
     """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
@@ -312,7 +280,7 @@ def _generations(
     reasons: dict[str, float] = {}
     compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
-        while not (reasons := {**es.stop(), **_used_up(es, limits)}):
+        while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
             evals, info = None, None
             if compiled is None or not compiled.run():
                 evals, state = evaluator.evaluate(es.population(), state)
@@ -339,7 +307,7 @@ def _generations(
     return reasons, None
 
 
-def _save(es: Optimizer, limits: _Limits, kept: History | None) -> None:
+def _save(es: Optimizer, limits: Limits, kept: History | None) -> None:
     if limits.checkpoint is not None:
         es.save(limits.checkpoint)
     if kept is not None and kept.path is not None:
@@ -352,18 +320,6 @@ def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
     except StopIteration:
         return True
     return False
-
-
-def _used_up(es: Optimizer, limits: _Limits) -> dict[str, float]:
-    reasons: dict[str, float] = {}
-    progress = es.progress
-    if limits.steps is not None and progress.steps >= limits.steps:
-        reasons["steps"] = float(progress.steps)
-    if limits.seconds is not None and progress.seconds >= limits.seconds:
-        reasons["seconds"] = progress.seconds
-    if limits.target is not None and limits.stochastic and progress.value <= limits.target:
-        reasons["target"] = progress.value
-    return reasons
 
 
 def _step(es: Optimizer, evals: Evals, info: Info) -> Step:

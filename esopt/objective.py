@@ -27,6 +27,14 @@ DERIVATIVES = {
 }
 """By the names of ``Population.needs``, in the order in which they are computed."""
 
+CONSTRAINTS = {
+    "constraints": Derivative("constraints", "constraints", "constraint"),
+    "equalities": Derivative("equalities", "equalities", "equality"),
+}
+"""What a population that needs "constraints" gets, of those that the objective has; evaluated before derivatives."""
+
+PARTS = {**CONSTRAINTS, **DERIVATIVES}
+
 ALONG_PROBES = ("hvps", "jvps")
 
 
@@ -48,6 +56,8 @@ class Objective:
     hess : Hessian of ``f`` with the same arguments, (d, d), or only its diagonal, (d,); or None.
     hvp : ``hvp(x, v, ...)``, the Hessian times a direction ``v`` in the shape of ``x``; returns that shape; or None.
     jvp : ``jvp(x, v, ...)``, the gradient times a direction ``v``, a number; or None.
+    constraints, equalities : g and h with the same arguments, each returning a number or (m,), for g(x) <= 0 and
+        h(x) = 0; or None.
     args : further arguments of all of them, last.
     seeded : whether ``f`` is stochastic and takes the candidate's seed, an int in [0, 2**32).
     shape : shape of ``x`` as the function sees it; None for (d,).
@@ -61,9 +71,11 @@ class Objective:
     hess: Callable[..., Any] | None = None
     hvp: Callable[..., Any] | None = None
     jvp: Callable[..., Any] | None = None
+    constraints: Callable[..., Any] | None = None
+    equalities: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("f", "grad", "hess", "hvp", "jvp"):
+        for name in ("f", *(part.part for part in PARTS.values())):
             function = getattr(self, name)
             if not callable(function) and (name == "f" or function is not None):
                 raise TypeError(f"{name} must be a function, got {type(function).__name__}. Pass a callable.")

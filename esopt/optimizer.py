@@ -15,18 +15,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoint
+from ._constrained import mark
 from ._describe import describe, differences
 from ._injection import inject
 from ._progress import Progress, Run, advance, advance_lap, start
-from ._told import as_array, check_derivatives, check_steps, check_values, name_type
+from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, name_type
 from .errors import CheckpointError
-from .maps import Map, as_map
+from .integers import Rounded, as_box
+from .maps import Map
 from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
 from .records import Evals, Info, Lap, Population
 from .result import Point, Result
+from .strategies.augmented_lagrangian import AugmentedLagrangian
 from .strategies.bounded import Bounded
+from .strategies.margin import Margin, with_margin
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -67,7 +71,7 @@ def check_target(target: float | None) -> None:
 def _describe_objective(objective: Objective) -> str:
     about = describe(objective)
     del about["shape"]  # that of x0 is compared already
-    for part in ("hess", "hvp", "jvp"):
+    for part in ("hess", "hvp", "jvp", "constraints", "equalities"):
         if about[part] is None:
             del about[part]  # files of earlier versions do not have them
     return json.dumps({"class": "Run", "objective": about}, allow_nan=False)
@@ -83,9 +87,9 @@ def _compare_objectives(there: str, here: str, name: str) -> None:
 
 
 def _name(strategy: Strategy) -> str:
-    """Return the strategy's class; within bounds, in brackets that of the one inside."""
+    """Return the strategy's class; within bounds, constraints or on integers, in brackets that of the one inside."""
     name = type(strategy).__name__
-    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, Bounded) else name
+    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, (Bounded, AugmentedLagrangian, Margin)) else name
 
 
 class Optimizer:
@@ -97,10 +101,12 @@ class Optimizer:
     x0 : start, any shape; d is its size.
     seed : equal strategy, x0, seed and values give equal bits.
     evaluations, generations : budgets; a generation that does not fit is not begun.
-    target : stop once a finite value at or below it was seen.
+    target : stop once a finite value at or below it was seen, of a feasible candidate.
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
         ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
+    integer : coordinates that are whole numbers, indices of the flat x0 or a mask, in candidates, mean and result; for
+        CMAES, SepCMA, DDCMA, LRACMAES, also in Restarts and Averaged, and RandomSearch; see :class:`esopt.Margin`.
 
     Examples
     --------
@@ -124,6 +130,7 @@ class Optimizer:
         target: float | None = None,
         objective: Objective | None = None,
         bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
+        integer: ArrayLike | None = None,
     ) -> None:
         if isinstance(strategy, type) or not isinstance(strategy, Strategy):
             raise TypeError(
@@ -131,8 +138,9 @@ class Optimizer:
                 "Pass for example GradientES()."
             )
         begin = check_x0(x0)
-        if bounds is not None:
-            strategy = Bounded(strategy, as_map(bounds))
+        box = as_box(bounds, integer, begin.shape)
+        if box is not None:
+            strategy = Bounded(with_margin(strategy, box), box)
         self.strategy = strategy
         self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
@@ -143,7 +151,12 @@ class Optimizer:
         self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed)}
         flat = begin.reshape(-1)
         about = "" if objective is None else _describe_objective(objective)
-        self._run = Run(strategy.init(flat, check_seed(seed)), (), start(flat), about)
+        self._run = Run(
+            strategy.init(flat, check_seed(seed)),
+            (),
+            start(box.nearest(flat) if isinstance(box, Rounded) else flat),
+            about,
+        )
         self._population: Population | None = None
         self._since = time.perf_counter()
 
@@ -222,6 +235,8 @@ class Optimizer:
         hessians: ArrayLike | None = None,
         hvps: ArrayLike | None = None,
         jvps: ArrayLike | None = None,
+        constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None,
         steps: int = 0,
     ) -> Info:
         """Learn from the values of this generation's candidates.
@@ -233,6 +248,8 @@ class Optimizer:
         hessians : (n, d, d), or only the diagonals (n, d)  Hessians at the candidates.
         hvps, jvps : (m, d) and (m,)  products of the Hessian and of the gradient with the m directions
             ``es.population().probes.rows()``, at the first m candidates.
+        constraints, equalities : (n, m) or (n,)  g and h at the candidates, g <= 0 and h = 0 being asked for, where the
+            strategy is an :class:`esopt.AugmentedLagrangian`; nan marks a failed candidate.
         steps : cost units that the evaluations consumed.
 
         Returns
@@ -249,6 +266,7 @@ class Optimizer:
         checked = check_values(values, population)
         told = {"grads": grads, "hessians": hessians, "hvps": hvps, "jvps": jvps}
         derivatives = check_derivatives(told, population, self.shape, type(self.strategy).__name__)
+        derivatives |= check_constraints({"constraints": constraints, "equalities": equalities}, population)
         failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
         return self.learn(Evals(checked, **derivatives, steps=int(steps), failures={"nan": failed} if failed else {}))
 
@@ -319,10 +337,10 @@ class Optimizer:
 
     @property
     def result(self) -> Result:
-        """The outcome so far; ``x`` is the best point told."""
+        """The outcome so far; ``x`` is the best point told, under constraints the best feasible one."""
         progress = self._run.progress
         best = Point(progress.best_x.reshape(self.shape).copy(), progress.best_value)
-        return Result(
+        result = Result(
             x=best.x.copy(),
             value=best.value,
             value_stderr=0.0,
@@ -338,6 +356,7 @@ class Optimizer:
             evaluator="ask/tell",
             strategy=_name(self.strategy),
         )
+        return mark(result, self._run.strategy)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""

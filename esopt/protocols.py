@@ -187,6 +187,44 @@ class Sizing(Protocol):
         ...
 
 
+class Move(NamedTuple):
+    """What a generation did, for the rule that says how long the next steps are.
+
+    ``values`` (n,) are those of the noise rows, ``before`` those of the generation before (nan in the first one), and
+    ``probes`` (k,) those of the rule's own rows. ``weights`` (n,) are the recombination weights, best first, and zero
+    where they are not positive. ``shift`` (d,) is the step of the mean over ``sigma``, ``white`` (d,) the same in the
+    coordinates in which the noise is N(0, I). ``cumulated`` is the next sigma by the strategy's own path; None where
+    it has none.
+    """
+
+    sigma: float
+    cumulated: float | None
+    values: Array
+    before: Array
+    probes: Array
+    weights: Array
+    shift: Array
+    white: Array
+
+
+@runtime_checkable
+class StepSize(Protocol):
+    """Ranks of a generation to the next sigma.
+
+    Laws: increasing transformations of the values change nothing; sigma stays positive and finite, whatever fails.
+    """
+
+    def init(self, dim: int) -> State: ...
+
+    def probes(self, mean: Array, sigma: float, state: State) -> Array:
+        """Return the rows (k, d) that the rule wants to be evaluated with the next population; pure."""
+        ...
+
+    def adapt(self, move: Move, state: State) -> tuple[float, State]:
+        """Return the next sigma."""
+        ...
+
+
 @runtime_checkable
 class Strategy(Protocol):
     """A search distribution that learns from the values of its candidates.

@@ -51,7 +51,8 @@ class Population:
     noise : n rows of d columns.
     extra : (k, d) or None  explicit rows, for example the mean itself.
     tags : k names that say what each explicit row is for.
-    needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps".
+    needs : what the evaluator must compute: "values", "grads", "hessians", "hvps", "jvps", "constraints" (g, h
+        or both).
     share : who shares an evaluation seed; see :func:`esopt.noise.evaluation_seeds`.
     probes : n rows of d columns, the directions of the "hvps" and "jvps" at the noise rows.
     map : where candidates go, into a box for example; ``mean``, ``scale`` and ``extra`` are before the map.
@@ -223,6 +224,8 @@ class Evals:
     hvps : (n, d) or None  products of the Hessian with the probes, at the noise rows.
     jvps : (n,) or None  products of the gradient with the probes, at the noise rows.
     utilities : (n,) or None  what a shaping put in place of the values of the noise rows.
+    constraints, equalities : (n + k, m) and (n + k, p) or None  g and h at the candidates, where g <= 0 and h = 0 are
+        asked for.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
     """
@@ -235,6 +238,8 @@ class Evals:
     jvps: Array | None = None
     steps: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
+    constraints: Array | None = None
+    equalities: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,13 +275,17 @@ class Gradient:
 
 @dataclass(frozen=True, eq=False)
 class Info:
-    """What one ``tell`` learned, for people; never part of a checkpoint."""
+    """What one ``tell`` learned, for people; never part of a checkpoint.
+
+    ``best`` is the row of a new best candidate, -1 for none, where more than its value says so, as under constraints.
+    """
 
     generation: int
     gradient: Gradient | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
+    best: int | None = None
 
 
 class Goal(NamedTuple):

@@ -47,7 +47,8 @@ class Result:
 
     ``x`` and ``value`` are the best point evaluated for a deterministic objective; for a noisy one they are the final
     mean and its re-evaluated value with ``value_stderr``, because the best of many noisy values is a lucky draw. That
-    draw stays available as ``best``.
+    draw stays available as ``best``. Under constraints ``x`` is the best feasible point, or, before there is one, the
+    point with the least violation; then ``best.value`` is inf.
 
     Parameters
     ----------
@@ -64,6 +65,9 @@ class Result:
     evaluator : what evaluated the candidates.
     strategy : what proposed them.
     history : what :meth:`plot` draws, if the run kept it.
+    violation : sum of what ``x`` violates its constraints by; 0 where it is feasible, or has none.
+    multipliers : Lagrange multipliers of the constraints, then of the equalities, at the time when ``x`` was found;
+        None without.
     evaluator_state : what the evaluator knew after the last generation.
     """
 
@@ -82,6 +86,8 @@ class Result:
     evaluator: str
     strategy: str
     history: History | None = None
+    violation: float = 0.0
+    multipliers: Array | None = None
     evaluator_state: Any = ()
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
@@ -117,9 +123,18 @@ class Result:
         return self.generations
 
     @property
+    def feasible(self) -> bool:
+        """Whether ``x`` satisfies its constraints."""
+        return self.violation == 0.0
+
+    @property
     def success(self) -> bool:
-        """Whether the run has a finite value, and neither diverged nor failed."""
-        return bool(np.isfinite(self.value)) and not {"diverged", "failed", "exception"} & set(self.reason)
+        """Whether the run has a finite value of a feasible point, and neither diverged nor failed."""
+        return (
+            bool(np.isfinite(self.value))
+            and self.feasible
+            and not {"diverged", "failed", "exception"} & set(self.reason)
+        )
 
     @property
     def status(self) -> int:
@@ -168,6 +183,7 @@ class Result:
         rows = {
             "value": f"{self.value:.10g}{error}",
             "x": np.array2string(self.x, precision=6, threshold=8, max_line_width=80).replace("\n", "\n" + " " * 14),
+            "violation": "" if self.feasible else f"{self.violation:.3g} (no feasible point found)",
             "reason": self.message,
             "evaluations": f"{self.evaluations}" + (f" (and {self.gradients} gradients)" if self.gradients else ""),
             "generations": f"{self.generations}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._kernels import ranks
 from .noise import Array
 from .records import Population
 
@@ -30,18 +31,8 @@ def _tame(values: Array) -> Array:
 
 def _average_over_ties(values: Array, by_rank: Array) -> Array:
     """Return by_rank[rank of each value], (n,), averaged over equal values; nan counts as the largest value."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
     out = np.empty(values.size)
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    if starts.size == values.size - 1 and not np.isnan(ordered[-1]):
-        out[order] = by_rank
-        return out
-    if np.isnan(ordered[-1]):
-        starts = starts[starts <= np.searchsorted(np.isnan(ordered), True)]
-    starts = np.concatenate([[0], starts])
-    counts = np.diff(np.concatenate([starts, [values.size]]))
-    out[order] = np.repeat(np.add.reduceat(by_rank, starts) / counts, counts)
+    ranks.average_over_ties(values, by_rank, out)
     return out
 
 

@@ -40,13 +40,16 @@ FLOORS = {
     "_panel": 2,
     "_progress": 2,
     "_repeated": 2,
+    "_lagrangian": 2,
     "timing": 2,
     "_told": 2,
     "maps": 2,
+    "integers": 2,
     "problems": 2,
     "samplers": 3,
     "shaping": 3,
     "schedules": 3,
+    "step_sizes": 3,
     "baselines": 4,
     "rules": 4,
     "tuning": 4,
@@ -54,8 +57,10 @@ FLOORS = {
     "strategies": 6,
     "evaluators": 6,
     "rl": 6,
+    "_constrained": 7,
     "_injection": 7,
     "_laps": 7,
+    "_limits": 7,
     "optimizer": 7,
     "_defaults": 7,
     "_outcome": 7,
@@ -76,7 +81,18 @@ FLOORS = {
 WINGS = {"strategies": "strategies", "evaluators": "evaluators", "rl": "evaluators"}
 
 # Where users add parts: every class there is public, but for the records of its state.
-PARTS = ("samplers", "baselines", "estimators", "rules", "strategies", "evaluators", "shaping", "schedules", "tuning")
+PARTS = (
+    "samplers",
+    "baselines",
+    "estimators",
+    "rules",
+    "strategies",
+    "evaluators",
+    "shaping",
+    "schedules",
+    "step_sizes",
+    "tuning",
+)
 
 MODULE_LINES = 400
 FUNCTION_LINES = 60

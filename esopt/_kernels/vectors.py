@@ -125,6 +125,13 @@ def divide_with_error(total, squares, blocks, divisor):
         total[j] = t / s
 
 
+@kernel()
+def expm1(values, out):
+    """Write exp(v) - 1 to ``out``, as other kernels have it: numpy's own has other bits."""
+    for j in range(values.size):
+        out[j] = math.expm1(values[j])
+
+
 @kernel(error_model="numpy")
 def adam(gradient, first, second, beta1, beta2, rate, epsilon, first_out, second_out, step):
     """One step of Adam: averages to ``first_out`` and ``second_out``, -rate * m / (sqrt(v) + epsilon) to ``step``."""

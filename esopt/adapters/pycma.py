@@ -18,7 +18,7 @@ from ..strategies.sep_cma import SepCMA
 
 _OPTIONS = frozenset(
     {"bounds", "popsize", "seed", "ftarget", "maxfevals", "maxiter", "CMA_active", "CMA_diagonal", "CMA_stds"}
-)
+) | {"integer_variables"}
 
 
 class Found(NamedTuple):
@@ -53,7 +53,8 @@ def fmin(
     x0, sigma0 : start, and initial standard deviation.
     options : ``bounds`` ([low, high], numbers or lists), ``popsize``, ``seed`` (0 unless given: runs are repeatable),
         ``ftarget``, ``maxfevals``, ``maxiter``, ``CMA_active``, ``CMA_diagonal`` (True for sep-CMA-ES), ``CMA_stds``
-        (factors of sigma0). Names that begin with "verb" are ignored: nothing is printed and no file is written.
+        (factors of sigma0), ``integer_variables`` (indices). Names that begin with "verb" are ignored: nothing is
+        printed and no file is written.
     restarts : how often to begin again, with twice the population each time, or as BIPOP.
 
     Returns
@@ -92,6 +93,7 @@ def fmin(
         generations=given.get("maxiter"),
         target=given.get("ftarget"),
         bounds=given.get("bounds"),
+        integer=given.get("integer_variables"),
     )
     evaluator, best, evals_best = Serial(Objective(f, args=args, shape=es.shape)), np.inf, 0
     while not (stop := es.stop()):

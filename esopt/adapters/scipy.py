@@ -17,6 +17,7 @@ from ..protocols import Strategy
 from ..records import Step
 from ..strategies.cmaes import CMAES
 from ..strategies.named import snes
+from ..strategies.portfolio import Portfolio
 from ..strategies.restarts import BIPOP, Restarts
 from ..strategies.sep_cma import SepCMA
 
@@ -25,6 +26,7 @@ _NAMED: dict[str, Callable[[Any], Any]] = {
     "sep_cma": lambda sigma: SepCMA(sigma=sigma),
     "snes": lambda sigma: snes(sigma=sigma),
     "bipop": lambda sigma: Restarts(CMAES(sigma=sigma), BIPOP()),
+    "portfolio": lambda sigma: Portfolio(sigma),
 }
 _RENAMED = {"maxfev": "evaluations", "maxiter": "generations"}
 _OPTIONS = frozenset(
@@ -37,7 +39,8 @@ def scipy_method(strategy: Strategy | str | None = None) -> Callable[..., Any]:
 
     Parameters
     ----------
-    strategy : "cmaes", "sep_cma", "snes", "bipop", a strategy, or None for the default of :func:`esopt.minimize`.
+    strategy : "cmaes", "sep_cma", "snes", "bipop", "portfolio", a strategy, or None for the default of
+        :func:`esopt.minimize`.
 
     Returns
     -------

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..noise import Array
-from ..objective import Outcome
+from ..objective import CONSTRAINTS, Outcome
 
 
 class _BadResult(Exception):
@@ -49,12 +49,16 @@ def derivatives(need: str, result: object, shape: tuple[int, ...], count: int | 
 
     Returns
     -------
-    (d,) for "grads" and "hvps", (d,) or (d, d) for "hessians", () for "jvps"; of rows, with ``count`` in front.
+    (d,) for "grads" and "hvps", (d,) or (d, d) for "hessians", () for "jvps", any number of constraints; of rows, with
+    ``count`` in front.
     """
     array = _real(result)
     batch = () if count is None else (count,)
     flat: tuple[int, ...] = (math.prod(shape),)
-    if need == "jvps":
+    if need in CONSTRAINTS:
+        columns = array.shape[len(batch) :]
+        good, flat = array.shape[: len(batch)] == batch and len(columns) < 2 and 0 not in columns, columns or (1,)
+    elif need == "jvps":
         good, flat = array.shape == batch or (count is None and array.size == 1), ()
     elif need != "hessians":
         good = array.shape == (*batch, *shape)
@@ -74,6 +78,8 @@ def expected(part: str, shape: tuple[int, ...], count: int | None = None) -> str
         return "a number (lower is better, nan for a failed evaluation) or an esopt.Outcome of two numbers"
     if part == "f":
         return f"shape {batch}, one number for each row, or an esopt.Outcome of such values"
+    if part in CONSTRAINTS:
+        return "a number or an array (m,)" if count is None else f"shape {batch} or {(count, 'm')}".replace("'", "")
     if part == "jvp":
         return "a number" if count is None else f"shape {batch}, one number for each row"
     if part == "hess":

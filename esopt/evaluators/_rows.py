@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 from ..noise import Array
-from ..objective import ALONG_PROBES, DERIVATIVES, Objective
+from ..objective import ALONG_PROBES, CONSTRAINTS, DERIVATIVES, PARTS, Objective
 from ..records import Evals, Population
 from ._results import _BadResult, derivatives, expected, number
 
@@ -48,6 +48,8 @@ def check_count(name: str, count: object) -> None:
 def wanted_derivatives(population: Population, objective: Objective, evaluator: object) -> tuple[str, ...]:
     """Return the needs besides values, in the order of their computation; an error where there is no function for one.
 
+    "constraints" becomes those of "constraints" and "equalities" that the objective has.
+
     Raises
     ------
     ValueError  for needs that are not known or have no function, and for missing probes.
@@ -55,7 +57,7 @@ def wanted_derivatives(population: Population, objective: Objective, evaluator: 
     if population.needs == _VALUES:
         return ()
     name = type(evaluator).__name__
-    unknown = population.needs - {"values", *DERIVATIVES}
+    unknown = population.needs - {"values", "constraints", *DERIVATIVES}
     if unknown:
         raise ValueError(
             f"the population needs {', '.join(sorted(unknown))}, but {name} computes values, {', '.join(DERIVATIVES)}. "
@@ -72,6 +74,14 @@ def wanted_derivatives(population: Population, objective: Objective, evaluator: 
             )
         if need in ALONG_PROBES:
             _check_probes(population, words)
+    if "constraints" in population.needs:
+        there = tuple(need for need, kind in CONSTRAINTS.items() if getattr(objective, kind.part) is not None)
+        if not there:
+            raise ValueError(
+                f"the population needs constraints, but the objective of {name} has none. "
+                "Pass constraints=..., equalities=... or both, or use the strategy without AugmentedLagrangian()."
+            )
+        wanted = (*there, *wanted)
     return wanted
 
 
@@ -113,7 +123,7 @@ class _Table:
         ``known``, (m,): whose values are known; others get nothing.
         """
         usable = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-        self.count(DERIVATIVES[need].failure, int((known & ~usable).sum()))
+        self.count(PARTS[need].failure, int((known & ~usable).sum()))
         usable &= known
         self._column(need, rows.shape[1:])[start : start + len(rows)][usable] = rows[usable]
 
@@ -123,7 +133,7 @@ class _Table:
         if np.isfinite(row).all():
             column[at] = row
         else:
-            self.count(DERIVATIVES[need].failure)
+            self.count(PARTS[need].failure)
 
     def put(self, start: int, other: _Table) -> None:
         """Copy the rows of ``other`` to ``start`` on, and add its counts."""
@@ -132,25 +142,35 @@ class _Table:
             try:
                 self._column(need, rows.shape[1:])[start : start + len(rows)] = rows
             except _BadResult as error:
-                raise TypeError(f"hess returned {error}. Return the same shape for every candidate.") from None
+                part = PARTS[need].part
+                raise TypeError(f"{part} returned {error}. Return the same shape for every candidate.") from None
         self.steps += other.steps
         for kind, times in other.failures.items():
             self.count(kind, times)
 
     def _column(self, need: str, shape: tuple[int, ...]) -> Array:
-        """Return the column of ``need``; that of the Hessians is made once the ``shape`` of one is known."""
+        """Return the column of ``need``; those of unknown width are made once the ``shape`` of one is known."""
         column = self.found.get(need)
         if column is None:
             column = self.found[need] = np.full((len(self.values), *shape), np.nan)
         if column.shape[1:] != shape:
-            raise _BadResult("matrices for some candidates and diagonals for others")
+            kinds = (
+                "matrices for some candidates and diagonals" if need == "hessians" else f"{shape[0]} numbers for some"
+            )
+            raise _BadResult(f"{kinds} for others" if need == "hessians" else f"{kinds}, {column.shape[1]} for others")
         return column
 
     def evals(self, dim: int) -> Evals:
-        """Return the finished record. Hessians that nobody saw are nan, and diagonals, for want of a shape."""
+        """Return the finished record. Hessians that nobody saw are nan, and diagonals, for want of a shape.
+
+        Constraints that nobody saw are one column of nan.
+        """
         if self.found or self.wanted:
             if "hessians" in self.wanted and "hessians" not in self.found:
                 self.found["hessians"] = np.full((len(self.values), dim), np.nan)
+            for need in CONSTRAINTS:
+                if need in self.wanted and need not in self.found:
+                    self.found[need] = np.full((len(self.values), 1), np.nan)
             return Evals(self.values, steps=self.steps, failures=self.failures, **self.found)
         return Evals(self.values, steps=self.steps, failures=self.failures)
 
@@ -235,7 +255,7 @@ def derive(
     """
     shape = row.shape if objective.shape is None else objective.shape
     for need in wanted:
-        part = DERIVATIVES[need].part
+        part = PARTS[need].part
         x, *rest = objective.arguments(row.copy(), seed)
         if need in ALONG_PROBES:
             if probe is None:
@@ -263,7 +283,7 @@ def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exce
     if not fault.raised:
         shape = (population.dim,) if objective.shape is None else objective.shape
         advice = "Return a float." if part in ("f", "jvp") else "Return one number for each element of x."
-        advice = "Return a float array." if part == "hess" else advice
+        advice = "Return a float array." if part in ("hess", "constraints", "equalities") else advice
         return TypeError(f"{part} returned {fault.error} for {who}. Expected {expected(part, shape)}. {advice}")
     shaped = "" if objective.shape is None else f".reshape({objective.shape})"
     x = f"population[{row}]{shaped}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import EvaluationError
 from ..noise import Array
-from ..objective import ALONG_PROBES, DERIVATIVES, Objective
+from ..objective import ALONG_PROBES, PARTS, Objective
 from ..protocols import State
 from ..records import Evals, Population
 from ._results import _BadResult, derivatives, expected, numbers
@@ -36,8 +36,8 @@ class Vectorized:
     ----------
     objective : a function of rows, or an :class:`esopt.Objective`; ``seeded``: f(rows, seeds) with seeds (m,) int64. It
         returns (m,) numbers or an :class:`esopt.Outcome` of them and their steps; grad returns the shape of the rows,
-        hess (m, d, d) or (m, d). hvp(rows, vs) and jvp(rows, vs) take a direction for each row, and return the shape
-        of the rows and (m,). nan marks a failed evaluation.
+        hess (m, d, d) or (m, d), constraints and equalities (m, their number) or (m,). hvp(rows, vs) and jvp(rows, vs)
+        take a direction for each row, and return the shape of the rows and (m,). nan marks a failed evaluation.
     chunk : rows per call; None for all in one call.
     on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the values of that call
         nan and counts as many of "exception".
@@ -96,7 +96,7 @@ class Vectorized:
             table.steps += steps
             table.count("nan", int(np.isnan(values).sum()))
             for need in table.wanted:
-                part = DERIVATIVES[need].part
+                part = PARTS[need].part
                 probes = probe_rows(population, start, stop) if need in ALONG_PROBES else None
                 count = stop - start if probes is None else len(probes)
                 if count:

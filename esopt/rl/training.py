@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
 
-CHECKPOINT, OLD_CHECKPOINT = "checkpoint.npz", "checkpoint.old.npz"
+CHECKPOINT, OLD_CHECKPOINT, POLICY = "checkpoint.npz", "checkpoint.old.npz", "policy.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def train(
     threshold = getattr(spec, "reward_threshold", None)
     watch = _Watch(_Aim(threshold, PATIENCE) if target is None else _Aim(target, 0), file, callback)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, watch, final_episodes, path)
+    trained = _train(rollouts, search, watch, final_episodes, path, folder)
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
@@ -231,14 +231,27 @@ class _Watch:
                 raise StopIteration
 
 
-def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, path: str) -> TrainResult:
+def _train(
+    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, path: str, folder: Path | None
+) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
     seed = int(search["seed"])
     try:
         start = rollouts.policy.parameters
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
-        policy = _best(rollouts, result, state)
+        about = {
+            "env": env_name(rollouts.env),
+            "strategy": result.strategy,
+            "seed": seed,
+            "generations": result.generations,
+            "steps": state.steps + state.check_steps,
+            "episodes": 0,
+            "mean_return": None,
+        }
+        policy = replace(_best(rollouts, result, state), about=about)
+        if folder is not None:
+            policy.save(folder / POLICY)  # an environment that fails from here on costs no more than its evaluation
         whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
         try:
             returns, evaluation_steps = final_returns(whole, policy, final_episodes, seed, keep=True)
@@ -246,15 +259,7 @@ def _train(rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_epis
             whole.close()
     finally:
         rollouts.close()
-    about = {
-        "env": env_name(rollouts.env),
-        "strategy": result.strategy,
-        "seed": seed,
-        "generations": result.generations,
-        "steps": state.steps + state.check_steps,
-        "episodes": returns.size,
-        "mean_return": float(returns.mean()) if returns.size else None,
-    }
+    about |= {"episodes": returns.size, "mean_return": float(returns.mean()) if returns.size else None}
     target = watch.aim.target
     return TrainResult(
         replace(policy, about=about),
@@ -337,7 +342,7 @@ def _open(out: str | os.PathLike[str] | None, *, resume: bool) -> tuple[Path | N
 
 def _write(trained: TrainResult, folder: Path, name: str) -> None:
     """Write the policy and, where matplotlib is installed, the learning curve."""
-    trained.policy.save(folder / "policy.npz")
+    trained.policy.save(folder / POLICY)
     if find_spec("matplotlib") is None:
         return
     from .curve import draw_curve

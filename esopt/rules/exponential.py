@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._kernels import vectors
 from ..noise import Array
 from ..schedules import Schedule, at, check_positive
 from .sgd import SGDState
@@ -39,6 +40,10 @@ class Exponential:
 
     def step(self, gradient: Array, state: SGDState) -> tuple[Array, SGDState]:
         """Return the relative step (m,) and the state after it."""
-        dim = gradient.size
-        rate = (3.0 + math.log(dim)) / (5.0 * math.sqrt(dim)) if self.lr is None else at(self.lr, state.count)
-        return np.expm1(-0.5 * rate * gradient), SGDState(state.count + 1)
+        step = np.empty(gradient.size)
+        vectors.expm1(-0.5 * self.rate(gradient.size, state.count) * gradient, step)
+        return step, SGDState(state.count + 1)
+
+    def rate(self, dim: int, count: int) -> float:
+        """Return the learning rate of ``dim`` sigmas in step ``count``."""
+        return (3.0 + math.log(dim)) / (5.0 * math.sqrt(dim)) if self.lr is None else at(self.lr, count)

@@ -13,9 +13,10 @@ from .._kernels import cma, factor, laps
 from .._parts import check_instance
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share, moment
-from ..protocols import Sampler
+from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
+from ..step_sizes import CSA
 from .gradient_es import check_sigma
 
 REASONS = (
@@ -140,9 +141,11 @@ class Family:
     active: bool = True
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
+    step_size: StepSize = field(default_factory=CSA)
 
     def __post_init__(self) -> None:
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        check_instance("step_size", self.step_size, StepSize, "CSA()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
@@ -161,7 +164,12 @@ class Family:
         return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
 
     def run(self, state: Any, address: Any, goal: Goal) -> tuple[Any, Lap]:
-        """Return the state after generations in compiled code, and what happened; ``address`` is that of f."""
+        """Return the state after generations in compiled code, and what happened; ``address`` is that of f.
+
+        There are none under another rule for sigma than :class:`CSA`.
+        """
+        if type(self.step_size) is not CSA:
+            return state, Lap(0, 0, state.mean, math.inf, np.empty(0), 0, 0)
         fields, laps = lap(self, state, state.shape, address, goal)
         return type(state)(*fields), laps
 
@@ -193,9 +201,19 @@ def draw(strategy: Family, state: Any) -> Noise:
 
 
 def populate(strategy: Family, state: Any) -> Population:
-    """Return the population of the state's generation; injected candidates come last."""
+    """Return the population of the state's generation; then injected candidates, then probes of the step-size rule."""
     population = Population(state.mean, state.scale, draw(strategy, state), share=strategy.share)
-    return population.with_extra("injected", state.injected) if len(state.injected) else population
+    if len(state.injected):
+        population = population.with_extra("injected", state.injected)
+    return with_probes(population, strategy.step_size, state.sigma, state.step_size)
+
+
+def with_probes(population: Population, rule: StepSize, sigma: float, state: State) -> Population:
+    """Return the population with the rows that the step-size rule asks for."""
+    if type(rule) is CSA:
+        return population
+    rows = rule.probes(population.mean, sigma, state)
+    return population.with_extra("step size", rows) if len(rows) else population
 
 
 def learn(strategy: Family, state: Any, shape: Array, evals: Evals) -> tuple[Any, ...]:
@@ -208,18 +226,41 @@ def learn(strategy: Family, state: Any, shape: Array, evals: Evals) -> tuple[Any
     noise = draw(strategy, state)
     values = check_values(evals, noise)
     if _regenerates(state, shape):
-        return _learn_large(strategy, state, shape, noise, values)
+        return _resized(strategy, state, evals, _learn_large(strategy, state, shape, noise, values))
     rows = noise.rows()
     if len(state.injected):
         rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
-        values = evals.values
+        values = evals.values[: len(rows)]
     weights, rates = constants(state.mean.size, values.size, strategy.active, shape.ndim == 1)
     mean, sigma, *paths = cma.tell(
         rows, values, state.generation, state.mean, state.sigma, shape, state.path_sigma, state.path_c, state.history,
         weights, rates,
     )  # fmt: skip
-    latest = values[: noise.n]
-    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, latest, state.injected[:0]
+    fields = state.seed, state.generation + 1, mean, sigma, state.start, *paths, values[: noise.n]
+    return _resized(strategy, state, evals, (*fields, state.injected[:0], state.step_size))
+
+
+def _resized(strategy: Family, state: Any, evals: Evals, fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the fields of the next state with sigma, and what its rule knows, by the strategy's rule."""
+    if type(strategy.step_size) is CSA:
+        return fields
+    after = type(state)(*fields)
+    ranked = after.latest.size + len(state.injected)
+    weights, _ = constants(state.mean.size, ranked, strategy.active, state.shape.ndim == 1)
+    move = Move(
+        state.sigma, after.sigma, after.latest, state.latest, evals.values[ranked:], np.maximum(weights, 0.0),
+        (after.mean - state.mean) / state.sigma, white_step(strategy, state, after),
+    )  # fmt: skip
+    sigma, known = strategy.step_size.adapt(move, state.step_size)
+    return (*fields[:3], sigma, *fields[4:-1], known)
+
+
+def white_step(strategy: Family, state: Any, after: Any) -> Array:
+    """Return the last step of the mean in the coordinates of the noise, (d,), out of the path that holds it."""
+    ranked = after.latest.size + len(state.injected)
+    rates = Rates(*constants(state.mean.size, ranked, strategy.active, state.shape.ndim == 1)[1])
+    step: Array = after.path_sigma - (1.0 - rates.sigma) * state.path_sigma
+    return step / math.sqrt(rates.sigma * (2.0 - rates.sigma) * rates.mass)
 
 
 def _regenerates(state: Any, shape: Array) -> bool:
@@ -251,7 +292,7 @@ def _learn_large(strategy: Family, state: Any, variances: Array, noise: Noise, v
     after = variances * (kept + rates.mu * squares) + rates.one * np.square(path_c)
     mean, sigma = state.mean + rates.mean * state.sigma * step, state.sigma * math.exp(change)
     paths = np.maximum(after, 0.0), path_sigma, path_c, cma.remember(state.history, values)
-    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, values, state.injected
+    return state.seed, state.generation + 1, mean, sigma, state.start, *paths, values, state.injected, state.step_size
 
 
 def lap(strategy: Family, state: Any, shape: Array, address: Any, goal: Goal) -> tuple[tuple[Any, ...], Lap]:
@@ -268,7 +309,7 @@ def lap(strategy: Family, state: Any, shape: Array, address: Any, goal: Goal) ->
         strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
         state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
     )  # fmt: skip
-    fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected
+    fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected, state.step_size
     return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
 
 

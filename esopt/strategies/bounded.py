@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._parts import check_instance
-from ..maps import Clip, Map, where_in
+from .._parts import check_injectable, check_instance
+from ..maps import Map, where_in
 from ..noise import Array, Given
 from ..protocols import Strategy
 from ..records import Evals, Info, Population
@@ -45,7 +45,8 @@ class Bounded:
     Parameters
     ----------
     inner : a strategy.
-    map : :class:`esopt.Smooth`, :class:`esopt.Reflect` or :class:`esopt.Clip`, or a :class:`esopt.maps.Map`.
+    map : :class:`esopt.Smooth`, :class:`esopt.Reflect`, :class:`esopt.Clip`, :class:`esopt.Rounded`, or a
+        :class:`esopt.maps.Map`.
 
     Notes
     -----
@@ -91,10 +92,12 @@ class Bounded:
                 f"{'' if outside.sum() == 1 else f', and so are {int(outside.sum()) - 1} others'}. "
                 "Start inside, for example at np.clip(x0, low, high)."
             )
-        inner = self.inner.init(self.map.inverse(_inset(x0, low, high)), seed)
+        rounds = np.ravel(getattr(self.map, "rounds", np.False_))  # integers are not mirrored
+        inner = self.inner.init(self.map.inverse(np.where(rounds, x0, _inset(x0, low, high))), seed)
         if not self.map.penalises:
-            _check_spread(self.inner.ask(inner).deviations, low, high)
-        weight = self.map.weight if isinstance(self.map, Clip) and self.map.weight is not None else math.nan
+            _check_spread(np.where(rounds, 0.0, self.inner.ask(inner).deviations), low, high)
+        given = getattr(self.map, "weight", None)
+        weight = math.nan if given is None else given
         return BoundedState(inner, self._mean(inner), float(weight))
 
     def ask(self, state: BoundedState) -> Population:
@@ -136,6 +139,37 @@ class Bounded:
                 evals = self._penalise(population, rows, evals, weight if math.isfinite(weight) else 0.0)
         inner, info = self.inner.tell(state.inner, evals)
         return BoundedState(inner, self._mean(inner), weight), info
+
+    def inject(self, state: BoundedState, rows: Array) -> BoundedState:
+        """Return the state whose next population also holds the candidates ``rows`` (k, d), which must be inside.
+
+        Raises
+        ------
+        TypeError  if the inner strategy takes none.
+        ValueError  for rows outside.
+        """
+        check_injectable(self.inner)
+        outside = (rows < np.ravel(self.map.low)) | (rows > np.ravel(self.map.high))
+        if outside.any():
+            row, i = (int(k[0]) for k in np.nonzero(outside))
+            raise ValueError(
+                f"inject() got {rows[row, i]:.17g} in coordinate {i}, outside the bounds. Pass np.clip(x, low, high)."
+            )
+        inner = self.inner.inject(state.inner, np.array([self.map.inverse(row) for row in rows]).reshape(rows.shape))
+        return replace(state, inner=inner)
+
+    def toward(self, state: BoundedState, gradient: Array) -> Array:
+        """Return the candidate inside that lies against a ``gradient`` (d,) of f, as :meth:`CMAES.toward`.
+
+        Raises
+        ------
+        ValueError  if the mean is on bounds in all coordinates in which the gradient is not zero.
+        """
+        check_injectable(self.inner)
+        slope = self.map.pullback(state.inner.mean[None], gradient[None])[0]
+        if not slope.any():
+            raise ValueError("inject() got a gradient across the bounds that the mean is on. Pass a candidate instead.")
+        return np.asarray(self.map.forward(self.inner.toward(state.inner, slope)))
 
     def stop(self, state: BoundedState) -> dict[str, float]:
         """Return the inner strategy's reasons to stop."""
@@ -221,7 +255,7 @@ def _weigh(box: Map, population: Population, values: Array) -> float:
     nan where that is not a positive number.
     """
     finite = values[np.isfinite(values)]
-    sizes = box.sizes if isinstance(box, Clip) else np.ones(1)
+    sizes = getattr(box, "sizes", np.ones(1))
     share = float(np.mean(np.square(population.deviations / sizes)))
     if finite.size < 2 or not share > 0.0:
         return math.nan

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..noise import Array, check_seed
+from ..protocols import State
 from ._cma import Family, history_size, population_size
 from .gradient_es import fit_sigma
 
@@ -27,6 +28,7 @@ class CMAState:
     history: Array
     latest: Array
     injected: Array
+    step_size: State
 
     @property
     def shape(self) -> Array:
@@ -60,6 +62,7 @@ class CMAES(Family):
     active : use negative weights.
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+    step_size : rule for sigma: :class:`CSA`, :class:`TPA`, :class:`MSR`, :class:`PSR`, or one of your own.
 
     Notes
     -----
@@ -91,5 +94,5 @@ class CMAES(Family):
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CMAState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, zero, zero, history,
-            np.full(n, np.nan), np.empty((0, dim)),
+            np.full(n, np.nan), np.empty((0, dim)), self.step_size.init(dim),
         )  # fmt: skip

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._kernels import cma, span
 from .._parts import check_instance
@@ -18,20 +15,9 @@ from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ..samplers.gaussian import Gaussian
 from ._cma import check_size, check_values, history_size, population_size
+from ._distance_weights import constants, far, ordered, speed
 from ._span import Span, stopped
 from .gradient_es import check_sigma, fit_sigma
-
-
-class _Constants(NamedTuple):
-    """Constants of a dimension and a population size; those that depend on failures are computed in ``tell``."""
-
-    ranks: Array
-    mass: float
-    sigma: float
-    path: float
-    one: float
-    expected: float
-    distance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +120,8 @@ class CRFMNES:
         """
         noise = self._noise(state)
         values, dim = check_values(evals, noise), noise.dim
-        rates, lengths = _rates(dim, noise.n), noise.norms()
-        rows, feasible = _order(values, lengths)
+        rates, lengths = constants(dim, noise.n), noise.norms()
+        rows, feasible = ordered(values, lengths)
         ranks = np.empty(noise.n)
         ranks[rows] = rates.ranks
         # Evolution path of sigma, with the weights of the ranks alone: it tells the phase.
@@ -145,14 +131,16 @@ class CRFMNES:
             rates.sigma * (2.0 - rates.sigma) * rates.mass
         ) * white
         reached = math.sqrt(span.dot(path, path)) / rates.expected
-        weights = _far(ranks, lengths, rates.distance * math.sqrt(feasible / noise.n)) if reached >= 1.0 else signed
+        weights = far(ranks, lengths, rates.distance * math.sqrt(feasible / noise.n)) if reached >= 1.0 else signed
         step, along, second, crossed, squares, total = _sums(noise, weights, state.vector)
-        push = math.sqrt(rates.path * (2.0 - rates.path) * rates.mass)
-        path_c = (1.0 - rates.path) * state.path_c + push * state.deviations * step
+        fade = (4.0 + rates.mass / dim) / (dim + 4.0 + 2.0 * rates.mass / dim)
+        push = math.sqrt(fade * (2.0 - fade) * rates.mass)
+        path_c = (1.0 - fade) * state.path_c + push * state.deviations * step
         eta = math.tanh((min(0.02 * feasible, 3.0 * math.log(dim)) + 5.0) / (0.23 * dim + 25.0))
         second, crossed, squares, total = eta * second, eta * crossed, eta * squares, eta * total
         if reached >= 1.0:
-            one, own = rates.one * feasible / noise.n, path_c / state.deviations
+            one = 2.0 / ((dim + 1.3) ** 2 + rates.mass) * max(0.0, (dim - 5.0) / 6.0) * feasible / noise.n
+            own = path_c / state.deviations
             inner = span.dot(along, own)
             second, crossed = second + one * np.square(own), crossed + one * inner * own
             squares, total = squares + one * inner * inner, total + one
@@ -161,8 +149,8 @@ class CRFMNES:
         deviations = state.deviations * np.maximum(1.0 + growth, 1e-2)
         volume = np.log(deviations).mean() + 0.5 * math.log1p(span.dot(vector, vector)) / dim
         change = float(weights @ (lengths - dim)) / dim
-        speed = _speed(reached, feasible, dim)
-        change = 0.0 if reached >= 1.0 and change < 0.0 else 0.5 * speed * change
+        rate = speed(reached, feasible, dim)
+        change = 0.0 if reached >= 1.0 and change < 0.0 else 0.5 * rate * change
         after = CRFMNESState(
             state.seed, state.generation + 1, state.mean + state.sigma * state.deviations * step,
             state.sigma * math.exp(min(1.0, change)), state.start, vector, deviations / math.exp(volume), path, path_c,
@@ -208,54 +196,7 @@ def _natural(vector: Array, second: Array, crossed: Array, squares: float, total
     s = second - square / gamma * unit * crossed - total
     s -= alpha / gamma * ((2.0 + square) * (t * unit) - square * span.dot(unit, t) * local)
     scaled = inverse * local
-    s = s * inverse - b / (1.0 + b * span.dot(local, scaled)) * span.dot(scaled, s) * scaled
+    # The determinant is positive; it rounds to zero once v, in a run that diverges, has become a coordinate axis.
+    s = s * inverse - b / max(2.0**-53, 1.0 + b * span.dot(local, scaled)) * span.dot(scaled, s) * scaled
     t = t - alpha * ((2.0 + square) * (s * unit) - span.dot(local, s) * unit)
     return t / math.sqrt(square), s
-
-
-@cache
-def _rates(dim: int, n: int) -> _Constants:
-    """Return the constants of section 3.3 of the paper."""
-    raw = np.maximum(0.0, math.log(n / 2.0 + 1.0) - np.log(np.arange(1, n + 1)))
-    ranks = raw / raw.sum()
-    ranks.flags.writeable = False
-    mass = float(1.0 / (ranks @ ranks))
-    expected = math.sqrt(dim) * (1.0 - 1.0 / (4.0 * dim) + 1.0 / (21.0 * dim * dim))
-    # (1 + h^2) exp(h^2 / 2) / 0.24 = d + 10 by Newton's method, halved steps as in the paper's program.
-    h = 6.0
-    for _ in range(200):
-        value = (1.0 + h * h) * math.exp(h * h / 2.0) / 0.24 - 10.0 - dim
-        h -= 0.5 * value / (h * (3.0 + h * h) * math.exp(h * h / 2.0) / 0.24)
-    return _Constants(
-        ranks=ranks,
-        mass=mass,
-        sigma=(mass + 2.0) / (dim + mass + 5.0),
-        path=(4.0 + mass / dim) / (dim + 4.0 + 2.0 * mass / dim),
-        one=2.0 / ((dim + 1.3) ** 2 + mass) * max(0.0, (dim - 5.0) / 6.0),
-        expected=expected,
-        distance=h * min(1.0, math.sqrt(n / dim)),
-    )
-
-
-def _order(values: Array, lengths: Array) -> tuple[NDArray[np.intp], int]:
-    """Return the rows from best to worst and how many are feasible: the others (nan, inf) follow by their length."""
-    usable = values < math.inf
-    keys = np.where(usable, values, 0.0)
-    return np.lexsort((np.where(usable, 0.0, lengths), keys, ~usable)), int(usable.sum())
-
-
-def _far(ranks: Array, lengths: Array, alpha: float) -> Array:
-    """Return weights that grow with the distance: proportional to rank weight times exp(alpha |z|), less 1 / n."""
-    distances = alpha * np.sqrt(lengths)
-    raw = ranks * np.exp(distances - distances.max())
-    total = float(raw.sum())
-    return np.asarray((raw / total if total > 0.0 else ranks) - 1.0 / ranks.size)
-
-
-def _speed(reached: float, feasible: int, dim: int) -> float:
-    """Return the learning rate of sigma: movement, stagnation, convergence."""
-    if reached >= 1.0:
-        return 1.0
-    if reached >= 0.1:
-        return math.tanh((0.024 * feasible + 0.7 * dim + 20.0) / (dim + 12.0))
-    return 2.0 * math.tanh((0.025 * feasible + 0.75 * dim + 10.0) / (dim + 4.0))

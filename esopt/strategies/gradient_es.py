@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,16 +14,13 @@ from .._kernels import vectors
 from ..estimators.score import Score
 from ..noise import Array, Key, Share, check_seed
 from ..protocols import Estimator, Rate, Rule, Sampler, Shaping, Sizing, State
-from ..records import Evals, Gradient, Info, Population, Scale
+from ..records import Evals, Goal, Gradient, Info, Lap, Population, Scale
 from ..rules.adam import Adam
 from ..samplers.antithetic import Antithetic
 from ..samplers.paired import Paired
 from ..schedules import at
 from ..shaping import Raw
-
-_TINY, _HUGE = 1e-150, 1e150
-# |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding.
-_ROUNDING = 2.0**-57
+from ._snes import HUGE, ROUNDING, TINY, lap
 
 
 @dataclass(frozen=True)
@@ -289,6 +286,10 @@ class GradientES:
         scalars = {name: note for name, note in notes.items() if not isinstance(note, str)} if notes else {}
         return after, Info(state.generation, gradient, self._failures(evals, population.n), scalars, choices)
 
+    def run(self, state: GradientState, address: Any, goal: Goal) -> tuple[GradientState, Lap]:
+        """Return the state after generations in compiled code, and what happened: for :func:`esopt.snes` alone."""
+        return lap(self, state, address, goal)
+
     def stop(self, state: GradientState) -> dict[str, float]:
         """Return reasons to stop: "diverged" (mean not finite), "scale" (sigma unusable, or lost in rounding)."""
         furthest = vectors.furthest(state.mean)
@@ -298,11 +299,11 @@ class GradientES:
             return {}
         largest = state.scale if isinstance(state.scale, float) else float(state.scale.max())
         least = state.scale if isinstance(state.scale, float) else float(state.scale.min())
-        if not _TINY < largest < _HUGE:
+        if not TINY < largest < HUGE:
             return {"scale": largest}
         if least <= 0.0:
             return {"scale": least}
-        if least < _ROUNDING * furthest and (state.scale <= _ROUNDING * np.abs(state.mean)).all():
+        if least < ROUNDING * furthest and (state.scale <= ROUNDING * np.abs(state.mean)).all():
             return {"scale": largest}
         return {}
 

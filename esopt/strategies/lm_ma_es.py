@@ -10,10 +10,11 @@ import numpy as np
 from .._kernels import cma, span
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed, moment
-from ..protocols import Sampler
+from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size
+from ..step_sizes import CSA
+from ._cma import check_size, check_values, history_size, population_size, with_probes
 from ._span import Single, Span, by_rank, recombination, start_scale, stopped
 from .gradient_es import check_sigma
 
@@ -36,6 +37,7 @@ class LMMAState:
     path_sigma: Array
     history: Array
     latest: Array
+    step_size: State
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class LMMAES:
     m : number of vectors; None for 4 + floor(3 ln d).
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+    step_size : rule for sigma: :class:`CSA` (here by the path's squared length), :class:`TPA`, :class:`MSR`,
+        :class:`PSR`, or one of your own.
 
     Notes
     -----
@@ -79,9 +83,11 @@ class LMMAES:
     m: int | None = None
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
+    step_size: StepSize = field(default_factory=CSA)
 
     def __post_init__(self) -> None:
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        check_instance("step_size", self.step_size, StepSize, "CSA()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
         if self.m is not None and not (isinstance(self.m, int) and self.m >= 1):
@@ -96,7 +102,7 @@ class LMMAES:
         history = np.full((2, history_size(dim, n)), np.nan)
         return LMMAState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, spread, np.zeros((m, dim), np.float32),
-            np.zeros((m, m)), np.zeros(dim), history, np.full(n, np.nan),
+            np.zeros((m, m)), np.zeros(dim), history, np.full(n, np.nan), self.step_size.init(dim),
         )  # fmt: skip
 
     def _noise(self, state: LMMAState) -> Noise:
@@ -107,7 +113,8 @@ class LMMAES:
         """Return this generation's population."""
         base, core = _root(state)
         scale = Span(state.sigma * state.spread, base, state.vectors[: len(core)], core)
-        return Population(state.mean, scale, self._noise(state), share=self.share)
+        population = Population(state.mean, scale, self._noise(state), share=self.share)
+        return with_probes(population, self.step_size, state.sigma, state.step_size)
 
     def tell(self, state: LMMAState, evals: Evals) -> tuple[LMMAState, Info]:
         """Return the state after the update, and what was learned.
@@ -131,10 +138,13 @@ class LMMAES:
         gram = np.outer(keep, keep) * state.gram + cross + cross.T + np.outer(gain, gain) * span.dot(row, row)
         base, core = _root(state)
         step = span.expand(base, state.vectors[: len(core)], core @ dots[: len(core)], row)
+        shift, cumulated = state.spread * step, state.sigma * math.exp(change)
+        move = Move(state.sigma, cumulated, values, state.latest, evals.values[noise.n :], weights, shift, row)
+        sigma, known = self.step_size.adapt(move, state.step_size)
         after = LMMAState(
-            state.seed, state.generation + 1, state.mean + state.sigma * state.spread * step,
-            state.sigma * math.exp(change), state.start, state.spread,
-            span.advance(state.vectors, keep, gain, row), gram, path, cma.remember(state.history, values), values,
+            state.seed, state.generation + 1, state.mean + state.sigma * state.spread * step, sigma, state.start,
+            state.spread, span.advance(state.vectors, keep, gain, row), gram, path,
+            cma.remember(state.history, values), values, known,
         )  # fmt: skip
         return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
 

@@ -163,6 +163,15 @@ class Portfolio:
         choices = {"arm": _NAMES[turn], **choices, **info.choices}
         return _allocate(after), replace(info, generation=state.generation, choices=choices)
 
+    def inject(self, state: PortfolioState, rows: Array) -> PortfolioState:
+        """Return the state in which CMA-ES is next and also evaluates ``rows`` (k, d), as :meth:`CMAES.inject`."""
+        return replace(state, turn=_CMA, cma=_arms(self).cma.inject(state.cma, rows))
+
+    def toward(self, state: PortfolioState, gradient: Array) -> Array:
+        """Return the candidate from the best point against its ``gradient`` (d,), as far as :meth:`CMAES.toward`."""
+        step: Array = _arms(self).cma.toward(state.cma, gradient) - state.cma.mean
+        return state.mean + step
+
     def stop(self, state: PortfolioState) -> dict[str, float]:
         """Return no reason: there is always another restart."""
         return {}

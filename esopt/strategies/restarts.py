@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from .._parts import check_instance
+from .._parts import check_injectable, check_instance
 from ..noise import Array, check_seed, child
 from ..protocols import Strategy
 from ..records import Evals, Goal, Info, Lap, Population
@@ -153,7 +153,7 @@ class Restarts:
     def init(self, x0: Array, seed: int) -> RestartState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         inner = self.inner.init(x0, child(check_seed(seed), 0))
-        n = len(self.inner.ask(inner))
+        n = self.inner.ask(inner).n
         runs = RunState(0, False, 1.0, 1.0, 1.0, 0, 0, 0, np.zeros(2), np.full(2, np.inf))
         return RestartState(seed, 0, np.array(x0, np.float64), n, inner, runs)
 
@@ -183,6 +183,18 @@ class Restarts:
             return state, lap
         return self._follow(state, inner, lap.generations, lap.evaluations, lap.value)[0], lap
 
+    def inject(self, state: RestartState, rows: Array) -> RestartState:
+        """Return the state whose current run also evaluates ``rows`` (k, d), as :meth:`CMAES.inject`."""
+        strategy = self._strategy(state)
+        check_injectable(strategy)
+        return replace(state, inner=strategy.inject(state.inner, rows))
+
+    def toward(self, state: RestartState, gradient: Array) -> Array:
+        """Return the candidate against a ``gradient`` (d,) in the metric of the current run: :meth:`CMAES.toward`."""
+        strategy = self._strategy(state)
+        check_injectable(strategy)
+        return cast(Array, strategy.toward(state.inner, gradient))
+
     def stop(self, state: RestartState) -> dict[str, float]:
         """Return the reasons of the last run once ``limit`` restarts were made; empty before."""
         if self.limit is None or state.runs.runs < self.limit:
@@ -205,7 +217,7 @@ class Restarts:
         if not reasons or (self.limit is not None and runs.runs >= self.limit):
             return after, ""
         after = self._restart(after)
-        return after, f"run {after.runs.runs} with n = {len(self.ask(after))}, after {', '.join(reasons)}"
+        return after, f"run {after.runs.runs} with n = {self.ask(after).n}, after {', '.join(reasons)}"
 
     def _strategy(self, state: RestartState) -> Any:
         runs = state.runs
@@ -245,5 +257,7 @@ class Restarts:
 
 @lru_cache(maxsize=16)
 def _sized(inner: Any, n: int, spread: float) -> Any:
-    """Return ``inner`` with population ``n`` and sigma times ``spread``."""
+    """Return ``inner`` with population ``n`` and sigma times ``spread``; wrappers have a method for that."""
+    if hasattr(inner, "resized"):
+        return inner.resized(n, spread)
     return replace(inner, n=n, sigma=inner.sigma * spread)

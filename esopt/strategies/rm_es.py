@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from .._kernels import cma, span
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed, moment
-from ..protocols import Sampler
+from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size
+from ..step_sizes import CSA, PSR
+from ._cma import check_size, check_values, history_size, population_size, with_probes
 from ._span import Single, Span, by_rank, recombination, start_scale, stopped
 from .gradient_es import check_sigma
-
-_TARGET, _SMOOTHING, _DAMPING = 0.3, 0.3, 1.0
-"""q*, c_s and d_sigma: the aimed success, the weight of the last one, the damping of sigma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +33,9 @@ class RMState:
     path: Array
     vectors: Single
     times: NDArray[np.int64]
-    better: Array
-    success: float
     history: Array
     latest: Array
+    step_size: State
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +44,7 @@ class RMES:
 
     Candidates have the covariance sigma^2 ((1 - c)^m I + c sum_j (1 - c)^(m - j) p_j p_j^T), where the p_j are paths
     of the mean at least ``gap`` generations apart, as far as there are so many. Sigma follows the ranks of a
-    generation's better half among those of the one before. ``m=1`` is R1-ES. Invariant under increasing
+    generation's better half among those of the one before, :class:`PSR`. ``m=1`` is R1-ES. Invariant under increasing
     transformations of f, and under rotations as far as the noise is.
 
     Parameters
@@ -58,6 +55,7 @@ class RMES:
     gap : generations between two paths; None for d.
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+    step_size : rule for sigma: :class:`PSR`, :class:`MSR`, :class:`TPA`; there is no path for :class:`CSA`.
 
     Notes
     -----
@@ -84,9 +82,13 @@ class RMES:
     gap: int | None = None
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
+    step_size: StepSize = field(default_factory=lambda: PSR(0.3, parents=True))
 
     def __post_init__(self) -> None:
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
+        check_instance("step_size", self.step_size, StepSize, "PSR()")
+        if isinstance(self.step_size, CSA):
+            raise ValueError("RMES() got step_size=CSA(), but keeps no path for sigma. Pass PSR(), MSR() or TPA().")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
         if not (isinstance(self.m, int) and self.m >= 1):
@@ -101,8 +103,8 @@ class RMES:
         n = population_size(self.n, dim, self.sampler)
         return RMState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, spread, np.zeros(dim),
-            np.zeros((self.m, dim), np.float32), np.zeros(self.m, np.int64), np.full(n // 2, np.nan), 0.0,
-            np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
+            np.zeros((self.m, dim), np.float32), np.zeros(self.m, np.int64),
+            np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan), self.step_size.init(dim),
         )  # fmt: skip
 
     def _noise(self, state: RMState) -> Noise:
@@ -119,7 +121,8 @@ class RMES:
 
     def ask(self, state: RMState) -> Population:
         """Return this generation's population."""
-        return Population(state.mean, self._scale(state), self._noise(state), share=self.share)
+        population = Population(state.mean, self._scale(state), self._noise(state), share=self.share)
+        return with_probes(population, self.step_size, state.sigma, state.step_size)
 
     def tell(self, state: RMState, evals: Evals) -> tuple[RMState, Info]:
         """Return the state after the update, and what was learned.
@@ -137,15 +140,12 @@ class RMES:
         rate = 2.0 / (noise.dim + 7.0)
         path = (1.0 - rate) * state.path + math.sqrt(rate * (2.0 - rate) * mass) * step
         vectors, times = self._keep(state, path)
-        better = values[cma.order(values)][: noise.n // 2]
-        success = state.success
-        if state.generation:
-            gained = float(weights[: better.size] @ (_ranks(state.better, better) - _ranks(better, state.better)))
-            success = (1.0 - _SMOOTHING) * success + _SMOOTHING * (gained / better.size - _TARGET)
+        shift = state.spread * step
+        move = Move(state.sigma, None, values, state.latest, evals.values[noise.n :], weights, shift, row)
+        sigma, known = self.step_size.adapt(move, state.step_size)
         after = RMState(
-            state.seed, state.generation + 1, state.mean + state.sigma * state.spread * step,
-            state.sigma * math.exp(success / _DAMPING), state.start, state.spread, path, vectors, times, better,
-            success, cma.remember(state.history, values), values,
+            state.seed, state.generation + 1, state.mean + state.sigma * state.spread * step, sigma, state.start,
+            state.spread, path, vectors, times, cma.remember(state.history, values), values, known,
         )  # fmt: skip
         return after, Info(state.generation, None, evals.failures, {"sigma": after.sigma})
 
@@ -171,11 +171,3 @@ def _root(alpha: float, masses: Array, gram: Array) -> tuple[float, Array]:
     # (sqrt(alpha + x) - sqrt(alpha)) / x, without the division by zero.
     factors = 1.0 / (np.sqrt(alpha + np.maximum(values, 0.0)) + base)
     return base, roots[:, None] * ((vectors * factors) @ vectors.T) * roots
-
-
-def _ranks(values: Array, others: Array) -> Array:
-    """Return the rank of every value among both, ties at their mean; failures are last."""
-    both = np.where(np.isnan(others), math.inf, others)
-    own = np.where(np.isnan(values), math.inf, values)
-    pooled = np.sort(np.concatenate([own, both]))
-    return np.asarray(0.5 * (np.searchsorted(pooled, own, "left") + np.searchsorted(pooled, own, "right") - 1))

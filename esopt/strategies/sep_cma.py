@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..noise import Array, check_seed
+from ..protocols import State
 from ._cma import Family, history_size, population_size
 from .gradient_es import fit_sigma
 
@@ -27,6 +28,7 @@ class SepCMAState:
     history: Array
     latest: Array
     injected: Array
+    step_size: State
 
     @property
     def shape(self) -> Array:
@@ -58,6 +60,7 @@ class SepCMA(Family):
     active : use negative weights.
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
+    step_size : rule for sigma: :class:`CSA`, :class:`TPA`, :class:`MSR`, :class:`PSR`, or one of your own.
 
     References
     ----------
@@ -94,4 +97,5 @@ class SepCMA(Family):
             history,
             np.full(n, np.nan),
             np.empty((0, dim)),
+            self.step_size.init(dim),
         )

@@ -20,6 +20,7 @@ from .maps import check_map
 from .rules import check_rule
 from .samplers import check_sampler
 from .shaping import check_shaping
+from .step_sizes import check_step_size
 from .strategies import check_strategy
 from .worlds import check_world
 
@@ -32,6 +33,7 @@ __all__ = [
     "check_rule",
     "check_sampler",
     "check_shaping",
+    "check_step_size",
     "check_strategy",
     "check_world",
 ]

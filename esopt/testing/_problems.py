@@ -17,6 +17,7 @@ class Problem:
 
     ``grad`` and ``hess`` return (n, d) and (n, d, d). ``mean_gradient(mean, scale)`` is dJ/dmean, (d,), and
     ``mean_hessian(mean, scale)`` the average Hessian E[Hessian f], (d, d), for any scale of a population.
+    ``constraint`` returns g of the rows, (n, 1), for strategies that need one.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Problem:
     hess: Callable[[Array], Array]
     mean_gradient: Callable[[Array, Scale], Array]
     mean_hessian: Callable[[Array, Scale], Array]
+    constraint: Callable[[Array], Array] = lambda x: x[:, :1]
 
     def scale_gradient(self, mean: Array, scale: Scale) -> Scale:
         """Return the gradient of J in the scale, as :class:`esopt.Gradient` has it, by Price's theorem."""
@@ -49,6 +51,7 @@ class Problem:
             hessians=hessians if "hessians" in needs else None,
             hvps=hvps if "hvps" in needs else None,
             jvps=jvps if "jvps" in needs else None,
+            constraints=self.constraint(rows) if "constraints" in needs else None,
         )
 
 
@@ -130,6 +133,7 @@ def sphere(center: float | Array = 0.0, offset: float = 0.0) -> Problem:
         lambda x: np.tile(2.0 * np.eye(x.shape[1]), (len(x), 1, 1)),
         lambda mean, scale: 2.0 * (mean - center),
         lambda mean, scale: 2.0 * np.eye(mean.size),
+        lambda x: (x - center)[:, :1],
     )
 
 

@@ -47,6 +47,7 @@ from esopt.testing import (
     check_rule,
     check_sampler,
     check_shaping,
+    check_step_size,
     check_strategy,
 )
 
@@ -619,6 +620,64 @@ def test_strategy_that_claims_too_much() -> None:
     refuses(check_strategy, esopt.openai_es(n=8), "moves the mean", translation_equivariant=True)
     unshifted = GradientES(sampler=Gaussian(), estimator=Score(NoBaseline()))
     refuses(check_strategy, unshifted, "constant added", shift_invariant=True)
+
+
+# ---- Step-size rules ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepSize(esopt.TPA):
+    """Two-point adaptation with a mistake."""
+
+    mistake: str = ""
+    memory: list[int] = field(default_factory=list)
+
+    def probes(self, mean: Array, sigma: float, state: Any) -> Array:
+        if self.mistake == "asks differently every time":
+            self.memory.append(0)
+            return np.ones((len(self.memory), mean.size))
+        rows = super().probes(mean, sigma, state)
+        return rows[0] if self.mistake == "one row without its axis" and len(rows) else rows
+
+    def adapt(self, move: Any, state: Any) -> tuple[float, Any]:
+        sigma, after = super().adapt(move, state)
+        match self.mistake:
+            case "sorts the values":
+                move.values.sort()
+            case "remembers outside":
+                self.memory.append(0)
+                return sigma + 1e-3 * len(self.memory), after
+            case "looks at the values":
+                return sigma * (1.0 + 0.01 * np.tanh(move.values[0])), after
+            case "loses a failure":
+                return sigma * (np.nan if np.isnan(move.values).any() else 1.0), after
+            case "grows":
+                return 1.05 * sigma, after
+        return sigma, after
+
+
+STEP_SIZES = {
+    "asks differently every time": "probes is pure",
+    "one row without its axis": "finite rows",
+    "sorts the values": "nothing is written|adapt is pure",
+    "remembers outside": "adapt is pure",
+    "looks at the values": "gives the same sigma",
+    "loses a failure": "positive number where values are failed",
+    "grows": "no drift",
+}
+
+
+def test_the_step_size_without_a_mistake_passes() -> None:
+    check_step_size(StepSize(), neutral=True)
+
+
+@pytest.mark.parametrize("mistake", STEP_SIZES)
+def test_step_size(mistake: str) -> None:
+    refuses(check_step_size, StepSize(mistake=mistake), STEP_SIZES[mistake], neutral=mistake == "grows")
+
+
+def test_step_size_that_claims_too_much() -> None:
+    refuses(check_step_size, esopt.PSR(), "no drift", neutral=True)
 
 
 # ---- Evaluators -----------------------------------------------------------------------------------------------------

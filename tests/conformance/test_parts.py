@@ -13,8 +13,9 @@ import pytest
 import esopt
 from esopt.estimators.bonnet import Bonnet
 from esopt.estimators.score import Score
-from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, Strategy
+from esopt.protocols import Baseline, Estimator, Evaluator, Rule, Sampler, Shaping, StepSize, Strategy
 from esopt.shaping import cma_weights
+from esopt.strategies.augmented_lagrangian import AugmentedLagrangian
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
@@ -23,8 +24,10 @@ from esopt.strategies.dd_cma import DDCMA
 from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
+from esopt.strategies.margin import Margin
 from esopt.strategies.named import ars, openai_es, pgpe, snes
 from esopt.strategies.natural import xnes
+from esopt.strategies.psa_cma import PSACMA
 from esopt.strategies.random_search import RandomSearch
 from esopt.strategies.restarts import BIPOP, IPOP, Restarts
 from esopt.strategies.rm_es import RMES
@@ -38,6 +41,7 @@ from esopt.testing import (
     check_rule,
     check_sampler,
     check_shaping,
+    check_step_size,
     check_strategy,
 )
 from tests.conformance.collect import Case, case, cases, makers, name, parts
@@ -139,6 +143,16 @@ RULES = cases(
     },
 )
 
+STEP_SIZES = cases(
+    parts("step_sizes", StepSize),
+    {
+        esopt.CSA: [case(esopt.CSA())],
+        esopt.TPA: [case(esopt.TPA(), neutral=True), case(esopt.TPA(0.5, 3.0, 1.0), neutral=True)],
+        esopt.MSR: [case(esopt.MSR()), case(esopt.MSR(quantile=0.27, damping=2.0))],
+        esopt.PSR: [case(esopt.PSR()), case(esopt.PSR(parents=True)), case(esopt.PSR(0.0), neutral=True)],
+    },
+)
+
 GradientES, Antithetic, Gaussian = esopt.GradientES, esopt.Antithetic, esopt.Gaussian
 MOVES = {"translation_equivariant": True}
 FREE = {"translation_equivariant": True, "shift_invariant": True}
@@ -180,6 +194,12 @@ STRATEGIES = cases(
             case(CMAES(), rank_based=True, **FREE),
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
+            case(CMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
+            case(CMAES(step_size=esopt.MSR(), sampler=esopt.Rademacher()), rank_based=True, **FREE),
+        ],
+        PSACMA: [
+            case(PSACMA(), rank_based=True, **FREE),
+            case(PSACMA(SepCMA(n=6, sampler=Antithetic()), n_max=20), rank_based=True, **FREE),
         ],
         LRACMAES: [
             case(LRACMAES(), rank_based=True, **FREE),
@@ -193,6 +213,13 @@ STRATEGIES = cases(
             case(Bounded(GradientES(estimator=Bonnet()), esopt.Clip(-0.5, 2.0)), shift_invariant=True),
             case(Bounded(GradientES(estimator=Score(esopt.AtMean())), esopt.Reflect(-9.0, 9.0)), shift_invariant=True),
             case(Bounded(Restarts(), esopt.Smooth(-1.0, 2.0)), learns=80, rank_based=True, shift_invariant=True),
+            case(Bounded(Margin(CMAES(), [0]), esopt.Rounded([True, False])), dims=(2,), rank_based=True),
+        ],
+        AugmentedLagrangian: [
+            case(AugmentedLagrangian(), **MOVES),
+            case(AugmentedLagrangian(esopt.SepCMA(n=9)), **MOVES),
+            case(AugmentedLagrangian(GradientES()), **MOVES),
+            case(Bounded(AugmentedLagrangian(CMAES()), esopt.Smooth(-3.0, 4.0)), shift_invariant=True),
         ],
         esopt.QuasiNewton: [case(esopt.QuasiNewton(), seeded=False)],
         esopt.CoordinateSearch: [
@@ -204,16 +231,34 @@ STRATEGIES = cases(
             case(esopt.Portfolio(), dims=(2, 5), survives=True),
             case(esopt.Portfolio(0.2), dims=(1,), seeded=False, survives=True),
         ],
-        SepCMA: [case(SepCMA(), rank_based=True, **FREE), case(SepCMA(n=2, active=False), rank_based=True, **FREE)],
+        SepCMA: [
+            case(SepCMA(), rank_based=True, **FREE),
+            case(SepCMA(n=2, active=False), rank_based=True, **FREE),
+            case(SepCMA(step_size=esopt.PSR()), rank_based=True, **FREE),
+        ],
         LMMAES: [
             case(LMMAES(), rank_based=True, **FREE),
             case(LMMAES(n=6, m=1, sampler=Antithetic()), rank_based=True, **FREE),
             case(LMMAES(n=40), dims=(8,), rank_based=True, **FREE),
+            case(LMMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
         ],
         CRFMNES: [
             case(CRFMNES(), rank_based=True, **FREE),
             case(CRFMNES(n=2), learns=0, rank_based=True, **FREE),
             case(CRFMNES(n=7, sampler=Gaussian()), dims=(6,), rank_based=True, **FREE),
+        ],
+        esopt.OnePlusOneCMA: [
+            case(esopt.OnePlusOneCMA(), rank_based=True, **FREE),
+            case(esopt.OnePlusOneCMA(0.3, 6, False, sampler=Antithetic()), rank_based=True, survives=True, **FREE),
+        ],
+        esopt.DXNESIC: [
+            case(esopt.DXNESIC(), rank_based=True, **FREE),
+            case(esopt.DXNESIC(n=2), learns=0, rank_based=True, **FREE),
+            case(esopt.DXNESIC(0.3, 7, Gaussian()), rank_based=True, **FREE),
+        ],
+        esopt.MAES: [
+            case(esopt.MAES(), rank_based=True, **FREE),
+            case(esopt.MAES(0.3, 8, sampler=Antithetic()), rank_based=True, **FREE),
         ],
         DDCMA: [
             case(DDCMA(), rank_based=True, **FREE),
@@ -224,6 +269,18 @@ STRATEGIES = cases(
             case(RMES(), rank_based=True, **FREE),
             case(RMES(n=7, m=1), rank_based=True, **FREE),
             case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
+            case(RMES(step_size=esopt.TPA()), rank_based=True, **FREE),
+        ],
+        esopt.VkDCMA: [
+            case(esopt.VkDCMA(), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=4, k=0), rank_based=True, **FREE),
+            case(esopt.VkDCMA(n=8, k=2, sampler=Antithetic()), dims=(3, 6), rank_based=True, **FREE),
+        ],
+        Margin: [
+            case(Margin(CMAES(), [0]), rank_based=True, shift_invariant=True),
+            case(Margin(SepCMA(), [0], -3.0, 3.0), rank_based=True, shift_invariant=True),
+            case(Margin(LRACMAES(), [0]), rank_based=True, shift_invariant=True),
+            case(Restarts(Margin(DDCMA(), [0])), rank_based=True, shift_invariant=True),
         ],
         Restarts: [
             case(Restarts(), rank_based=True, **FREE),
@@ -359,6 +416,11 @@ def test_rule(part: Case) -> None:
     check_rule(part.build(), **part.claims)
 
 
+@pytest.mark.parametrize("part", STEP_SIZES, ids=name)
+def test_step_size(part: Case) -> None:
+    check_step_size(part.build(), **part.claims)
+
+
 @pytest.mark.parametrize("part", STRATEGIES, ids=name)
 def test_strategy(part: Case) -> None:
     check_strategy(part.build(), **part.claims)
@@ -377,9 +439,11 @@ def test_every_evaluator_is_listed() -> None:
 def test_every_part_of_the_public_face_is_found() -> None:
     """What users import as a part was checked above: the scan looks where the parts are."""
     checked = {
-        type(c.build()) for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STRATEGIES) for c in group
+        type(c.build())
+        for group in (SAMPLERS, SHAPINGS, BASELINES, ESTIMATORS, RULES, STEP_SIZES, STRATEGIES)
+        for c in group
     }
-    protocols = (Sampler, Shaping, Baseline, Estimator, Rule, Strategy)
+    protocols = (Sampler, Shaping, Baseline, Estimator, Rule, StepSize, Strategy)
     public = [getattr(esopt, known) for known in esopt.__all__ if not known.startswith("_")]
     members = [[m for m in vars(p) if not m.startswith("_")] for p in protocols]
     missed = [

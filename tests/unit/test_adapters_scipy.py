@@ -18,7 +18,7 @@ def bowl(x: Array, at: float = 2.0) -> float:
     return float(((x - at) ** 2).sum())
 
 
-@pytest.mark.parametrize("name", ["cmaes", "sep_cma", "snes", "bipop"])
+@pytest.mark.parametrize("name", ["cmaes", "sep_cma", "snes", "bipop", "portfolio"])
 def test_a_method_of_scipy(name: str):
     found = optimize.minimize(bowl, [0.0, 0.5], args=(1.5,), method=esopt.scipy_method(name), options={"maxfev": 1500})
 

@@ -174,6 +174,67 @@ def test_messages(options, error, message):
         Optimizer(CMAES(), np.zeros(4)).inject(**options)
 
 
+WRAPPED = {
+    "restarts": esopt.Restarts(CMAES(n=8, sigma=0.3)),
+    "bounded": esopt.Bounded(CMAES(n=8, sigma=0.3), esopt.Smooth(-1.0, [2.0, 2.0, np.inf, 2.0])),
+    "bounded restarts": esopt.Bounded(esopt.Restarts(SepCMA(n=8, sigma=0.3)), esopt.Reflect(-1.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("strategy", WRAPPED.values(), ids=WRAPPED)
+def test_through_wrappers(strategy):
+    es = Optimizer(strategy, np.zeros(4), seed=2)
+    es.tell(bowl(es.ask()))
+    candidates = np.array([[0.5] * 4, [-1.0, 2.0, 0.0, 1.9]])
+    es.inject(candidates)
+    rows = es.ask()
+
+    assert len(rows) == 10
+    np.testing.assert_allclose(rows[8:], candidates, rtol=0, atol=1e-12)
+    es.tell(bowl(rows))
+    assert es.result.value == pytest.approx(0.0, abs=1e-20)
+    assert len(es.ask()) == 8
+
+
+def test_a_gradient_within_bounds_is_one_of_the_search():
+    """At the middle of the box the map is the identity, and the candidate that without bounds; nearer it is shorter."""
+    gradient = np.array([1.0, -2.0, 0.5, 0.0])
+    found = []
+    for strategy in (CMAES(n=8, sigma=0.1), esopt.Bounded(CMAES(n=8, sigma=0.1), esopt.Smooth(-10.0, 10.0))):
+        es = Optimizer(strategy, np.zeros(4), seed=2)
+        es.inject(gradient=gradient)
+        found.append(es.ask()[-1])
+    np.testing.assert_array_equal(found[1], found[0])
+    bounded = Optimizer(CMAES(n=8, sigma=0.1), np.full(4, -1.0), seed=2, bounds=(-1.0, 1.0))
+    bounded.inject(gradient=gradient)
+    assert (bounded.ask()[-1] >= -1.0).all()
+
+
+def test_the_default_of_minimize_takes_candidates():
+    es = Optimizer(esopt.Portfolio(), np.zeros(4), seed=2)
+    for _ in range(30):
+        es.tell(bowl(es.ask()))
+    es.inject(np.full(4, 0.5))
+    rows = es.ask()
+    assert len(rows) > 1
+    np.testing.assert_array_equal(rows[-1], np.full(4, 0.5))
+    es.tell(bowl(rows))
+    assert es.result.value == 0.0
+
+    start = es.mean
+    es.inject(gradient=np.array([1.0, 0.0, 0.0, 0.0]))
+    away = es.ask()[-1] - start
+    assert away[0] < 0.0
+
+
+def test_candidates_outside_the_bounds():
+    es = Optimizer(CMAES(), np.zeros(4), bounds=(-1.0, [1.0, 1.0, 1.0, 3.0]))
+    with pytest.raises(ValueError, match=r"1\.5 in coordinate 2, outside the bounds"):
+        es.inject([0.0, 0.0, 1.5, 2.0])
+    with pytest.raises(TypeError, match="takes no candidates from elsewhere"):
+        Optimizer(esopt.openai_es(), np.zeros(4), bounds=(-1.0, 1.0)).inject(np.zeros(4))
+
+
 def test_who_cannot():
     with pytest.raises(TypeError, match="takes no candidates from elsewhere"):
         Optimizer(esopt.openai_es(), np.zeros(4)).inject(np.zeros(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import esopt
-from esopt import BIPOP, CMAES, IPOP, Antithetic, Compiled, Objective, Outcome, Restarts, SepCMA
+from esopt import BIPOP, CMAES, IPOP, Antithetic, Compiled, GradientES, Objective, Outcome, Restarts, SepCMA, snes
 from esopt.records import Goal
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
@@ -96,7 +97,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record how many generations every lap ran."""
     seen: list[int] = []
-    for strategy in (CMAES, SepCMA):
+    for strategy in (CMAES, SepCMA, GradientES):
         run = strategy.run
 
         def watched(self: Any, state: Any, address: Any, goal: Goal, run: Any = run) -> Any:
@@ -117,8 +118,11 @@ def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         CMAES(n=40),
         SepCMA(),
         SepCMA(sampler=Antithetic(), n=8),
+        snes(),
+        snes(n=40, sigma=np.linspace(0.1, 1.0, 6), sigma_lr=0.2),
+        replace(snes(n=12), sampler=Antithetic()),
     ],
-    ids=repr,
+    ids=["cma", "odd n", "cma pairs", "large", "sep", "sep pairs", "snes", "snes rates", "snes pairs"],
 )
 @pytest.mark.parametrize(
     "options",
@@ -138,12 +142,12 @@ def test_a_run_in_laps_has_the_bits_of_ask_and_tell(strategy, options, generatio
 
 def test_one_dimension_and_wide_noise(monkeypatch):
     for dim in (1, 2, 65, 130):
-        for strategy in (CMAES(), SepCMA()):
+        for strategy in (CMAES(), SepCMA(), snes()):
             compare(monkeypatch, rosenbrock, np.zeros(dim), strategy=strategy, generations=30)
 
 
 def test_failed_and_infinite_values(monkeypatch, generations):
-    for strategy in (CMAES(), SepCMA(n=5)):
+    for strategy in (CMAES(), SepCMA(n=5), snes()):
         result = compare(monkeypatch, holes, np.full(4, 0.5), strategy=strategy, seed=1, evaluations=3000)
 
         assert result.failures["nan"] > 0
@@ -224,6 +228,29 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch):
                     rosenbrock, np.zeros(5), strategy=CMAES(), evaluations=budget, seed=4, checkpoint=path
                 )
         same(result, whole)
+
+
+def test_ties_and_plateaus(monkeypatch, generations):
+    """Equal values share their weights, in both runs by the same sums."""
+    stairs = numba.njit(lambda x: np.floor(2.0 * (x * x).sum()))
+    for strategy in (snes(n=30), CMAES(n=30)):
+        compare(monkeypatch, stairs, np.full(4, 1.3), strategy=strategy, seed=1, generations=40)
+    assert sum(generations) >= 40
+
+
+def test_other_settings_are_left_to_tell(monkeypatch, generations):
+    """What is not SNES has no compiled run, and one whose sigma vanishes ends where the plain run does."""
+    adam = replace(snes(), rule=esopt.Adam(0.1))
+    decay = replace(snes(), weight_decay=0.01)
+    rates = replace(snes(), scale_rule=esopt.Exponential(esopt.ExponentialDecay(0.1, 0.5, every=10)))
+    for strategy in (adam, decay, rates, esopt.openai_es(n=8)):
+        compare(monkeypatch, rosenbrock, np.zeros(4), strategy=strategy, seed=1, generations=9)
+    assert not sum(generations)
+
+    sphere = numba.njit(lambda x: (x * x).sum())
+    result = compare(monkeypatch, sphere, np.ones(4), strategy=snes(), seed=1, evaluations=50_000)
+    assert "scale" in result.reason
+    assert sum(generations) > 100
 
 
 def test_who_has_to_see_every_generation_does(generations):

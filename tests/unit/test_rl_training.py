@@ -344,6 +344,20 @@ def test_a_failing_environment_is_an_error_that_names_the_seed_or_is_counted():
     assert run.reason == {"generations": 5.0}
 
 
+def test_a_failure_in_the_final_evaluation_does_not_lose_the_policy(tmp_path):
+    class Late(Walk):
+        def step(self, action):
+            if self.seed in FINAL:
+                raise RuntimeError("no more")
+            return super().step(action)
+
+    with pytest.raises(esopt.EvaluationError, match="raised RuntimeError in step 1: no more"):
+        train(Late, generations=3, out=tmp_path)
+    policy = Policy.load(tmp_path / "policy.npz")
+
+    assert (policy.about["episodes"], policy.about["generations"], policy.about["mean_return"]) == (0, 3, None)
+
+
 def test_curve_draws_the_history(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 

@@ -1,0 +1,42 @@
+"""Share of (problem, target) pairs of bbob-largescale that large-scale strategies and their peers solve.
+
+    python benchmarks/bench_bbob_large.py [--quick] [--rounds 1] [--only "d=80"] [--save]
+
+24 functions, d = 80, 160, 320, 640, instances 1 to ``--rounds`` (1 by default), 51 targets 1e2 ... 1e-8; 1,000 d
+evaluations; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds. Hours; with ``--save`` each dimension is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from _bbob import Case, Hits, costs, score, usable
+from _bbob_solvers import LARGE
+from _bench import Report, main
+from _peers import installed
+
+DIMS = (80, 160, 320, 640)
+OURS = "esopt default"
+
+
+def run(report: Report, args: argparse.Namespace) -> None:
+    if not installed("cocoex"):
+        report.note("coco-experiment is not installed: skipped")
+        return
+    entries = usable(report, LARGE)
+    dims = [dim for dim in (DIMS[:1] if args.quick else DIMS) if not args.only or args.only == f"d={dim}"]
+    largest, instances = (10, 1) if args.quick else (1_000, args.rounds or 1)
+    hits, cases = Hits("bbob_large", keep=args.save), []
+    for dim in dims:
+        cases += [Case("bbob-largescale", f, dim, i) for f in range(1, 25) for i in range(1, instances + 1)]
+        hits.collect(entries, cases, largest)
+        hits.save()
+    for budget in (10, 100, 1_000):
+        for dim in dims:
+            found = hits.shares(entries, [case for case in cases if case.dim == dim], budget)
+            score(report, f"bbob-largescale d={dim}, {budget}d", found, (OURS, "pycma VkD"), (None, 0.0))
+    costs(report, "bbob-largescale", hits, entries)
+
+
+if __name__ == "__main__":
+    main("bbob_large", run, __doc__)
