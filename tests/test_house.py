@@ -69,6 +69,7 @@ FLOORS = {
     "smoothing": 7,
     "rl.training": 8,
     "rl.presets": 8,
+    "rl.learning_table": 8,
     "_ascent": 8,
     "variational": 8,
     "adapters": 8,

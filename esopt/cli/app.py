@@ -9,6 +9,8 @@ import typer
 
 from . import commands
 from .commands import TrainOptions
+from .tables import SeveralValues
+from .tables import table as print_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -49,6 +51,7 @@ TIMEOUT = _option("Seconds after which an episode counts as hung; its worker pro
 WORKERS = _option("Threads or processes that play; changes no result. (default: all cores, or no process)", least=1)
 WAY = _option("auto, compiled, workers or process.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
+RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 RESUME = typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")
 
 
@@ -117,6 +120,23 @@ def render(
 ) -> None:
     """Write a video of a trained policy; no display is needed."""
     raise typer.Exit(commands.render(run, env, out, episodes, seed, steps))
+
+
+@app.command(cls=SeveralValues)
+def table(
+    envs: Annotated[list[str], _option("Gymnasium ids, one or more.", "--envs")],
+    presets: Annotated[list[str], _option("Names of presets, one or more.", "--presets")] = ["default"],  # noqa: B006
+    seeds: Annotated[int, _option("Seeds of each environment and preset.", least=1)] = 10,
+    first_seed: Annotated[int, _option("The first of them.", least=0)] = 0,
+    steps: Annotated[int | None, STEPS] = None,
+    final_episodes: Annotated[int, _option("Episodes of the evaluation of a run.", least=1)] = 100,
+    workers: Annotated[int | None, WORKERS] = None,
+    path: Annotated[str, WAY] = "auto",
+    out: Annotated[Path, RUNS] = Path("runs/table.jsonl"),
+) -> None:
+    """Train presets on environments with several seeds, and print the returns with their intervals as Markdown."""
+    settings = {"final_episodes": final_episodes, "workers": workers, "path": path}
+    raise typer.Exit(print_table(envs, presets, range(first_seed, first_seed + seeds), steps, out, settings))
 
 
 @app.command()

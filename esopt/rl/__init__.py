@@ -14,6 +14,7 @@ _HOMES = {
     "DiscreteActions": "actions",
     "Engine": "engine",
     "EpisodeError": "gym_engine",
+    "Estimate": "statistics",
     "GymEngine": "gym_engine",
     "Moments": "normalisation",
     "MultiBinaryActions": "actions",
@@ -26,20 +27,27 @@ _HOMES = {
     "RolloutState": "rollouts",
     "Rollouts": "rollouts",
     "Rules": "gym_engine",
+    "Run": "run_file",
     "Running": "normalisation",
+    "Table": "learning_table",
     "TrainResult": "training",
     "Workers": "workers",
     "World": "engine",
+    "bootstrap_interval": "statistics",
     "choose_engine": "paths",
     "draw_curve": "curve",
     "evaluate": "evaluation",
     "find_world": "paths",
+    "interquartile_mean": "statistics",
     "make_env": "environments",
+    "markdown": "learning_table",
     "mujoco_world": "mujoco",
     "normal": "engine",
     "preset": "presets",
     "read_progress": "progress",
     "render": "video",
+    "summarise": "learning_table",
+    "table": "learning_table",
     "train": "training",
     "uniform": "engine",
 }
@@ -64,6 +72,10 @@ if TYPE_CHECKING:
     from .gym_engine import EpisodeError as EpisodeError
     from .gym_engine import GymEngine as GymEngine
     from .gym_engine import Rules as Rules
+    from .learning_table import Table as Table
+    from .learning_table import markdown as markdown
+    from .learning_table import summarise as summarise
+    from .learning_table import table as table
     from .mujoco import mujoco_world as mujoco_world
     from .normalisation import Moments as Moments
     from .normalisation import Running as Running
@@ -78,6 +90,10 @@ if TYPE_CHECKING:
     from .rollouts import Check as Check
     from .rollouts import Rollouts as Rollouts
     from .rollouts import RolloutState as RolloutState
+    from .run_file import Run as Run
+    from .statistics import Estimate as Estimate
+    from .statistics import bootstrap_interval as bootstrap_interval
+    from .statistics import interquartile_mean as interquartile_mean
     from .training import TrainResult as TrainResult
     from .training import train as train
     from .video import render as render

@@ -27,6 +27,8 @@ CHECK = range(2**30, 3 * 2**29)
 FINAL = range(3 * 2**29, 2**31)
 """Episode seeds for evaluating a policy; no training run has seen them."""
 
+_KEEPS_ITS_WORLD = "gymnasium.envs.box2d.bipedal_walker"
+
 
 def episode_seeds(seeds: NDArray[np.int64] | list[int], episodes: int, part: range = TRAIN) -> NDArray[np.int64]:
     """Return the seeds of ``episodes`` consecutive episodes in ``part`` for each of ``seeds`` (m,), (m, episodes)."""
@@ -102,6 +104,22 @@ def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:
         return made.observation_space, made.action_space, getattr(made, "spec", None)
     finally:
         made.close()
+
+
+def reset_env(env: Any, seed: int) -> Any:
+    """Return the first observation of the episode ``seed``, whatever was played before.
+
+    BipedalWalker keeps its physical world from episode to episode, and with it what the order of contacts depends on:
+    equal seeds and actions give other returns. It gets a new one, as LunarLander does by itself since issue 728 of
+    gymnasium.
+    """
+    inner = getattr(env, "unwrapped", env)
+    if any(kind.__module__ == _KEEPS_ITS_WORLD for kind in type(inner).__mro__):
+        from Box2D import b2World
+
+        inner._destroy()
+        inner.terrain, inner.world = [], b2World()
+    return env.reset(seed=seed)[0]
 
 
 def prepare_rendering() -> None:

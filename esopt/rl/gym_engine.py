@@ -12,7 +12,7 @@ from ..errors import EvaluationError
 from ..noise import EVAL, Key
 from ..samplers.gaussian import Gaussian
 from .engine import Array, Integers, Played
-from .environments import EnvSource, make_env
+from .environments import EnvSource, make_env, reset_env
 from .policy import Policy
 
 _NOISE_ROWS = 64
@@ -131,7 +131,7 @@ class Stage:
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
         step, longest = self._env.step, self.rules.max_steps
         noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
-        observation, _ = self._env.reset(seed=seed)
+        observation = reset_env(self._env, seed)
         total, steps = 0.0, 0
         while True:
             if steps == len(self._seen):
@@ -156,7 +156,7 @@ def plain_episode(
     env: Any, act: Callable[[Any], Any], seed: int, max_steps: int | None, watch: Callable[[], object]
 ) -> float:
     """Play one episode of an environment that is open, with ``watch()`` before each step and at the end."""
-    observation, _ = env.reset(seed=seed)
+    observation = reset_env(env, seed)
     total, steps = 0.0, 0
     while True:
         watch()

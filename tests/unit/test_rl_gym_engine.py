@@ -236,3 +236,20 @@ def test_bad_rules():
             Rules(max_steps=steps)
     with pytest.raises(ValueError, match="action_noise must be 0 or more"):
         Rules(action_noise=-1.0)
+
+
+def test_bipedal_walker_forgets_earlier_episodes():
+    pytest.importorskip("Box2D")
+    policy = Policy.linear(make_env("BipedalWalker-v3"))
+    thetas = np.random.default_rng(0).normal(scale=0.3, size=(6, policy.parameters.size))
+    seeds = np.arange(6)[:, None]
+    alone = []
+    for k in range(6):
+        engine = GymEngine("BipedalWalker-v3", policy)
+        alone.append(engine.play(thetas[k : k + 1], seeds[k : k + 1]).returns[0, 0])
+        engine.close()
+    engine = GymEngine("BipedalWalker-v3", policy)
+
+    assert engine.play(thetas, seeds).returns[:, 0].tolist() == alone
+    assert engine.play(thetas[::-1], seeds[::-1]).returns[:, 0].tolist() == alone[::-1]
+    engine.close()
