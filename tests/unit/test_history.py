@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import esopt
-from esopt import cli
+from esopt.cli.app import app
 from esopt.history import begin_history
 
 X0 = np.array([1.0, -2.0, 0.5])
@@ -154,14 +154,14 @@ def test_bad_histories_are_refused(tmp_path) -> None:
 def test_the_command_line_draws(tmp_path) -> None:
     path = tmp_path / "run.npz"
     esopt.minimize(bowl, X0, strategy=esopt.CMAES(), generations=5, history=path)
-    done = CliRunner().invoke(cli.build_app(), ["plot", str(path)])
+    done = CliRunner().invoke(app, ["plot", str(path)])
 
     assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "run.png"))
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
     esopt.minimize(bowl, X0, strategy=esopt.CMAES(), generations=2, checkpoint=tmp_path / "checkpoint.npz")
     for name in ("checkpoint.npz", "missing.npz"):
-        done = CliRunner().invoke(cli.build_app(), ["plot", str(tmp_path / name)])
+        done = CliRunner().invoke(app, ["plot", str(tmp_path / name)])
         assert done.exit_code == 2
         assert done.stderr.startswith("esopt: ")
         assert name in done.stderr

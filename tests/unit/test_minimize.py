@@ -188,7 +188,8 @@ def test_a_lucky_draw_is_no_target_reached(seeded: bool):
 
 def test_the_target_of_a_noisy_run_is_one_of_the_estimate():
     steps: list[esopt.Step] = []
-    result = esopt.minimize(noisy_sphere(0.5, 3), X0, sigma=0.3, noisy=True, target=2.0, callback=steps.append, seed=1)
+    settings = {"strategy": esopt.snes(sigma=0.3), "noisy": True, "target": 2.0, "seed": 1}
+    result = esopt.minimize(noisy_sphere(0.5, 3), X0, callback=steps.append, **settings)
 
     assert result.reason == {"target": steps[-1].info.gradient.value}
     assert all(step.info.gradient.value > 2.0 for step in steps[:-1])
@@ -427,7 +428,8 @@ def test_sigma_of_the_default_strategy():
         (41, {}, "Restarts"),
         (201, {}, "Restarts"),
         (10_001, {}, "GradientES"),
-        (5, {"noisy": True}, "GradientES"),
+        (5, {"noisy": True}, "CMAES"),
+        (41, {"noisy": True}, "GradientES"),
         (5, {"grad": lambda x: 2.0 * x}, "GradientES"),
     ],
 )
@@ -443,7 +445,8 @@ def test_what_each_default_is_made_of():
     assert (default(40).sigma, default(200).inner.sigma, default(10_000).inner.sigma) == (0.3, 0.3, 0.3)
     assert isinstance(default(200).inner, esopt.CMAES)
     assert isinstance(default(10_000).inner, esopt.SepCMA)
-    assert default(5, stochastic=True).natural
+    assert [default(dim, stochastic=True).n for dim in (1, 3, 40)] == [12, 12, 160]
+    assert default(41, stochastic=True).natural
     assert isinstance(default(5, gradients=True).estimator, esopt.Bonnet)
     factor = default_strategy(np.eye(5), 5, gradients=False, stochastic=False)
     assert isinstance(factor.inner, esopt.CMAES)
