@@ -160,7 +160,7 @@ class Hits:
             joblib.delayed(solve)(case, name, entry.solver, budgets[name])
             for case in cases
             for name, entry in entries.items()
-            if (case, name) not in self.known
+            if (case, name) not in self.known or self.known[case, name][2] < budgets[name]
         ]
         commit = str(fingerprint()["commit"])
         with joblib.parallel_config("loky", inner_max_num_threads=1):
@@ -194,18 +194,25 @@ class Hits:
 
 
 def score(
-    report: Report, title: str, shares: Mapping[str, np.ndarray], pair: tuple[str, str], goals: tuple[float | None, ...]
+    report: Report,
+    title: str,
+    shares: Mapping[str, np.ndarray],
+    ours: str,
+    references: Mapping[str, float | None],
+    goal: float | None = None,
 ) -> None:
-    """Report the shares, and the difference of the first of the ``pair`` from the second in paired standard errors."""
-    ours, reference = pair
+    """Report the shares, ``goal`` for that of ``ours``, and its differences in paired standard errors.
+
+    ``references`` are those it is compared with, and what the difference is to reach.
+    """
     for name, share in shares.items():
-        goal = goals[0] if name == ours else None
-        report.figure(f"{title}: solved by {name}", [float(share.mean())], "", goal=goal)
-    if ours in shares and reference in shares and len(shares[ours]) > 1:
-        apart = shares[ours] - shares[reference]
-        error = float(apart.std(ddof=1) / np.sqrt(apart.size)) or np.inf
-        what = f"{title}: {ours} less {reference}, in paired standard errors"
-        report.figure(what, [float(apart.mean()) / error], "", goal=goals[1])
+        report.figure(f"{title}: solved by {name}", [float(share.mean())], "", goal=goal if name == ours else None)
+    for name, least in references.items():
+        if ours in shares and name in shares and len(shares[ours]) > 1:
+            apart = shares[ours] - shares[name]
+            error = float(apart.std(ddof=1) / np.sqrt(apart.size)) or np.inf
+            what = f"{title}: {ours} less {name}, in paired standard errors"
+            report.figure(what, [float(apart.mean()) / error], "", goal=least)
 
 
 def costs(report: Report, title: str, hits: Hits, names: Iterable[str]) -> None:

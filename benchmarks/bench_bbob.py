@@ -23,7 +23,7 @@ from _peers import installed
 
 BUDGETS = {100: 0.48, 1_000: 0.74, 10_000: 0.89}
 DIMS = (20, 10, 5, 3, 2)
-PAIR = "esopt default", "pycma BIPOP"
+OURS, PEER = "esopt default", "pycma BIPOP"
 GROUPS = {
     "separable": (1, 5),
     "moderate": (6, 9),
@@ -60,15 +60,15 @@ def run(report: Report, args: argparse.Namespace) -> None:
         new = [Case("bbob", f, dim, instance) for dim in dims for f in range(1, 25)]
         hits.collect(entries, new, largest)
         rotated = [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
-        hits.collect({name: entry for name, entry in entries.items() if name in PAIR}, rotated, largest)
+        hits.collect({name: entry for name, entry in entries.items() if name in (OURS, PEER)}, rotated, largest)
         hits.save()
         cases += new + rotated
     report.note("commits: " + ", ".join(sorted({found[3] for found in hits.known.values()})))
     for budget, goal in BUDGETS.items():
         for cell, inside in cells(sorted(dims)).items():
             found = hits.shares(entries, [case for case in cases if inside(case)], budget)
-            aims = goal if cell == "total" and len(dims) == len(DIMS) else None, -2.0 if cell[:2] == "d=" else None
-            score(report, f"BBOB {cell}, {budget}d", found, PAIR, aims)
+            aim = goal if cell == "total" and len(dims) == len(DIMS) else None
+            score(report, f"BBOB {cell}, {budget}d", found, OURS, {PEER: -2.0 if cell[:2] == "d=" else None}, aim)
     costs(report, "BBOB", hits, entries)
 
 

@@ -16,7 +16,7 @@ from _bench import Report, main
 from _peers import installed
 
 DIMS = (80, 160, 320, 640)
-OURS = "esopt default"
+OURS, PEERS = "esopt default", ("pycma VkD", "pycma sep", "pypop7 LM-CMA")
 
 
 def run(report: Report, args: argparse.Namespace) -> None:
@@ -34,7 +34,7 @@ def run(report: Report, args: argparse.Namespace) -> None:
     for budget in (10, 100, 1_000):
         for dim in dims:
             found = hits.shares(entries, [case for case in cases if case.dim == dim], budget)
-            score(report, f"bbob-largescale d={dim}, {budget}d", found, (OURS, "pycma VkD"), (None, 0.0))
+            score(report, f"bbob-largescale d={dim}, {budget}d", found, OURS, dict.fromkeys(PEERS, 0.0))
     costs(report, "bbob-largescale", hits, entries)
 
 

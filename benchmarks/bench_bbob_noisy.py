@@ -18,7 +18,7 @@ from _bench import Report, main
 from _peers import installed
 
 DIMS = (20, 10, 5)
-OURS = "esopt default for noise"
+OURS, PEERS = "esopt default for noise", ("pycma NoiseHandler", "cmaes LRA")
 
 
 def run(report: Report, args: argparse.Namespace) -> None:
@@ -36,13 +36,7 @@ def run(report: Report, args: argparse.Namespace) -> None:
     for budget in (100, 1_000):
         for noise in NOISES:
             found = hits.shares(entries, [case for case in cases if case.suite == noise], budget)
-            for peer in ("pycma NoiseHandler", "cmaes LRA"):
-                pair = {name: share for name, share in found.items() if name in (OURS, peer)}
-                score(report, f"BBOB with {noise}, {budget}d", pair, (OURS, peer), (None, 0.0))
-            rest = {
-                name: share for name, share in found.items() if name not in (OURS, "pycma NoiseHandler", "cmaes LRA")
-            }
-            score(report, f"BBOB with {noise}, {budget}d", rest, (OURS, ""), (None, None))
+            score(report, f"BBOB with {noise}, {budget}d", found, OURS, dict.fromkeys(PEERS, 0.0))
     costs(report, "BBOB with noise", hits, entries)
 
 
