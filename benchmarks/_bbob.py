@@ -62,11 +62,12 @@ class Case(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A solver, the packages it needs, and its largest budget: evaluations over d."""
+    """A solver, the packages it needs, its largest budget (evaluations over d), and how many instances it runs."""
 
     solver: Solver
     packages: tuple[str, ...]
     budget: int
+    instances: int = 15
 
 
 def gaussian(distance: float, rng: np.random.Generator) -> float:
@@ -160,6 +161,7 @@ class Hits:
             joblib.delayed(solve)(case, name, entry.solver, budgets[name])
             for case in cases
             for name, entry in entries.items()
+            if case.instance <= entry.instances
             if (case, name) not in self.known or self.known[case, name][2] < budgets[name]
         ]
         commit = str(fingerprint()["commit"])
@@ -170,9 +172,9 @@ class Hits:
     def shares(self, names: Iterable[str], cases: list[Case], budget: int) -> dict[str, np.ndarray]:
         """Return the share of targets solved within ``budget`` d, (cases,), of the solvers that ran all as long."""
         found = {}
-        for name in names:
+        for name in names if cases else ():
             rows = [self.known.get((case, name)) for case in cases]
-            if rows and all(row is not None and row[2] >= budget for row in rows):
+            if all(row is not None and row[2] >= budget for row in rows):
                 limits = [budget * case.dim for case in cases]
                 kept = [row[0] for row in rows if row is not None]
                 found[name] = np.array([np.mean((h > 0) & (h <= n)) for h, n in zip(kept, limits, strict=True)])

@@ -174,7 +174,7 @@ ENTRIES: dict[str, Entry] = {
     "fcmaes IPOP": Entry(fcmaes_ipop, ("fcmaes",), 10_000),
     "modcma BIPOP": Entry(modcma_bipop, ("modcma",), 10_000),
     "cmaes IPOP": Entry(cmaes_ipop, ("cmaes",), 10_000),
-    "pycma lq-surrogate": Entry(pycma_surrogate, ("cma",), 100),
+    "pycma lq-surrogate": Entry(pycma_surrogate, ("cma",), 100, 1),
     "SLSQP restarts": Entry(scipy_restarts("SLSQP", maxiter=10_000, ftol=1e-12), (), 1_000),
     "BFGS restarts": Entry(scipy_restarts("BFGS"), (), 1_000),
     "NEWUOA restarts": Entry(nlopt_restarts("LN_NEWUOA"), ("nlopt",), 1_000),

@@ -3,12 +3,14 @@
     python benchmarks/bench_bbob.py [--quick] [--rounds 15] [--only "d=5"] [--save]
 
 24 functions, d = 2, 3, 5, 10, 20, instances 1 to ``--rounds`` (15 by default), 51 targets 1e2 ... 1e-8 above the
-minimum; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds. One anytime run per problem, of 10,000 d evaluations (less for
-those that cannot use more), scored at its prefixes: no side sees budget or target; every evaluation counts. Also on
-copies of the separable functions f1 to f5 with rotated axes. Needs coco-experiment; peers: ``_bbob_solvers.py``.
+minimum; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds. One anytime run per problem, of 10,000 d evaluations on the
+first five instances and 1,000 d on the others (less for solvers that cannot use more), scored at its prefixes: no side
+sees budget or target; every evaluation counts. Also on copies of the separable functions f1 to f5 with rotated axes.
+Needs coco-experiment; peers: ``_bbob_solvers.py``.
 
-All cores, hours. With ``--save`` each instance is kept in results/bbob.npz (evaluations at which targets were hit) as
-soon as it is there: a run that was stopped goes on where it was. Remove the file to begin anew.
+All cores, hours: the short runs of all instances come first. With ``--save`` each instance is kept in results/bbob.npz
+(evaluations at which targets were hit) as soon as it is there: a run that was stopped goes on where it was. Remove the
+file to begin anew.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from _peers import installed
 
 BUDGETS = {100: 0.48, 1_000: 0.74, 10_000: 0.89}
 DIMS = (20, 10, 5, 3, 2)
+LONG = 5
+"""Instances that get 10,000 d evaluations; the others get 1,000 d."""
 OURS, PEER = "esopt default", "pycma BIPOP"
 GROUPS = {
     "separable": (1, 5),
@@ -37,6 +41,7 @@ def cells(dims: list[int]) -> dict[str, Callable[[Case], bool]]:
     """Return what shares are reported of: names and the cases that belong to them."""
     found: dict[str, Callable[[Case], bool]] = {
         "total": lambda case: case.suite == "bbob",
+        "instance 1": lambda case: case.suite == "bbob" and case.instance == 1,
         "total without f3 and f4": lambda case: case.suite == "bbob" and case.function not in (3, 4),
         "rotated f1 to f5": lambda case: case.suite == "rotated",
         "f1 to f5 as they are": lambda case: case.suite == "bbob" and case.function <= 5,
@@ -57,16 +62,20 @@ def run(report: Report, args: argparse.Namespace) -> None:
     largest, instances = (100, 1) if args.quick else (10_000, args.rounds or 15)
     hits, cases = Hits("bbob", keep=args.save), []
     for instance in range(1, instances + 1):
-        new = [Case("bbob", f, dim, instance) for dim in dims for f in range(1, 25)]
-        hits.collect(entries, new, largest)
-        rotated = [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
-        hits.collect({name: entry for name, entry in entries.items() if name in (OURS, PEER)}, rotated, largest)
-        hits.save()
-        cases += new + rotated
+        cases += [Case("bbob", f, dim, instance) for dim in dims for f in range(1, 25)]
+        cases += [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
+    both = {name: entry for name, entry in entries.items() if name in (OURS, PEER)}
+    for budget in sorted({min(largest, 1_000), largest}):
+        for instance in range(1, (LONG if budget > 1_000 else instances) + 1):
+            for suite, chosen in (("bbob", entries), ("rotated", both)):
+                new = [case for case in cases if (case.suite, case.instance) == (suite, instance)]
+                hits.collect(chosen, new, budget)
+            hits.save()
     report.note("commits: " + ", ".join(sorted({found[3] for found in hits.known.values()})))
     for budget, goal in BUDGETS.items():
         for cell, inside in cells(sorted(dims)).items():
-            found = hits.shares(entries, [case for case in cases if inside(case)], budget)
+            most = LONG if budget > 1_000 else instances
+            found = hits.shares(entries, [case for case in cases if inside(case) and case.instance <= most], budget)
             aim = goal if cell == "total" and len(dims) == len(DIMS) else None
             score(report, f"BBOB {cell}, {budget}d", found, OURS, {PEER: -2.0 if cell[:2] == "d=" else None}, aim)
     costs(report, "BBOB", hits, entries)
