@@ -103,9 +103,9 @@ class DXNESIC:
         spread = np.asarray(fit_sigma(self.sigma, dim))
         factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
         sigma = math.exp(float(np.linalg.slogdet(factor)[1]) / dim)
-        n = population_size(self.n, dim, self.sampler)
+        start, n = float(np.linalg.norm(factor, axis=1).max()), population_size(self.n, dim, self.sampler)
         return DXNESICState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim), 1.0,
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, start, factor / sigma, np.zeros(dim), 1.0,
             np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
 

@@ -131,12 +131,12 @@ class LRACMAES:
         dim = x0.size
         scale = np.asarray(fit_sigma(self.sigma, dim))
         spread = np.broadcast_to(scale, dim)[:, None] * np.eye(dim) if scale.ndim < 2 else scale
-        sigma, root = _split(spread @ spread.T)
+        start, (sigma, root) = float(np.linalg.norm(spread, axis=1).max()), _split(spread @ spread.T)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         rates = RateState(1.0, zero, 0.0), RateState(1.0, np.zeros((dim, dim)), 0.0)
         return LRAState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, root, zero, zero, *rates, history,
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, start, root, zero, zero, *rates, history,
             np.full(n, np.nan),
         )  # fmt: skip
 
