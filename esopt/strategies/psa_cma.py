@@ -131,9 +131,11 @@ class PSACMA:
         dim, separable = state.mean.size, inner.shape.ndim == 1
         move = _change(state.inner, inner)
         unit = math.sqrt(_BETA * (2.0 - _BETA) / expected(dim, strategy.n, strategy.active, separable))
-        path_mean = (1.0 - _BETA) * state.path_mean + unit * white_step(strategy, state.inner, inner)
-        path_cov = (1.0 - _BETA) * state.path_cov + unit * math.sqrt(0.5) * move
-        known = (1.0 - _BETA) ** 2 * state.known + _BETA * (2.0 - _BETA)
+        path_mean, path_cov, known = state.path_mean, state.path_cov, state.known
+        if np.isfinite(move).all():
+            path_mean = (1.0 - _BETA) * path_mean + unit * white_step(strategy, state.inner, inner)
+            path_cov = (1.0 - _BETA) * path_cov + unit * math.sqrt(0.5) * move
+            known = (1.0 - _BETA) ** 2 * known + _BETA * (2.0 - _BETA)
         length = float(np.vdot(path_mean, path_mean) + np.vdot(path_cov, path_cov))
         least = self._least(dim)
         size = state.size * math.exp(_BETA * (known - length / _ALPHA))
@@ -169,12 +171,19 @@ def _sized(inner: Any, n: int) -> Any:
 
 
 def _change(state: Any, after: Any) -> Array:
-    """Return Sigma^-1/2 (Sigma' - Sigma) Sigma^-1/2, (d, d), or its diagonal, (d,), for Sigma with sigma^2."""
+    """Return Sigma^-1/2 (Sigma' - Sigma) Sigma^-1/2, (d, d), or its diagonal, (d,), for Sigma with sigma^2.
+
+    It is nan where rounding has made Sigma singular: such a move has no length, and the path stays as it is.
+    """
     grown = (after.sigma / state.sigma) ** 2
     if after.shape.ndim == 1:
         return np.asarray(grown * after.shape / np.maximum(state.shape, 1e-300) - 1.0)
-    root = np.linalg.solve(state.shape, after.shape)
-    return np.asarray(grown * (root @ root.T) - np.eye(len(root)))
+    try:
+        root = np.linalg.solve(state.shape, after.shape)
+    except np.linalg.LinAlgError:
+        return np.full(state.shape.shape, np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(grown * (root @ root.T) - np.eye(len(root)))
 
 
 @cache

@@ -211,6 +211,25 @@ def test_a_run_goes_on_from_a_checkpoint_with_another_n(tmp_path: Path) -> None:
     assert es.state.sigma == es.state.inner.sigma
 
 
+@pytest.mark.parametrize(("dim", "seed"), [(2, 1), (3, 3)])
+def test_a_covariance_that_becomes_singular_leaves_the_path(dim: int, seed: int) -> None:
+    """A constant function, far beyond the generation where "flat" ends a run."""
+    strategy = PSACMA(n_max=40)
+    state, lost = strategy.init(np.ones(dim), seed), 0
+    for _ in range(1500):
+        after, _ = strategy.tell(state, esopt.Evals(np.zeros(len(strategy.ask(state)))))
+        if np.isnan(psa_cma._change(state.inner, after.inner)).any():
+            lost += 1
+            assert np.array_equal(after.path_cov, state.path_cov)
+            assert np.array_equal(after.path_mean, state.path_mean)
+            assert after.known == state.known
+        state = after
+
+    assert lost > 0
+    assert np.isfinite(state.path_cov).all()
+    assert np.isfinite(state.mean).all()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
