@@ -120,8 +120,8 @@ def triggered(numbers: Array) -> dict[str, float]:
     return {name: float(x) for name, x in zip(REASONS, numbers, strict=True) if x == x}
 
 
-def check_values(evals: Evals, noise: Noise) -> Array:
-    """Return the values of the noise rows.
+def check_values(evals: Evals, noise: Noise, others: int = 0) -> Array:
+    """Return the values of the noise rows; ``others`` that failed too are counted in the message.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def check_values(evals: Evals, noise: Noise) -> Array:
     values = evals.values[: noise.n]
     if np.isnan(values).all():
         raise EvaluationError(
-            f"all {values.size} evaluations of generation {noise.key.generation} failed.\n"
+            f"all {values.size + others} evaluations of generation {noise.key.generation} failed.\n"
             "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
         )
     return values

@@ -111,9 +111,19 @@ class PSACMA:
             raise ValueError(f"n_max must be a number of at least n, got {self.n_max!r}. Pass for example n_max=1000.")
 
     def init(self, x0: Array, seed: int) -> PSAState:
-        """Return the state before the first generation, around ``x0`` (d,)."""
-        inner = self.inner.init(x0, seed)
-        return PSAState(inner, float(self._least(x0.size)), np.zeros(x0.size), np.zeros(inner.shape.shape), 0.0)
+        """Return the state before the first generation, around ``x0`` (d,).
+
+        Raises
+        ------
+        ValueError  if ``n_max`` is smaller than the first population.
+        """
+        inner, least = self.inner.init(x0, seed), self._least(x0.size)
+        if self.n_max is not None and self.n_max < least:
+            raise ValueError(
+                f"n_max must be at least the smallest population, {least} in {x0.size} dimensions, got {self.n_max}. "
+                f"Pass n_max={least} or more, or a smaller n of inner."
+            )
+        return PSAState(inner, float(least), np.zeros(x0.size), np.zeros(inner.shape.shape), 0.0)
 
     def ask(self, state: PSAState) -> Population:
         """Return this generation's population."""
@@ -158,7 +168,7 @@ class PSACMA:
 
     def _most(self, least: int) -> int:
         block = self.inner.sampler.block
-        return _MOST * least if self.n_max is None else max(least, int(self.n_max) // block * block)
+        return _MOST * least if self.n_max is None else int(self.n_max) // block * block
 
     def _strategy(self, state: PSAState) -> Any:
         block = self.inner.sampler.block

@@ -238,6 +238,7 @@ def test_a_covariance_that_becomes_singular_leaves_the_path(dim: int, seed: int)
         (lambda: PSACMA(CMAES), TypeError, "inner must be CMAES or SepCMA"),
         (lambda: PSACMA(CMAES(n=20), n_max=10), ValueError, "n_max must be a number of at least n, got 10"),
         (lambda: PSACMA(n_max=1.5), ValueError, "n_max must be a number"),
+        (lambda: PSACMA(n_max=9).init(np.ones(10), 1), ValueError, "smallest population, 10 in 10 dimensions, got 9"),
     ],
 )
 def test_messages(make: Any, error: type[Exception], message: str) -> None:
