@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
@@ -134,6 +135,7 @@ class DDCMA:
         """Return this generation's population."""
         return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
+    @serial
     def tell(self, state: DDCMAState, evals: Evals) -> tuple[DDCMAState, Info]:
         """Return the state after the update, and what was learned.
 

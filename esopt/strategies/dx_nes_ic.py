@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
@@ -97,6 +98,7 @@ class DXNESIC:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
+    @serial
     def init(self, x0: Array, seed: int) -> DXNESICState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -117,6 +119,7 @@ class DXNESIC:
         """Return this generation's population."""
         return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
+    @serial
     def tell(self, state: DXNESICState, evals: Evals) -> tuple[DXNESICState, Info]:
         """Return the state after the update, and what was learned.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Share, check_seed
@@ -126,6 +127,7 @@ class LRACMAES:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
+    @serial
     def init(self, x0: Array, seed: int) -> LRAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -146,6 +148,7 @@ class LRACMAES:
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         return Population(state.mean, state.scale, noise, share=self.share)
 
+    @serial
     def tell(self, state: LRAState, evals: Evals) -> tuple[LRAState, Info]:
         """Return the state after the update, and what was learned.
 

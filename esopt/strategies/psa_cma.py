@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from .._blas import serial
 from ..noise import Array
 from ..records import Evals, Info, Population
 from ..step_sizes import CSA
@@ -129,6 +130,7 @@ class PSACMA:
         """Return this generation's population."""
         return cast(Population, self._strategy(state).ask(state.inner))
 
+    @serial
     def tell(self, state: PSAState, evals: Evals) -> tuple[PSAState, Info]:
         """Return the state after the update, and what was learned.
 

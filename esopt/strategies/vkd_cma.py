@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import INIT, Array, Key, Noise, Share, check_seed
@@ -175,6 +176,7 @@ class VkDCMA:
         step = spread * _ahead(state)
         return population.with_extra(_TAG, state.mean + np.stack([step, -step]))
 
+    @serial
     def tell(self, state: VkDState, evals: Evals) -> tuple[VkDState, Info]:
         """Return the state after the update, and what was learned.
 
