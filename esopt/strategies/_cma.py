@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
     return _default_size(dim, sampler.block)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _default_size(dim: int, block: int) -> int:
     return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
 
@@ -76,7 +76,7 @@ def check_size(n: int | None, sampler: Sampler) -> None:
         )
 
 
-@cache
+@lru_cache(maxsize=256)
 def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, tuple[float, ...]]:
     """Return recombination weights (n,), best first, and learning rates, in a plain tuple for compiled code to cache.
 

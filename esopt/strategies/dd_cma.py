@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -199,7 +199,7 @@ class DDCMA:
         )  # fmt: skip
 
 
-@cache
+@lru_cache(maxsize=256)
 def _rates(dim: int, n: int, parameters: int) -> _Rates:
     """Return weights and rates for a model with that many parameters: table 1 of the paper."""
     raw = math.log((n + 1) / 2.0) - np.log(np.arange(1, n + 1))

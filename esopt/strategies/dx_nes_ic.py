@@ -16,7 +16,7 @@ from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ._cma import check_size, check_values, history_size, population_size, reasons
 from ._distance_weights import constants, far, ordered, speed
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,7 @@ class DXNESIC:
     def init(self, x0: Array, seed: int) -> DXNESICState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        spread = np.asarray(fit_sigma(self.sigma, dim))
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
+        _, factor = start_factor(self.sigma, dim)
         sigma = math.exp(float(np.linalg.slogdet(factor)[1]) / dim)
         start, n = float(np.linalg.norm(factor, axis=1).max()), population_size(self.n, dim, self.sampler)
         return DXNESICState(

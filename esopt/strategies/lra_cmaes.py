@@ -25,7 +25,7 @@ from ._cma import (
     recent,
     triggered,
 )
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 # Section 4.5: the target signal-to-noise ratio, the memory of the two averages, the damping.
 _ALPHA, _BETA_MEAN, _BETA_COV, _GAMMA = 1.4, 0.1, 0.03, 0.1
@@ -131,8 +131,7 @@ class LRACMAES:
     def init(self, x0: Array, seed: int) -> LRAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        scale = np.asarray(fit_sigma(self.sigma, dim))
-        spread = np.broadcast_to(scale, dim)[:, None] * np.eye(dim) if scale.ndim < 2 else scale
+        _, spread = start_factor(self.sigma, dim)
         start, (sigma, root) = float(np.linalg.norm(spread, axis=1).max()), _split(spread @ spread.T)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)

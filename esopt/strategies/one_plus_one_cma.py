@@ -14,7 +14,7 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ._cma import check_values, history_size, reasons
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 _THRESHOLD = 0.44
 """p_thresh: above this rate of success the path stands still, since sigma is too small."""
@@ -113,9 +113,7 @@ class OnePlusOneCMA:
     def init(self, x0: Array, seed: int) -> OnePlusOneState:
         """Return the state before the first generation, at ``x0`` (d,)."""
         dim = x0.size
-        spread = np.asarray(fit_sigma(self.sigma, dim))
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
-        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
+        sigma, factor = start_factor(self.sigma, dim)
         return OnePlusOneState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim),
             _target(self.n), np.full(_ANCESTORS, math.inf), np.full((2, history_size(dim, self.n)), np.nan),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, cast
 
@@ -198,7 +198,7 @@ def _change(state: Any, after: Any) -> Array:
         return np.asarray(grown * (root @ root.T) - np.eye(len(root)))
 
 
-@cache
+@lru_cache(maxsize=256)
 def expected(dim: int, n: int, active: bool, separable: bool) -> float:
     """Return the expected squared length of a move of the distribution under random selection.
 
@@ -219,7 +219,7 @@ def expected(dim: int, n: int, active: bool, separable: bool) -> float:
     return dim / rates.mass + 2.0 * dim * log_sigma + 0.5 * (1.0 + 8.0 * log_sigma) * spread
 
 
-@cache
+@lru_cache(maxsize=256)
 def best_sigma(dim: int, n: int) -> float:
     """Return the sigma of the fastest progress on a sphere, over |x| / d: d c mu_eff / (d - 1 + c^2 mu_eff).
 

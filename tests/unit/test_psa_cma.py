@@ -211,6 +211,16 @@ def test_a_run_goes_on_from_a_checkpoint_with_another_n(tmp_path: Path) -> None:
     assert es.state.sigma == es.state.inner.sigma
 
 
+def test_constants_of_the_latest_populations_are_kept() -> None:
+    """Of every n that a run visits there are weights (n,): not all of them stay in memory."""
+    for n in range(2, 600):
+        psa_cma.expected(3, n, False, False)
+        psa_cma.best_sigma(3, n)
+
+    for cached in (psa_cma.expected, psa_cma.best_sigma, psa_cma.constants):
+        assert cached.cache_info().currsize <= 256
+
+
 @pytest.mark.parametrize(("dim", "seed"), [(2, 1), (3, 3)])
 def test_a_covariance_that_becomes_singular_leaves_the_path(dim: int, seed: int) -> None:
     """A constant function, far beyond the generation where "flat" ends a run."""
