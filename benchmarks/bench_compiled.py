@@ -3,7 +3,8 @@
     python benchmarks/bench_compiled.py [--quick] [--save]
 
 The loop gets the matrix of candidates for nothing; Compiled makes every candidate where it is evaluated. Both run with
-one thread and with two. All values are checked to be equal to the bit before anything is timed.
+one thread and with two. All values are checked to be equal to the bit before anything is timed. Whole runs of snes are
+timed in compiled code and, with a callback, through ask and tell.
 """
 
 from __future__ import annotations
@@ -103,6 +104,30 @@ def run(report: Report, args: argparse.Namespace) -> None:
         {"2 candidates": lambda: evaluator.evaluate(small, ())}, rounds=rounds, cpu_clock=time.thread_time
     )
     report.add("overhead", samples)
+
+    whole_runs(report, rosenbrock, rounds, 300 if args.quick else 2000)
+
+
+def whole_runs(report: Report, f: Any, rounds: int, generations: int) -> None:
+    """Runs of snes in ten dimensions, generations per second: compiled, and with a callback, through ask and tell."""
+    import esopt
+
+    def run(**settings: Any) -> Any:
+        strategy = esopt.snes()
+        return esopt.minimize(f, np.zeros(10), strategy=strategy, generations=generations, seed=1, **settings)
+
+    inside, outside = run(), run(callback=lambda step: None)
+    np.testing.assert_array_equal([inside.generations, outside.generations], generations)
+    np.testing.assert_array_equal(inside.x, outside.x)
+    samples = measure(
+        {"compiled": run, "ask and tell": lambda: run(callback=lambda step: None)}, rounds=min(rounds, 15)
+    )
+    report.add(f"snes, jitted Rosenbrock d=10, {generations} generations", samples)
+    for name, sample in samples.items():
+        rate = Sample(generations / sample.wall, generations / np.maximum(sample.cpu, 1e-9))
+        report.figure(f"snes, jitted Rosenbrock d=10: {name}", rate, "generations/s")
+    ratio = samples["ask and tell"] / samples["compiled"]
+    report.figure("snes, jitted Rosenbrock d=10: compiled run over ask and tell", ratio, "x", ">=", 20.0)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ def population_size(n: int | None, dim: int, sampler: Sampler) -> int:
     return _default_size(dim, sampler.block)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _default_size(dim: int, block: int) -> int:
     return block * max(2, -(-(4 + int(3.0 * math.log(dim))) // block))
 
@@ -76,7 +76,7 @@ def check_size(n: int | None, sampler: Sampler) -> None:
         )
 
 
-@cache
+@lru_cache(maxsize=256)
 def constants(dim: int, n: int, active: bool, separable: bool) -> tuple[Array, tuple[float, ...]]:
     """Return recombination weights (n,), best first, and learning rates, in a plain tuple for compiled code to cache.
 
@@ -120,8 +120,8 @@ def triggered(numbers: Array) -> dict[str, float]:
     return {name: float(x) for name, x in zip(REASONS, numbers, strict=True) if x == x}
 
 
-def check_values(evals: Evals, noise: Noise) -> Array:
-    """Return the values of the noise rows.
+def check_values(evals: Evals, noise: Noise, others: int = 0) -> Array:
+    """Return the values of the noise rows; ``others`` that failed too are counted in the message.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def check_values(evals: Evals, noise: Noise) -> Array:
     values = evals.values[: noise.n]
     if np.isnan(values).all():
         raise EvaluationError(
-            f"all {values.size} evaluations of generation {noise.key.generation} failed.\n"
+            f"all {values.size + others} evaluations of generation {noise.key.generation} failed.\n"
             "Check the objective at es.mean, or start from a point and with a sigma where it can be evaluated."
         )
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ class Constants(NamedTuple):
     distance: float
 
 
-@cache
+@lru_cache(maxsize=256)
 def constants(dim: int, n: int) -> Constants:
     """Return what Fukushima et al. (2011), section 3, and all that followed take, for a dimension and a population."""
     raw = np.maximum(0.0, math.log(n / 2.0 + 1.0) - np.log(np.arange(1, n + 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Span:
             part[...] = mean + self.apply(noise.rows(start + first, start + first + len(part)))
 
 
-@cache
+@lru_cache(maxsize=256)
 def recombination(n: int) -> tuple[Array, float]:
     """Return weights (n,) of the better half, best first, zero for the others, and their mu_eff = 1 / sum w^2.
 

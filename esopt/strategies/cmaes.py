@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from ..noise import Array, check_seed
 from ..protocols import State
 from ._cma import Family, history_size, population_size
-from .gradient_es import fit_sigma
+from .gradient_es import start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +87,7 @@ class CMAES(Family):
     def init(self, x0: Array, seed: int) -> CMAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        scale = fit_sigma(self.sigma, dim)
-        spread = np.asarray(scale)
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
-        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
+        sigma, factor = start_factor(self.sigma, dim)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CMAState(

@@ -96,8 +96,8 @@ class CRFMNES:
         vector = Gaussian().noise(Key(check_seed(seed), 1, INIT), 1, dim).rows()[0] / math.sqrt(dim)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         return CRFMNESState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, vector.astype(np.float64), spread / sigma,
-            zero, zero, history, np.full(n, np.nan),
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, float(spread.max()), vector.astype(np.float64),
+            spread / sigma, zero, zero, history, np.full(n, np.nan),
         )  # fmt: skip
 
     def _noise(self, state: CRFMNESState) -> Noise:

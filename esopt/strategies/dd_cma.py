@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
@@ -134,6 +135,7 @@ class DDCMA:
         """Return this generation's population."""
         return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
+    @serial
     def tell(self, state: DDCMAState, evals: Evals) -> tuple[DDCMAState, Info]:
         """Return the state after the update, and what was learned.
 
@@ -197,7 +199,7 @@ class DDCMA:
         )  # fmt: skip
 
 
-@cache
+@lru_cache(maxsize=256)
 def _rates(dim: int, n: int, parameters: int) -> _Rates:
     """Return weights and rates for a model with that many parameters: table 1 of the paper."""
     raw = math.log((n + 1) / 2.0) - np.log(np.arange(1, n + 1))

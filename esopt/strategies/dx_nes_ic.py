@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
@@ -15,7 +16,7 @@ from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ._cma import check_size, check_values, history_size, population_size, reasons
 from ._distance_weights import constants, far, ordered, speed
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +98,15 @@ class DXNESIC:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
+    @serial
     def init(self, x0: Array, seed: int) -> DXNESICState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        spread = np.asarray(fit_sigma(self.sigma, dim))
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
+        _, factor = start_factor(self.sigma, dim)
         sigma = math.exp(float(np.linalg.slogdet(factor)[1]) / dim)
-        n = population_size(self.n, dim, self.sampler)
+        start, n = float(np.linalg.norm(factor, axis=1).max()), population_size(self.n, dim, self.sampler)
         return DXNESICState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim), 1.0,
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, start, factor / sigma, np.zeros(dim), 1.0,
             np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
 
@@ -117,6 +118,7 @@ class DXNESIC:
         """Return this generation's population."""
         return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
+    @serial
     def tell(self, state: DXNESICState, evals: Evals) -> tuple[DXNESICState, Info]:
         """Return the state after the update, and what was learned.
 

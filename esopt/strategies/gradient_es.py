@@ -76,6 +76,18 @@ def fit_sigma(sigma: float | Array | Radius, dim: int) -> Scale:
     return sigma.copy()
 
 
+def start_factor(sigma: float | Array | Radius, dim: int) -> tuple[float, Array]:
+    """Return the root mean square of the deviations in ``sigma``, and their covariance's factor (d, d).
+
+    Raises
+    ------
+    ValueError  as :func:`fit_sigma`.
+    """
+    spread = np.asarray(fit_sigma(sigma, dim))
+    factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
+    return math.sqrt(float(np.square(factor).sum()) / dim), factor
+
+
 _PARTS: dict[str, tuple[type, str]] = {
     "sampler": (Sampler, "Antithetic()"),
     "shaping": (Shaping, "CenteredRanks()"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Share, check_seed
@@ -24,7 +25,7 @@ from ._cma import (
     recent,
     triggered,
 )
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 # Section 4.5: the target signal-to-noise ratio, the memory of the two averages, the damping.
 _ALPHA, _BETA_MEAN, _BETA_COV, _GAMMA = 1.4, 0.1, 0.03, 0.1
@@ -126,17 +127,17 @@ class LRACMAES:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
+    @serial
     def init(self, x0: Array, seed: int) -> LRAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        scale = np.asarray(fit_sigma(self.sigma, dim))
-        spread = np.broadcast_to(scale, dim)[:, None] * np.eye(dim) if scale.ndim < 2 else scale
-        sigma, root = _split(spread @ spread.T)
+        _, spread = start_factor(self.sigma, dim)
+        start, (sigma, root) = float(np.linalg.norm(spread, axis=1).max()), _split(spread @ spread.T)
         n = population_size(self.n, dim, self.sampler)
         zero, history = np.zeros(dim), np.full((2, history_size(dim, n)), np.nan)
         rates = RateState(1.0, zero, 0.0), RateState(1.0, np.zeros((dim, dim)), 0.0)
         return LRAState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, root, zero, zero, *rates, history,
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, start, root, zero, zero, *rates, history,
             np.full(n, np.nan),
         )  # fmt: skip
 
@@ -146,6 +147,7 @@ class LRACMAES:
         noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
         return Population(state.mean, state.scale, noise, share=self.share)
 
+    @serial
     def tell(self, state: LRAState, evals: Evals) -> tuple[LRAState, Info]:
         """Return the state after the update, and what was learned.
 

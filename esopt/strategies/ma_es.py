@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
@@ -14,7 +15,7 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ._cma import Rates, check_size, check_values, constants, history_size, population_size, reasons
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +94,7 @@ class MAES:
     def init(self, x0: Array, seed: int) -> MAESState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
-        spread = np.asarray(fit_sigma(self.sigma, dim))
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
-        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
+        sigma, factor = start_factor(self.sigma, dim)
         n = population_size(self.n, dim, self.sampler)
         return MAESState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim),
@@ -110,6 +109,7 @@ class MAES:
         """Return this generation's population."""
         return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
+    @serial
     def tell(self, state: MAESState, evals: Evals) -> tuple[MAESState, Info]:
         """Return the state after the update, and what was learned.
 

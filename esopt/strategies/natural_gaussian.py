@@ -14,6 +14,7 @@ from typing import get_args
 
 import numpy as np
 
+from .._blas import serial
 from .._parts import check_instance
 from ..estimators.score import Score
 from ..noise import Array, Key, Share, check_seed
@@ -170,6 +171,7 @@ class NaturalGaussian:
         noise = self.sampler.noise(Key(state.seed, state.generation), self.rows(dim), dim)
         return self.estimator.prepare(Population(state.mean, state.scale, noise, share=self.share), state.estimator)
 
+    @serial
     def tell(self, state: NaturalGaussianState, evals: Evals) -> tuple[NaturalGaussianState, Info]:
         """Return the state after the update, and what was learned.
 

@@ -14,12 +14,12 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ._cma import check_values, history_size, reasons
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import check_sigma, start_factor
 
 _THRESHOLD = 0.44
 """p_thresh: above this rate of success the path stands still, since sigma is too small."""
 _ANCESTORS = 5
-"""A miss is unlearned if it is worse than the parent this many successes ago."""
+"""A miss is unlearned if it is worse than its ancestor of this order; the first one is the current parent."""
 _TAG = "start"
 
 
@@ -61,13 +61,14 @@ class OnePlusOneCMA:
     direction longer and bad misses make theirs shorter. It takes 0.6 of the evaluations of :class:`CMAES` on a sphere
     and a cigar, as many on an ellipsoid and 1.6 times as many on a discus, in 10 and 20 dimensions; a value that noise
     made too good is kept for ever. Invariant under increasing transformations of f and under rotations. A failed
-    evaluation is no success and nothing else.
+    evaluation is no success and nothing else, unless there was no value yet: where ``x0`` and all candidates since have
+    failed, ``tell`` raises an error.
 
     Parameters
     ----------
     sigma : initial standard deviation: a number, one per coordinate, or a factor (d, d).
     n : candidates in a generation, of which the best is compared with the parent: the (1+n)-CMA-ES.
-    active : learn from misses that are worse than the parent of five successes ago.
+    active : learn from misses that are worse than the fifth ancestor of the candidate, the parent four successes ago.
     sampler : joint law of the noise rows; n must be a multiple of its block.
     share : which candidates share an evaluation seed: "pair" (antithetic pairs), "generation" or "none".
 
@@ -112,9 +113,7 @@ class OnePlusOneCMA:
     def init(self, x0: Array, seed: int) -> OnePlusOneState:
         """Return the state before the first generation, at ``x0`` (d,)."""
         dim = x0.size
-        spread = np.asarray(fit_sigma(self.sigma, dim))
-        factor = spread if spread.ndim == 2 else np.diag(np.broadcast_to(spread, dim))
-        sigma = math.sqrt(float(np.square(factor).sum()) / dim)
+        sigma, factor = start_factor(self.sigma, dim)
         return OnePlusOneState(
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim),
             _target(self.n), np.full(_ANCESTORS, math.inf), np.full((2, history_size(dim, self.n)), np.nan),
@@ -134,7 +133,7 @@ class OnePlusOneCMA:
 
         Raises
         ------
-        EvaluationError  if nothing but failures is known so far; the state is as before.
+        EvaluationError  if nothing but failures is known so far, ``x0`` included; the state is as before.
         """
         values, dim = evals.values[: self.n], state.mean.size
         parents = state.parents
@@ -142,7 +141,7 @@ class OnePlusOneCMA:
             start = float(evals.values[self.n])
             parents = np.concatenate([[math.inf if math.isnan(start) else start], parents[1:]])
         if parents[0] == math.inf:
-            check_values(evals, self._noise(state))
+            check_values(evals, self._noise(state), int(state.generation == 0))
         rows = cma.order(values)
         best, worst = int(rows[0]), int(rows[-1])
         hit = bool(values[best] <= parents[0])

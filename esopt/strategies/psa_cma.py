@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
 
+from .._blas import serial
 from ..noise import Array
 from ..records import Evals, Info, Population
 from ..step_sizes import CSA
@@ -111,14 +112,25 @@ class PSACMA:
             raise ValueError(f"n_max must be a number of at least n, got {self.n_max!r}. Pass for example n_max=1000.")
 
     def init(self, x0: Array, seed: int) -> PSAState:
-        """Return the state before the first generation, around ``x0`` (d,)."""
-        inner = self.inner.init(x0, seed)
-        return PSAState(inner, float(self._least(x0.size)), np.zeros(x0.size), np.zeros(inner.shape.shape), 0.0)
+        """Return the state before the first generation, around ``x0`` (d,).
+
+        Raises
+        ------
+        ValueError  if ``n_max`` is smaller than the first population.
+        """
+        inner, least = self.inner.init(x0, seed), self._least(x0.size)
+        if self.n_max is not None and self.n_max < least:
+            raise ValueError(
+                f"n_max must be at least the smallest population, {least} in {x0.size} dimensions, got {self.n_max}. "
+                f"Pass n_max={least} or more, or a smaller n of inner."
+            )
+        return PSAState(inner, float(least), np.zeros(x0.size), np.zeros(inner.shape.shape), 0.0)
 
     def ask(self, state: PSAState) -> Population:
         """Return this generation's population."""
         return cast(Population, self._strategy(state).ask(state.inner))
 
+    @serial
     def tell(self, state: PSAState, evals: Evals) -> tuple[PSAState, Info]:
         """Return the state after the update, and what was learned.
 
@@ -131,9 +143,11 @@ class PSACMA:
         dim, separable = state.mean.size, inner.shape.ndim == 1
         move = _change(state.inner, inner)
         unit = math.sqrt(_BETA * (2.0 - _BETA) / expected(dim, strategy.n, strategy.active, separable))
-        path_mean = (1.0 - _BETA) * state.path_mean + unit * white_step(strategy, state.inner, inner)
-        path_cov = (1.0 - _BETA) * state.path_cov + unit * math.sqrt(0.5) * move
-        known = (1.0 - _BETA) ** 2 * state.known + _BETA * (2.0 - _BETA)
+        path_mean, path_cov, known = state.path_mean, state.path_cov, state.known
+        if np.isfinite(move).all():
+            path_mean = (1.0 - _BETA) * path_mean + unit * white_step(strategy, state.inner, inner)
+            path_cov = (1.0 - _BETA) * path_cov + unit * math.sqrt(0.5) * move
+            known = (1.0 - _BETA) ** 2 * known + _BETA * (2.0 - _BETA)
         length = float(np.vdot(path_mean, path_mean) + np.vdot(path_cov, path_cov))
         least = self._least(dim)
         size = state.size * math.exp(_BETA * (known - length / _ALPHA))
@@ -156,7 +170,7 @@ class PSACMA:
 
     def _most(self, least: int) -> int:
         block = self.inner.sampler.block
-        return _MOST * least if self.n_max is None else max(least, int(self.n_max) // block * block)
+        return _MOST * least if self.n_max is None else int(self.n_max) // block * block
 
     def _strategy(self, state: PSAState) -> Any:
         block = self.inner.sampler.block
@@ -169,15 +183,22 @@ def _sized(inner: Any, n: int) -> Any:
 
 
 def _change(state: Any, after: Any) -> Array:
-    """Return Sigma^-1/2 (Sigma' - Sigma) Sigma^-1/2, (d, d), or its diagonal, (d,), for Sigma with sigma^2."""
+    """Return Sigma^-1/2 (Sigma' - Sigma) Sigma^-1/2, (d, d), or its diagonal, (d,), for Sigma with sigma^2.
+
+    It is nan where rounding has made Sigma singular: such a move has no length, and the path stays as it is.
+    """
     grown = (after.sigma / state.sigma) ** 2
     if after.shape.ndim == 1:
         return np.asarray(grown * after.shape / np.maximum(state.shape, 1e-300) - 1.0)
-    root = np.linalg.solve(state.shape, after.shape)
-    return np.asarray(grown * (root @ root.T) - np.eye(len(root)))
+    try:
+        root = np.linalg.solve(state.shape, after.shape)
+    except np.linalg.LinAlgError:
+        return np.full(state.shape.shape, np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(grown * (root @ root.T) - np.eye(len(root)))
 
 
-@cache
+@lru_cache(maxsize=256)
 def expected(dim: int, n: int, active: bool, separable: bool) -> float:
     """Return the expected squared length of a move of the distribution under random selection.
 
@@ -198,7 +219,7 @@ def expected(dim: int, n: int, active: bool, separable: bool) -> float:
     return dim / rates.mass + 2.0 * dim * log_sigma + 0.5 * (1.0 + 8.0 * log_sigma) * spread
 
 
-@cache
+@lru_cache(maxsize=256)
 def best_sigma(dim: int, n: int) -> float:
     """Return the sigma of the fastest progress on a sphere, over |x| / d: d c mu_eff / (d - 1 + c^2 mu_eff).
 

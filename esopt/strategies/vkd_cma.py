@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import serial
 from .._kernels import cma
 from .._parts import check_instance
 from ..noise import INIT, Array, Key, Noise, Share, check_seed
@@ -145,10 +146,10 @@ class VkDCMA:
         n, zero = population_size(self.n, dim, self.sampler), np.zeros(dim)
         deviations = np.array(np.broadcast_to(spread, dim))
         volume = math.exp(float(np.log(deviations).mean()))
-        sigma, deviations = sigma * volume, deviations / volume
+        start, sigma, deviations = sigma * float(deviations.max()), sigma * volume, deviations / volume
         trend = TrendState(0, math.log(sigma), 2.0 * np.log(deviations), zero, 0.0, zero, zero)
         return VkDState(
-            check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, deviations, np.empty((0, dim)), np.empty(0),
+            check_seed(seed), 0, np.array(x0, np.float64), sigma, start, deviations, np.empty((0, dim)), np.empty(0),
             self.k or 0, zero, 0.0, zero, trend, np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
 
@@ -175,6 +176,7 @@ class VkDCMA:
         step = spread * _ahead(state)
         return population.with_extra(_TAG, state.mean + np.stack([step, -step]))
 
+    @serial
     def tell(self, state: VkDState, evals: Evals) -> tuple[VkDState, Info]:
         """Return the state after the update, and what was learned.
 
@@ -321,7 +323,17 @@ def _select(state: VkDState, rates: _Rates, n: int) -> VkDState:
     elif trend.since > k * wait and bool((~long & (trend.change_axes[:k] < 0.0)).any()):
         keep = long | (trend.change_axes[:k] >= 0.0)
         k, since = int(keep.sum()), trend.since
+        # The averages belong to axes: they move up with theirs.
+        trend = replace(trend, log_axes=_moved_up(log_axes, keep), change_axes=_moved_up(trend.change_axes, keep))
         vectors, lengths = vectors[keep[: len(vectors)]], lengths[keep[: len(lengths)]]
     else:
         since = trend.since
     return replace(state, rank=k, vectors=vectors, lengths=lengths, trend=replace(trend, since=since))
+
+
+def _moved_up(numbers: Array, keep: NDArray[np.bool_]) -> Array:
+    """Return ``numbers`` (d,) with those of the first axes that ``keep`` (k,) marks in front, and zeros behind them."""
+    out = np.zeros(numbers.size)
+    kept = numbers[: keep.size][keep]
+    out[: kept.size] = kept
+    return out

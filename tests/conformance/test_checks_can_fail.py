@@ -622,6 +622,20 @@ def test_strategy_that_claims_too_much() -> None:
     refuses(check_strategy, unshifted, "constant added", shift_invariant=True)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "dim"),
+    [
+        (esopt.DXNESIC(), 10),
+        (esopt.CRFMNES(), 10),
+        (esopt.OnePlusOneCMA(), 10),
+        (esopt.CMAES(step_size=esopt.MSR()), 5),
+        (esopt.CMAES(n=8, sampler=Antithetic()), 5),
+    ],
+)
+def test_drift_of_sigma(strategy: Any, dim: int) -> None:
+    refuses(check_strategy, strategy, "log sigma has no drift", dims=(dim,), learns=0, survives=True, neutral=True)
+
+
 # ---- Step-size rules ------------------------------------------------------------------------------------------------
 
 

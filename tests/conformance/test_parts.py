@@ -191,10 +191,10 @@ STRATEGIES = cases(
         **NAMED,
         **NATURAL,
         CMAES: [
-            case(CMAES(), rank_based=True, **FREE),
+            case(CMAES(), rank_based=True, neutral=True, **FREE),
             case(CMAES(sigma=0.3, n=7, active=False), rank_based=True, **FREE),
             case(CMAES(sampler=Antithetic(), n=8), rank_based=True, **FREE),
-            case(CMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
+            case(CMAES(step_size=esopt.TPA()), rank_based=True, neutral=True, **FREE),
             case(CMAES(step_size=esopt.MSR(), sampler=esopt.Rademacher()), rank_based=True, **FREE),
         ],
         PSACMA: [
@@ -232,12 +232,12 @@ STRATEGIES = cases(
             case(esopt.Portfolio(0.2), dims=(1,), seeded=False, survives=True),
         ],
         SepCMA: [
-            case(SepCMA(), rank_based=True, **FREE),
+            case(SepCMA(), rank_based=True, neutral=True, **FREE),
             case(SepCMA(n=2, active=False), rank_based=True, **FREE),
             case(SepCMA(step_size=esopt.PSR()), rank_based=True, **FREE),
         ],
         LMMAES: [
-            case(LMMAES(), rank_based=True, **FREE),
+            case(LMMAES(), rank_based=True, neutral=True, **FREE),
             case(LMMAES(n=6, m=1, sampler=Antithetic()), rank_based=True, **FREE),
             case(LMMAES(n=40), dims=(8,), rank_based=True, **FREE),
             case(LMMAES(step_size=esopt.TPA()), rank_based=True, **FREE),
@@ -257,11 +257,11 @@ STRATEGIES = cases(
             case(esopt.DXNESIC(0.3, 7, Gaussian()), rank_based=True, **FREE),
         ],
         esopt.MAES: [
-            case(esopt.MAES(), rank_based=True, **FREE),
+            case(esopt.MAES(), rank_based=True, neutral=True, **FREE),
             case(esopt.MAES(0.3, 8, sampler=Antithetic()), rank_based=True, **FREE),
         ],
         DDCMA: [
-            case(DDCMA(), rank_based=True, **FREE),
+            case(DDCMA(), rank_based=True, neutral=True, **FREE),
             case(DDCMA(n=2), rank_based=True, **FREE),
             case(DDCMA(n=30, sampler=Antithetic()), dims=(6,), rank_based=True, **FREE),
         ],
@@ -269,10 +269,10 @@ STRATEGIES = cases(
             case(RMES(), rank_based=True, **FREE),
             case(RMES(n=7, m=1), rank_based=True, **FREE),
             case(RMES(m=4, gap=2), dims=(8,), rank_based=True, **FREE),
-            case(RMES(step_size=esopt.TPA()), rank_based=True, **FREE),
+            case(RMES(step_size=esopt.TPA()), rank_based=True, neutral=True, **FREE),
         ],
         esopt.VkDCMA: [
-            case(esopt.VkDCMA(), rank_based=True, **FREE),
+            case(esopt.VkDCMA(), rank_based=True, neutral=True, **FREE),
             case(esopt.VkDCMA(n=4, k=0), rank_based=True, **FREE),
             case(esopt.VkDCMA(n=8, k=2, sampler=Antithetic()), dims=(3, 6), rank_based=True, **FREE),
         ],

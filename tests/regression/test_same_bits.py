@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 import esopt
 from esopt import Joblib, Objective
+from esopt._blas import one_thread
 from tests.reference.runs import outcome
 
 Array = np.ndarray[Any, Any]
@@ -118,3 +122,46 @@ def test_runs_in_several_threads_at_once():
         thread.join()
 
     assert found == expected
+
+
+BLAS = """
+import hashlib
+import numpy as np
+import esopt
+
+for make in (esopt.MAES, esopt.DDCMA, esopt.LRACMAES, esopt.xnes, esopt.DXNESIC, esopt.VkDCMA, esopt.PSACMA):
+    es = esopt.Optimizer(make(), np.ones(300), seed=1)
+    for _ in range(3):
+        es.tell(np.square(es.ask()) @ np.arange(1.0, 301.0))
+    print(make.__name__, hashlib.sha256(es.ask().tobytes()).hexdigest())
+"""
+
+
+def test_threads_of_linear_algebra():
+    """Decompositions and products are computed in one thread of BLAS, however many there are."""
+    found = []
+    for threads in ("1", "2"):
+        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, threads)}
+        done = subprocess.run([sys.executable, "-c", BLAS], env=environment, capture_output=True, text=True, check=True)
+        found.append(done.stdout.splitlines())
+
+    assert len(found[0]) == 7
+    assert found[0] == found[1]
+
+
+def test_the_limit_of_linear_algebra_ends_with_the_last_who_asked():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def counts() -> list[int]:
+        return [info["num_threads"] for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = counts()
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(counts()) <= {1}
+        second.__exit__(None, None, None)
+        assert counts() == before

@@ -177,3 +177,16 @@ def test_one_sigma_per_coordinate(strategy: Any) -> None:
         wanted = sigma * (1.0 - 1.0 / (3.0 * np.sqrt(60.0) + 5.0))
 
     assert np.abs(rows.std(axis=0) / wanted - 1.0).max() < 0.08
+
+
+@pytest.mark.parametrize(
+    "make",
+    [esopt.VkDCMA, esopt.CRFMNES, esopt.DXNESIC, esopt.LRACMAES, esopt.DDCMA, esopt.SepCMA, esopt.LMMAES, esopt.RMES],
+)
+def test_stop_rules_of_sigma_compare_with_the_largest_deviation(make: Any) -> None:
+    """One coordinate in units a million times larger: its deviation did not grow, and the run goes on."""
+    units = np.where(np.arange(12) < 11, 1e-3, 1e3)
+    es = esopt.Optimizer(make(sigma=0.3 * units), 2.0 * units, seed=4)
+    for _ in range(30):
+        es.tell(ellipsoid(es.ask() / units))
+        assert es.stop() == {}

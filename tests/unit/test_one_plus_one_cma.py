@@ -102,7 +102,7 @@ def test_the_start_is_a_point_like_others() -> None:
     after, _ = strategy.tell(state, esopt.Evals(np.array([3.0, np.nan])))
     assert after.parents[0] == 3.0
     assert np.array_equal(after.mean, rows[0])
-    with pytest.raises(esopt.EvaluationError, match="all 1 evaluations of generation 0 failed"):
+    with pytest.raises(esopt.EvaluationError, match="all 2 evaluations of generation 0 failed"):
         strategy.tell(state, esopt.Evals(np.array([np.nan, np.nan])))
 
 

@@ -211,6 +211,35 @@ def test_a_run_goes_on_from_a_checkpoint_with_another_n(tmp_path: Path) -> None:
     assert es.state.sigma == es.state.inner.sigma
 
 
+def test_constants_of_the_latest_populations_are_kept() -> None:
+    """Of every n that a run visits there are weights (n,): not all of them stay in memory."""
+    for n in range(2, 600):
+        psa_cma.expected(3, n, False, False)
+        psa_cma.best_sigma(3, n)
+
+    for cached in (psa_cma.expected, psa_cma.best_sigma, psa_cma.constants):
+        assert cached.cache_info().currsize <= 256
+
+
+@pytest.mark.parametrize(("dim", "seed"), [(2, 1), (3, 3)])
+def test_a_covariance_that_becomes_singular_leaves_the_path(dim: int, seed: int) -> None:
+    """A constant function, far beyond the generation where "flat" ends a run."""
+    strategy = PSACMA(n_max=40)
+    state, lost = strategy.init(np.ones(dim), seed), 0
+    for _ in range(1500):
+        after, _ = strategy.tell(state, esopt.Evals(np.zeros(len(strategy.ask(state)))))
+        if np.isnan(psa_cma._change(state.inner, after.inner)).any():
+            lost += 1
+            assert np.array_equal(after.path_cov, state.path_cov)
+            assert np.array_equal(after.path_mean, state.path_mean)
+            assert after.known == state.known
+        state = after
+
+    assert lost > 0
+    assert np.isfinite(state.path_cov).all()
+    assert np.isfinite(state.mean).all()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -219,6 +248,7 @@ def test_a_run_goes_on_from_a_checkpoint_with_another_n(tmp_path: Path) -> None:
         (lambda: PSACMA(CMAES), TypeError, "inner must be CMAES or SepCMA"),
         (lambda: PSACMA(CMAES(n=20), n_max=10), ValueError, "n_max must be a number of at least n, got 10"),
         (lambda: PSACMA(n_max=1.5), ValueError, "n_max must be a number"),
+        (lambda: PSACMA(n_max=9).init(np.ones(10), 1), ValueError, "smallest population, 10 in 10 dimensions, got 9"),
     ],
 )
 def test_messages(make: Any, error: type[Exception], message: str) -> None:
