@@ -150,7 +150,8 @@ def settle(result: Result, strategy: Strategy, evals: Evals, value: float) -> Re
     handler, violation = _handler(strategy), result.violation
     if handler is not None:
         violation = float(violations(evals, handler.tolerance)[0])
-    if (violation, value) < (result.violation, result.value):
-        best = Point(result.mean, value if violation == 0.0 else math.inf)
-        return replace(result, x=result.mean, value=value, best=best, violation=violation)
-    return result
+    if not (math.isfinite(value) and (violation, value) < (result.violation, result.value)):
+        return result
+    x = result.mean
+    best = Point(x.copy(), value if violation == 0.0 else math.inf)
+    return replace(result, x=x.copy(), value=value, best=best, violation=violation)

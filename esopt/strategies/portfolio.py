@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -107,6 +107,8 @@ class Portfolio:
     >>> bool(result.value <= 1e-8) and result.evaluations < 1000
     True
     """
+
+    keeps_values: ClassVar[bool] = True
 
     sigma: float | Array = 0.5
 

@@ -28,6 +28,8 @@ SERVED = [
     esopt.SepCMA(),
     esopt.DDCMA(),
     esopt.LRACMAES(),
+    esopt.MAES(),
+    esopt.DXNESIC(),
     esopt.Restarts(esopt.CMAES()),
     esopt.Averaged(esopt.CMAES(), 2),
     esopt.RandomSearch(),
@@ -169,7 +171,7 @@ def test_candidates_mean_and_result_are_whole(strategy: Strategy, kind: Any):
     assert np.unique(rows[:, 0] % 1).size > 1
 
 
-@pytest.mark.parametrize("strategy", [*SERVED[:5], None], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("strategy", [*SERVED[:7], None], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("kind", [esopt.Smooth, esopt.Clip])
 def test_minimum_is_found(strategy: Strategy | None, kind: Any):
     # LRACMAES spreads over the mirror images of a narrow box, integers or not.
@@ -272,11 +274,15 @@ def test_saved_runs_and_other_evaluators_have_the_same_bits(tmp_path: Any):
 
 @pytest.mark.parametrize(
     "strategy",
-    [esopt.Portfolio(), esopt.snes(), esopt.GradientES(), esopt.CRFMNES(), esopt.RMES(), esopt.Restarts(esopt.snes())],
+    [
+        *(esopt.Portfolio(), esopt.snes(), esopt.GradientES(), esopt.CRFMNES(), esopt.RMES()),
+        *(esopt.Restarts(esopt.snes()), esopt.OnePlusOneCMA(), esopt.OnePlusOneCMA(n=6)),
+    ],
 )
 def test_other_strategies_are_refused_by_name(strategy: Strategy):
     with pytest.raises(
-        TypeError, match=r"cannot search integers. Use CMAES\(\), SepCMA\(\), DDCMA\(\) or LRACMAES\(\)"
+        TypeError,
+        match=r"cannot search integers. Use CMAES\(\), SepCMA\(\), DDCMA\(\), LRACMAES\(\), MAES\(\) or DXNESIC\(\)",
     ):
         esopt.minimize(bowl, START, strategy=strategy, integer=WHOLE)
 
