@@ -112,6 +112,7 @@ def penalty(terms: Terms, g: Array) -> Array:
         return np.asarray((felt * (terms.multipliers + 0.5 * terms.coefficients * felt)).sum(axis=1))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def begin(terms: Terms, values: Array, g: Array, dim: int) -> Terms:
     """Return the terms with first coefficients for the equalities and for inequalities that are violated first here.
 
@@ -131,6 +132,7 @@ def begin(terms: Terms, values: Array, g: Array, dim: int) -> Terms:
     return Terms(multipliers, penalties, terms.equal)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def adapt(terms: Terms, merits: Array, g: Array, dim: int) -> Terms:
     """Return the terms after a generation of rows with the Lagrangian ``merits`` (n,) and constraints ``g`` (n, m + p).
 

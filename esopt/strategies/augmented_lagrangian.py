@@ -33,8 +33,8 @@ class LagrangianState:
     ``multipliers`` and ``penalties`` (m + p,) are those of the constraints, then of the equalities; empty before the
     first generation, a penalty nan until its constraint matters. ``shift`` is what changes of both have added to the
     Lagrangian so far. ``value`` and ``violation`` are those of the best candidate, inf before there is one, and
-    ``found`` (m + p,) are the multipliers that it was found with. ``equal`` (m + p,) says which are of equalities; empty
-    before the first generation.
+    ``found`` (m + p,) are the multipliers that it was found with. ``equal`` (m + p,) says which are of equalities;
+    empty before the first generation.
     """
 
     inner: Any
@@ -82,8 +82,8 @@ class AugmentedLagrangian:
     Best is the feasible candidate with the least value, before there is one the candidate with the least violation, the
     sum of g > 0 and |h| > tolerance. A candidate fails if its value or one of its constraints is nan. Bounds and
     integers go inside, which ``bounds=`` and ``integer=`` of :class:`esopt.Optimizer` see to. Changes of l and r do not
-    shift the values that ``inner`` sees: the median of a generation is kept. With a noisy f the best candidate is a
-    lucky draw; take the mean.
+    shift the values that ``inner`` sees: the median of a generation is kept. With a noisy f
+    only the mean is usable: the best candidate is a lucky draw, and multipliers and penalties follow the noise.
 
     The penalty coefficients are this library's own rule: those of the papers change by constant factors, after tests on
     one candidate, and their start depends on units.
@@ -126,7 +126,8 @@ class AugmentedLagrangian:
         if population.needs != {"values"}:
             needs = ", ".join(sorted(population.needs - {"values"}))
             raise ValueError(
-                f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only."
+                f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only, "
+                "such as CMAES(), and leave grad out."
             )
         kept = keeps_values(self.inner) or any(hasattr(state, "value") for state in layers(inner))
         if population.n < 2 or kept:

@@ -619,7 +619,7 @@ class TestAskAndTell:
         with pytest.raises(ValueError, match="told 1 constraints and 1 equalities, before 2 constraints"):
             es.tell(np.zeros(n), constraints=np.ones(n), equalities=np.ones(n))
         for truth in ({"constraints": np.ones((n, 2), bool)}, {"equalities": np.zeros(n, bool)}):
-            with pytest.raises(ValueError, match="dtype bool.*real numbers"):
+            with pytest.raises(ValueError, match=r"dtype bool.*real numbers"):
                 es.tell(np.zeros(n), **truth)
 
     def test_infinite_and_nan_constraints_are_failures(self):

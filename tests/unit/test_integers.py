@@ -350,3 +350,27 @@ def test_fmin_knows_integer_variables():
     found = esopt.fmin(bowl, START, 1.0, {"integer_variables": WHOLE, "ftarget": 1e-9, "maxfevals": 5000})
     assert found.fbest <= 1e-9
     assert (found.xbest[WHOLE] % 1 == 0).all()
+
+
+@pytest.mark.parametrize("generation", [150, 151, 152])  # another axis each, and the condition at 130 + 10 k
+def test_narrow_integers_give_no_reason_to_stop(generation: int):
+    margin = Margin(esopt.CMAES(), [1])
+    state = margin.init(np.array([0.5, 3.0, 0.5]), 1)
+    told: dict[int, set[str]] = {}
+    for narrow in (0, 1):
+        lengths = np.where(np.arange(3) == narrow, 1e-18, 1.0)
+        found: set[str] = set()
+        for k in (generation, 130):
+            inner = replace(state.inner, generation=k, factor=np.diag(lengths))
+            assert "noeffectcoord" in margin.inner.stop(inner)
+            found |= set(margin.stop(replace(state, inner=inner)))
+            told[k] = set(margin.inner.stop(inner))
+        assert found == ({"noeffectcoord", "condition"} if narrow == 0 else set())
+    assert "condition" in told[130]
+
+
+def test_an_integer_may_have_a_sigma_wider_than_its_bounds():
+    bounds = ([0.0, -10.0], [1.0, 10.0])
+    assert esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds, integer=[0]).ask().shape == (6, 2)
+    with pytest.raises(ValueError, match="sigma is 3 in coordinate 0"):
+        esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds)
