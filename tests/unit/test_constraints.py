@@ -671,10 +671,46 @@ class TestRefusals:
             run(sphere, [1.0], constraints=3)
         with pytest.raises(TypeError, match="equalities twice"):
             run(sphere, [1.0], constraints=LinearConstraint([[1.0]], 0.0, 0.0), equalities=lambda x: x[0])
+        with pytest.raises(ValueError, match="leave grad out"):
+            run(sphere, [1.0, 2.0], constraints=lambda x: x[0], grad=lambda x: x)
         with pytest.raises(TypeError, match="both evaluator and constraints"):
             esopt.minimize(None, [1.0], evaluator=esopt.Serial(sphere), constraints=lambda x: x[0])
         with pytest.raises(ValueError, match="needs constraints"):
             esopt.minimize(sphere, [1.0, 1.0], strategy=esopt.AugmentedLagrangian(), generations=3)
+
+
+class TestLists:
+    def test_several_functions(self, tmp_path):
+        def g(x, shift):
+            return 1.0 + shift - x[0]
+
+        def other(x, shift):
+            return np.array([0.5 - x[1], x[2] - 9.0])
+
+        def f(x, shift):
+            return sphere(x)
+
+        def both(x, shift):
+            return np.concatenate([[g(x, shift)], other(x, shift)])
+
+        settings = {"args": (0.25,), "evaluations": 600}
+        listed = run(f, [2.0, 2.0, 2.0], constraints=[g, other], checkpoint=tmp_path / "run.npz", **settings)
+        single = run(f, [2.0, 2.0, 2.0], constraints=both, **settings)
+        assert np.array_equal(listed.x, single.x)
+        assert listed.multipliers.shape == (3,)
+        with pytest.raises(esopt.CheckpointError, match="constraints"):
+            run(f, [2.0, 2.0, 2.0], constraints=[other, g], checkpoint=tmp_path / "run.npz", **settings)
+        with pytest.raises(esopt.EvaluationError, match="a constraint returned type bool"):
+            run(sphere, [2.0, 2.0], constraints=[lambda x: x[0] > 1.0, lambda x: x[1]])
+
+    def test_the_largest_numbers_make_no_noise(self):
+        # Overflow is no warning: pytest makes errors of them.
+        for f_by, g_by in ((1e300, 1.0), (1.0, 1e200), (1e150, 1e150)):
+            result = run(
+                lambda x, by=f_by: by * sphere(x), [3.0, 3.0], constraints=lambda x, by=g_by: by * (1.0 - x[0]),
+                evaluations=300,
+            )  # fmt: skip
+            assert result.feasible
 
 
 class TestScipy:
@@ -690,6 +726,31 @@ class TestScipy:
         assert h is not None
         assert g(x) == pytest.approx([0.25, 0.25, 2.8125, -2.25, -0.5])
         assert h(x) == pytest.approx([0.5])
+
+    def test_x_of_more_axes_and_rows(self):
+        linear = LinearConstraint([[1.0, 2.0, 3.0, 4.0]], -np.inf, 5.0)
+        flat = np.arange(4.0)
+        g, _ = as_constraints(linear, None, (2, 2))
+        assert g(flat.reshape(2, 2)) == pytest.approx([20.0 - 5.0])
+        both = [linear, NonlinearConstraint(lambda x: x[0], 1.0, np.inf), lambda x: x.sum(axis=-1)]
+        g, _ = as_constraints(both, None, (4,), vectorized=True)
+        rows = np.stack([flat, flat + 1.0])
+        assert g(rows) == pytest.approx(np.array([[6.0, 15.0, 1.0], [10.0, 25.0, 0.0]]))
+        one = LinearConstraint([[1.0, 2.0]], 3.0, np.inf)
+        several = run(
+            lambda x: 0.5 * (x * x).sum(axis=1), [2.0, 2.0], constraints=one, vectorized=True, evaluations=600
+        )
+        assert np.array_equal(several.x, run(sphere, [2.0, 2.0], constraints=one, evaluations=600).x)
+
+    def test_what_does_not_fit_is_said_early(self):
+        def f(x):
+            raise AssertionError("f is not called")
+
+        with pytest.raises(ValueError, match=r"matrix of shape \(1, 3\) for x0 of shape \(2,\)"):
+            run(f, [2.0, 2.0], constraints=LinearConstraint([[1.0, 2.0, 3.0]], 3.0, np.inf))
+        for nothing in (LinearConstraint([[1.0, 2.0]], 3.0, 2.0), NonlinearConstraint(sphere, [0.0, 1.0], [1.0, 0.5])):
+            with pytest.raises(ValueError, match="nothing satisfies them"):
+                run(f, [2.0, 2.0], constraints=nothing)
 
     def test_in_minimize(self):
         result = run(sphere, [2.0, 2.0], constraints=LinearConstraint([[1.0, 2.0]], 3.0, np.inf), evaluations=2000)
