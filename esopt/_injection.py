@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._parts import check_injectable
+from ._told import as_array, name_type
 from .protocols import State
 
 
@@ -37,9 +38,9 @@ def inject(
 
 def _check(name: str, given: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return ``given`` as rows (k, d); raise unless it is one or several finite arrays of ``shape``."""
-    array = np.asarray(given)
+    array = as_array(given)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"inject() got {name} of dtype {array.dtype}. Pass real numbers of shape {shape}.")
+        raise TypeError(f"inject() got {name} of {name_type(array)}. Pass real numbers of shape {shape}.")
     if shape not in (array.shape, array.shape[1:]):
         raise ValueError(f"inject() got {name} of shape {array.shape}. Pass {shape}, or several, (k, *{shape}).")
     rows = array.reshape(-1, int(np.prod(shape))).astype(np.float64)

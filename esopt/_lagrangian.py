@@ -46,12 +46,17 @@ class Terms(NamedTuple):
         return np.where(self.equal, -np.inf, lowest)
 
 
-def gather(evals: Evals, known: int) -> tuple[Array, NDArray[np.bool_]]:
+def gather(evals: Evals, known: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
     """Return constraints and equalities side by side, (n + k, m + p), and which columns are equalities.
+
+    Parameters
+    ----------
+    known : which columns were equalities before; empty for any. A generation in which all of a kind are nan may have
+        another number of them: an evaluator that never saw one does not know how many there are.
 
     Raises
     ------
-    ValueError  if there are none, or not as many as are ``known`` (0 for any).
+    ValueError  if there are none, or not as many of each kind as are ``known``.
     """
     parts = [part for part in (evals.constraints, evals.equalities) if part is not None]
     columns = sum(part.shape[1] for part in parts)
@@ -60,20 +65,43 @@ def gather(evals: Evals, known: int) -> tuple[Array, NDArray[np.bool_]]:
             "AugmentedLagrangian() was told no constraints. Call tell(values, constraints=...), give the objective "
             "constraints=, and leave wrappers that average evaluations inside: AugmentedLagrangian(Averaged(...))."
         )
-    if known and columns != known:
-        raise ValueError(f"AugmentedLagrangian() was told {columns} constraints, before {known}. Tell the same ones.")
     inequalities = 0 if evals.constraints is None else evals.constraints.shape[1]
-    return np.concatenate(parts, axis=1), np.arange(columns) >= inequalities
+    equal = np.arange(columns) >= inequalities
+    if known.size and not np.array_equal(equal, known):
+        fits = (inequalities == int((~known).sum()) or _unknown(evals.constraints)) and (
+            columns - inequalities == int(known.sum()) or _unknown(evals.equalities)
+        )
+        if not fits:
+            told, before = _count(equal), _count(known)
+            raise ValueError(f"AugmentedLagrangian() was told {told}, before {before}. Tell the same ones.")
+        return np.full((evals.values.size, known.size), math.nan), known
+    return np.concatenate(parts, axis=1), equal
+
+
+def _unknown(part: Array | None) -> bool:
+    return part is not None and bool(np.isnan(part).all())
+
+
+def _count(equal: NDArray[np.bool_]) -> str:
+    equalities = int(equal.sum())
+    more = f" and {equalities} equalities" if equalities else ""
+    return f"{equal.size - equalities} constraints{more}"
 
 
 def violations(evals: Evals, tolerance: float) -> Array:
-    """Return by how much each candidate violates its constraints in sum, (n + k,): 0 where it is feasible."""
+    """Return by how much each candidate violates its constraints in sum, (n + k,): 0 where it is feasible.
+
+    nan where one of them is not finite.
+    """
     away = np.zeros(evals.values.size)
-    if evals.constraints is not None:
-        away = away + np.maximum(evals.constraints, 0.0).sum(axis=1)
-    if evals.equalities is not None:
-        off = np.abs(evals.equalities)
-        away = away + np.where(off <= tolerance, 0.0, off).sum(axis=1)
+    with np.errstate(over="ignore"):
+        if evals.constraints is not None:
+            known = np.isfinite(evals.constraints).all(axis=1)
+            away = away + np.where(known, np.maximum(evals.constraints, 0.0).sum(axis=1), math.nan)
+        if evals.equalities is not None:
+            off = np.abs(evals.equalities)
+            known = np.isfinite(off).all(axis=1)
+            away = away + np.where(known, np.where(off <= tolerance, 0.0, off).sum(axis=1), math.nan)
     return away
 
 
@@ -84,6 +112,7 @@ def penalty(terms: Terms, g: Array) -> Array:
         return np.asarray((felt * (terms.multipliers + 0.5 * terms.coefficients * felt)).sum(axis=1))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def begin(terms: Terms, values: Array, g: Array, dim: int) -> Terms:
     """Return the terms with first coefficients for the equalities and for inequalities that are violated first here.
 
@@ -103,6 +132,7 @@ def begin(terms: Terms, values: Array, g: Array, dim: int) -> Terms:
     return Terms(multipliers, penalties, terms.equal)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def adapt(terms: Terms, merits: Array, g: Array, dim: int) -> Terms:
     """Return the terms after a generation of rows with the Lagrangian ``merits`` (n,) and constraints ``g`` (n, m + p).
 
@@ -131,7 +161,8 @@ def adapt(terms: Terms, merits: Array, g: Array, dim: int) -> Terms:
     penalties = terms.penalties * change
     running = resting & (inward < -_AT_REST)
     if running.any():  # f falls faster than the penalty grows: give this one twice the slope of the Lagrangian
-        penalties = penalties + np.divide(2.0 * wide, np.abs(centre) * spread, out=np.zeros(r.size), where=running)
+        size = np.abs(centre) * spread
+        penalties = penalties + np.divide(2.0 * wide, size, out=np.zeros(r.size), where=running & (size > 0.0))
     return Terms(after, penalties, terms.equal)
 
 

@@ -18,5 +18,5 @@ def check_injectable(strategy: object) -> None:
     if not hasattr(strategy, "inject"):
         raise TypeError(
             f"{type(strategy).__name__} takes no candidates from elsewhere. Use CMAES() or SepCMA(), also inside "
-            "Restarts, or the default of minimize."
+            "Restarts() and bounds, or Portfolio(); without integer= and constraints=."
         )

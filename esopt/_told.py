@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import EvaluationError
 from .noise import Array
-from .objective import ALONG_PROBES, DERIVATIVES
+from .objective import ALONG_PROBES, CONSTRAINTS, DERIVATIVES
 from .records import Population
 
 
@@ -118,6 +118,15 @@ def check_constraints(told: dict[str, ArrayLike | None], population: Population)
             else "tell() got neither constraints nor equalities. Call tell(values, constraints=...), (n, m)."
         )
     return checked
+
+
+def count_failures(values: Array, told: dict[str, Array]) -> dict[str, int]:
+    """Return how many told ``values`` (n,) are nan, and of the others how many have constraints that are not finite."""
+    counts = {"nan": int(np.isnan(values).sum())} if np.isnan(values.min()) else {}
+    for name in CONSTRAINTS.keys() & told.keys():
+        lost = int((~np.isnan(values) & ~np.isfinite(told[name]).all(axis=1)).sum())
+        counts |= {CONSTRAINTS[name].failure: lost} if lost else {}
+    return counts
 
 
 def _per(need: str) -> str:

@@ -106,7 +106,7 @@ def minimize(
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
     constraints, equalities : g and h, with the arguments of f, each returning a number or (m,): ``result.x`` is the
         best candidate with g(x) <= 0 and |h(x)| <= 1e-6, and ``target`` counts only there. An evaluation is one of f,
-        g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them, do as ``constraints``. The
+        g and h. scipy's NonlinearConstraint and LinearConstraint, or a list of them and of functions, do too. The
         strategy becomes an :class:`esopt.AugmentedLagrangian`; None is restarts of CMAES inside one.
     integer : coordinates that are whole numbers, indices of the flat x0 or a mask in its shape; binary with bounds 0
         and 1. The default is then :class:`esopt.CMAES` to d = 200 and SepCMA beyond, with restarts (LRACMAES, or CMAES
@@ -152,7 +152,8 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
-    given = {"f": f, "grad": grad, "args": args, **as_constraints(constraints, equalities)._asdict()}
+    limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
+    given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
     if evaluator is None:
         objective: Objective | None = (made := _make_objective(seeded, shape, **given))
         evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)

@@ -19,7 +19,7 @@ from ._constrained import mark
 from ._describe import describe, differences
 from ._injection import inject
 from ._progress import Progress, Run, advance, advance_lap, start
-from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, name_type
+from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, count_failures, name_type
 from .errors import CheckpointError
 from .integers import Rounded, as_box
 from .maps import Map
@@ -28,9 +28,10 @@ from .objective import Objective
 from .protocols import State, Strategy
 from .records import Evals, Info, Lap, Population
 from .result import Point, Result
+from .strategies._boxed import boxed
 from .strategies.augmented_lagrangian import AugmentedLagrangian
 from .strategies.bounded import Bounded
-from .strategies.margin import Margin, with_margin
+from .strategies.margin import Margin
 
 
 def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
@@ -106,7 +107,8 @@ class Optimizer:
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
         ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
     integer : coordinates that are whole numbers, indices of the flat x0 or a mask, in candidates, mean and result; for
-        CMAES, SepCMA, DDCMA, LRACMAES, also in Restarts and Averaged, and RandomSearch; see :class:`esopt.Margin`.
+        CMAES and its relatives, also in Restarts, Averaged and AugmentedLagrangian, and RandomSearch; see
+        :class:`esopt.Margin`.
 
     Examples
     --------
@@ -140,7 +142,7 @@ class Optimizer:
         begin = check_x0(x0)
         box = as_box(bounds, integer, begin.shape)
         if box is not None:
-            strategy = Bounded(with_margin(strategy, box), box)
+            strategy = boxed(strategy, box)
         self.strategy = strategy
         self.shape = begin.shape
         self._limits = {"evaluations": evaluations, "generations": generations}
@@ -249,7 +251,7 @@ class Optimizer:
         hvps, jvps : (m, d) and (m,)  products of the Hessian and of the gradient with the m directions
             ``es.population().probes.rows()``, at the first m candidates.
         constraints, equalities : (n, m) or (n,)  g and h at the candidates, g <= 0 and h = 0 being asked for, where the
-            strategy is an :class:`esopt.AugmentedLagrangian`; nan marks a failed candidate.
+            strategy is an :class:`esopt.AugmentedLagrangian`; nan and infinite ones mark a failed candidate.
         steps : cost units that the evaluations consumed.
 
         Returns
@@ -267,8 +269,8 @@ class Optimizer:
         told = {"grads": grads, "hessians": hessians, "hvps": hvps, "jvps": jvps}
         derivatives = check_derivatives(told, population, self.shape, type(self.strategy).__name__)
         derivatives |= check_constraints({"constraints": constraints, "equalities": equalities}, population)
-        failed = int(np.isnan(checked).sum()) if np.isnan(checked.min()) else 0
-        return self.learn(Evals(checked, **derivatives, steps=int(steps), failures={"nan": failed} if failed else {}))
+        failures = count_failures(checked, derivatives)
+        return self.learn(Evals(checked, **derivatives, steps=int(steps), failures=failures))
 
     def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned."""

@@ -231,7 +231,8 @@ class Strategy(Protocol):
 
     Laws: ``ask`` and ``stop`` are pure; ``tell`` moves ``state.generation`` by one; the tree structure of the state
     never changes during a run, only lengths of arrays may; equal settings, x0 and seed give equal bits. ``state.mean``
-    is (d,).
+    is (d,). A class that compares values of different generations has ``keeps_values = True``: it is not for an f that
+    changes, such as an augmented Lagrangian.
     """
 
     def init(self, x0: Array, seed: int) -> State: ...

@@ -107,7 +107,7 @@ class _Method:
             strategy, sigma = _NAMED[strategy](_spread(box, len(np.ravel(x0))) if sigma is None else sigma), None
         if tol is not None:
             strategy = _until(strategy, tol)
-        limits = as_constraints(constraints or None, None)
+        limits = as_constraints(constraints or None, None, np.shape(x0))
         objective = Objective(fun, jac if callable(jac) else None, args, **limits._asdict())
         result = minimize(
             objective, x0, strategy=strategy, sigma=sigma, bounds=box, callback=_listener(callback), **settings

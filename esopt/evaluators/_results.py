@@ -57,7 +57,9 @@ def derivatives(need: str, result: object, shape: tuple[int, ...], count: int | 
     flat: tuple[int, ...] = (math.prod(shape),)
     if need in CONSTRAINTS:
         columns = array.shape[len(batch) :]
-        good, flat = array.shape[: len(batch)] == batch and len(columns) < 2 and 0 not in columns, columns or (1,)
+        # A Boolean would be a number with the wrong sign: True, "it holds", is 1, and a violation.
+        good = array.dtype != np.bool_ and array.shape[: len(batch)] == batch and len(columns) < 2 and 0 not in columns
+        flat = columns or (1,)
     elif need == "jvps":
         good, flat = array.shape == batch or (count is None and array.size == 1), ()
     elif need != "hessians":
@@ -79,7 +81,11 @@ def expected(part: str, shape: tuple[int, ...], count: int | None = None) -> str
     if part == "f":
         return f"shape {batch}, one number for each row, or an esopt.Outcome of such values"
     if part in CONSTRAINTS:
-        return "a number or an array (m,)" if count is None else f"shape {batch} or {(count, 'm')}".replace("'", "")
+        return (
+            "a number or an array (m,), not Booleans"
+            if count is None
+            else f"shape {batch} or {(count, 'm')}".replace("'", "")
+        )
     if part == "jvp":
         return "a number" if count is None else f"shape {batch}, one number for each row"
     if part == "hess":

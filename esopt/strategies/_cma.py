@@ -349,12 +349,18 @@ def period(dim: int) -> int:
     return 100 + 10 * dim
 
 
+_FAR = 1e100
+"""Injected candidates further away than this are looked at from there."""
+
+
 def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     """Return the noise (k, d) that would have made the candidates ``rows``, shortened to what noise may be.
 
     Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
     """
-    away = (rows - mean) / sigma
+    far = rows - mean
+    peak = np.abs(far).max(axis=1, initial=0.0, keepdims=True)
+    away = far * np.minimum(1.0, _FAR / np.maximum(peak, 1e-300)) / sigma  # squares of its entries stay finite
     eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))

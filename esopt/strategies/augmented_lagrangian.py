@@ -14,12 +14,14 @@ from numbers import Real
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._lagrangian import Terms, adapt, begin, gather, penalty, violations
 from .._parts import check_instance
 from ..noise import Array
 from ..protocols import Strategy
 from ..records import Evals, Info, Population
+from ._layers import keeps_values, layers, name_layers
 from .cmaes import CMAES
 from .restarts import Restarts, RestartState
 
@@ -31,7 +33,8 @@ class LagrangianState:
     ``multipliers`` and ``penalties`` (m + p,) are those of the constraints, then of the equalities; empty before the
     first generation, a penalty nan until its constraint matters. ``shift`` is what changes of both have added to the
     Lagrangian so far. ``value`` and ``violation`` are those of the best candidate, inf before there is one, and
-    ``found`` (m + p,) are the multipliers that it was found with.
+    ``found`` (m + p,) are the multipliers that it was found with. ``equal`` (m + p,) says which are of equalities;
+    empty before the first generation.
     """
 
     inner: Any
@@ -41,6 +44,7 @@ class LagrangianState:
     value: float
     violation: float
     found: Array
+    equal: NDArray[np.bool_]
 
     @property
     def generation(self) -> int:
@@ -76,9 +80,10 @@ class AugmentedLagrangian:
     Notes
     -----
     Best is the feasible candidate with the least value, before there is one the candidate with the least violation, the
-    sum of g > 0 and |h| > tolerance. A candidate fails if its value or one of its constraints is nan. Bounds go around:
-    ``bounds=`` of :class:`esopt.Optimizer`. Changes of l and r do not shift the values that ``inner`` sees: the median
-    of a generation is kept. With a noisy f the best candidate is a lucky draw; take the mean.
+    sum of g > 0 and |h| > tolerance. A candidate fails if its value or one of its constraints is nan. Bounds and
+    integers go inside, which ``bounds=`` and ``integer=`` of :class:`esopt.Optimizer` see to. Changes of l and r do not
+    shift the values that ``inner`` sees: the median of a generation is kept. With a noisy f
+    only the mean is usable: the best candidate is a lucky draw, and multipliers and penalties follow the noise.
 
     The penalty coefficients are this library's own rule: those of the papers change by constant factors, after tests on
     one candidate, and their start depends on units.
@@ -117,18 +122,20 @@ class AugmentedLagrangian:
         """
         inner = self.inner.init(x0, seed)
         population = self.inner.ask(inner)
-        name = type(self.inner).__name__
+        name = name_layers(self.inner)
         if population.needs != {"values"}:
             needs = ", ".join(sorted(population.needs - {"values"}))
             raise ValueError(
-                f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only."
+                f"{name} needs {needs}, and the Lagrangian has none. Use a strategy that needs values only, "
+                "such as CMAES(), and leave grad out."
             )
-        if len(population) < 2 or hasattr(inner, "value"):
+        kept = keeps_values(self.inner) or any(hasattr(state, "value") for state in layers(inner))
+        if population.n < 2 or kept:
             raise ValueError(
                 f"{name} compares values of different generations, between which the Lagrangian changes. "
                 "Use a strategy that samples several candidates, such as CMAES(), Restarts() or snes()."
             )
-        return LagrangianState(inner, np.empty(0), np.empty(0), 0.0, math.inf, math.inf, np.empty(0))
+        return LagrangianState(inner, np.empty(0), np.empty(0), 0.0, math.inf, math.inf, np.empty(0), np.empty(0, bool))
 
     def ask(self, state: LagrangianState) -> Population:
         """Return the population of ``inner``, whose constraints are needed too."""
@@ -143,7 +150,7 @@ class AugmentedLagrangian:
         ValueError  if no constraints were told, or others than before.
         EvaluationError  as ``inner`` does; a candidate without all of its constraints has no value.
         """
-        g, equal = gather(evals, state.multipliers.size)
+        g, equal = gather(evals, state.equal)
         values, dim = evals.values, state.mean.size
         good = np.isfinite(values) & np.isfinite(g).all(axis=1)
         terms = Terms(state.multipliers, state.penalties, equal)
@@ -163,7 +170,9 @@ class AugmentedLagrangian:
         away = np.where(np.isfinite(values), violations(evals, self.tolerance), math.nan)
         best, value, violation = _best(state, values, away)
         found = state.found if best < 0 else told
-        after = LagrangianState(inner, terms.multipliers, terms.penalties, shift, value, violation, found)
+        if not good.any():  # the number of constraints may not be known
+            terms, equal = Terms(state.multipliers, state.penalties, state.equal), state.equal
+        after = LagrangianState(inner, terms.multipliers, terms.penalties, shift, value, violation, found, equal)
         scalars: Mapping[str, float] = {
             **info.scalars,
             "feasible": float(np.mean(away == 0.0)),
@@ -178,8 +187,8 @@ class AugmentedLagrangian:
 
 
 def _runs(inner: Any) -> int:
-    """Return how many restarts there were."""
-    return inner.runs.runs if isinstance(inner, RestartState) else 0
+    """Return how many restarts there were, also of restarts inside bounds and other wrappers."""
+    return sum(state.runs.runs for state in layers(inner) if isinstance(state, RestartState))
 
 
 def _best(state: LagrangianState, values: Array, away: Array) -> tuple[int, float, float]:

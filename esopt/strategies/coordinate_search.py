@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -70,6 +71,8 @@ class CoordinateSearch:
     >>> bool(found.value <= 1e-8) and found.evaluations < 1000
     True
     """
+
+    keeps_values: ClassVar[bool] = True
 
     sigma: float | Array = 0.5
 

@@ -15,6 +15,7 @@ from ..noise import Array, Share
 from ..protocols import Sampler, Strategy
 from ..records import Evals, Info, Population
 from ._cma import constants
+from ._layers import keeps_values
 from .averaged import Averaged
 from .cmaes import CMAES
 from .random_search import RandomSearch
@@ -73,7 +74,8 @@ class Margin:
 
     Parameters
     ----------
-    inner : :class:`esopt.CMAES`, :class:`esopt.SepCMA`, :class:`esopt.DDCMA` or :class:`esopt.LRACMAES`.
+    inner : :class:`esopt.CMAES`, :class:`esopt.SepCMA`, :class:`esopt.DDCMA`, :class:`esopt.LRACMAES`,
+        :class:`esopt.MAES` or :class:`esopt.DXNESIC`.
     integer : indices of the coordinates that are integers, (k,); None to leave that to ``integer=`` of the run.
     low, high : whole numbers, one or (k,), infinite for no bound.
     alpha : probability that is kept; None for 1 / (n d), about one candidate in each generation.
@@ -167,10 +169,11 @@ class Margin:
                 "or Optimizer(), or the indices to Margin()."
             )
         inner = self.inner.init(x0, seed)
-        if not all(hasattr(inner, name) for name in _FIELDS) or not isinstance(inner.scale, np.ndarray):
+        served = all(hasattr(inner, name) for name in _FIELDS) and isinstance(inner.scale, np.ndarray)
+        if not served or keeps_values(self.inner) or self.inner.ask(inner).n < 2:
             raise TypeError(
-                f"{type(self.inner).__name__} cannot search integers. Use CMAES(), SepCMA(), DDCMA() or LRACMAES(), "
-                "also inside Restarts() or Averaged(); or RandomSearch()."
+                f"{type(self.inner).__name__} cannot search integers. Use CMAES(), SepCMA(), DDCMA(), LRACMAES(), "
+                "MAES() or DXNESIC(), also inside Restarts() or Averaged(); or RandomSearch()."
             )
         return self._correct(inner, np.ones(x0.size))
 

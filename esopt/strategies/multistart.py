@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -64,6 +65,8 @@ class Multistart:
     >>> round(found.value, 6)
     -2.0
     """
+
+    keeps_values: ClassVar[bool] = True
 
     inner: QuasiNewton = field(default_factory=QuasiNewton)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -92,6 +93,8 @@ class OnePlusOneCMA:
     >>> bool(result.value <= 1e-8) and result.evaluations < 4000
     True
     """
+
+    keeps_values: ClassVar[bool] = True
 
     sigma: float | Array = 0.5
     n: int = 1

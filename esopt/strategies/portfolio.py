@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -108,6 +108,8 @@ class Portfolio:
     True
     """
 
+    keeps_values: ClassVar[bool] = True
+
     sigma: float | Array = 0.5
 
     def __post_init__(self) -> None:
@@ -165,6 +167,9 @@ class Portfolio:
 
     def inject(self, state: PortfolioState, rows: Array) -> PortfolioState:
         """Return the state in which CMA-ES is next and also evaluates ``rows`` (k, d), as :meth:`CMAES.inject`."""
+        if not len(rows):
+            return state
+        state = _begin_cma(state) if state.used[_CMA] == 0.0 else state
         return replace(state, turn=_CMA, cma=_arms(self).cma.inject(state.cma, rows))
 
     def toward(self, state: PortfolioState, gradient: Array) -> Array:
@@ -209,13 +214,21 @@ def _allocate(state: PortfolioState) -> PortfolioState:
     rough = local.reason in ("line", "gradient", "failed") and local.length < _ROUGH * dim
     if local.runs == 0 or (local.runs == 1 and not rough):
         return replace(state, turn=_LOCAL)
-    alike = local.runs > 1 and local.high - local.low <= _ALIKE * (local.worst - local.low)
     if used[_CMA] == 0.0:
-        runs = replace(state.cma.runs, cap=0 if alike else int(_BRIEF * dim))
-        return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
+        return _begin_cma(state)
     if additive and used[_COORDINATES] < _AFTERWARDS * used.sum():
         return replace(state, turn=_COORDINATES)
     # More searches of one valley, or of a rough slope before CMA-ES had its turn, are no use however low they got.
-    leading = state.best[_LOCAL] < state.best[_CMA] and not alike and not (rough and used[_CMA] < 100.0 * dim)
+    leading = state.best[_LOCAL] < state.best[_CMA] and not _alike(local) and not (rough and used[_CMA] < 100.0 * dim)
     share = _LEADING if leading else _TRAILING
     return replace(state, turn=_LOCAL if used[_LOCAL] < share * (used[_LOCAL] + used[_CMA]) else _CMA)
+
+
+def _begin_cma(state: PortfolioState) -> PortfolioState:
+    """Return the state in which CMA-ES has its first turn: a short run, unless local searches ended alike."""
+    runs = replace(state.cma.runs, cap=0 if _alike(state.local) else int(_BRIEF * state.mean.size))
+    return replace(state, turn=_CMA, cma=replace(state.cma, runs=runs))
+
+
+def _alike(local: MultistartState) -> bool:
+    return local.runs > 1 and local.high - local.low <= _ALIKE * (local.worst - local.low)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -91,6 +92,8 @@ class QuasiNewton:
     >>> bool(found.value < 1e-9)
     True
     """
+
+    keeps_values: ClassVar[bool] = True
 
     sigma: float | Array = 0.5
 

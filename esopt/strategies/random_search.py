@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class RandomSearch:
     >>> bool(result.value < 0.1)
     True
     """
+
+    keeps_values: ClassVar[bool] = True
 
     sigma: float | Array = 0.5
     n: int = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -237,6 +238,26 @@ class TestInvariance:
         assert result.x == pytest.approx([1.0, 1.0, 0.0], abs=1e-2)
 
 
+@dataclass(frozen=True)
+class Brief:
+    """A strategy that stops after five generations."""
+
+    n: int = 6
+    sigma: float = 0.5
+
+    def init(self, x0, seed):
+        return esopt.CMAES(self.sigma, self.n).init(x0, seed)
+
+    def ask(self, state):
+        return esopt.CMAES(self.sigma, self.n).ask(state)
+
+    def tell(self, state, evals):
+        return esopt.CMAES(self.sigma, self.n).tell(state, evals)
+
+    def stop(self, state):
+        return {"brief": 5.0} if state.generation >= 5 else {}
+
+
 def start(multipliers, penalties, equal):
     return Terms(np.array(multipliers), np.array(penalties), np.array(equal))
 
@@ -294,6 +315,8 @@ class TestTerms:
     def test_violations(self):
         evals = Evals(np.zeros(3), constraints=np.array([[1.0, 2.0], [-1.0, 0.0], [np.nan, 0.0]]))
         assert violations(evals, 0.0) == pytest.approx([3.0, 0.0, np.nan], nan_ok=True)
+        evals = Evals(np.zeros(3), constraints=np.array([[-np.inf, -1.0], [np.inf, -1.0], [-1.0, -1.0]]))
+        assert violations(evals, 0.0) == pytest.approx([np.nan, np.nan, 0.0], nan_ok=True)
         evals = Evals(np.zeros(2), equalities=np.array([[1e-7, -2.0], [-1e-7, 0.0]]))
         assert violations(evals, 1e-6) == pytest.approx([2.0, 0.0])
 
@@ -347,6 +370,23 @@ class TestResult:
         )
         assert result.feasible
         assert result.x == pytest.approx([1.0, 1.0])
+        assert not np.shares_memory(result.x, result.mean)
+        assert not np.shares_memory(result.x, result.best.x)
+
+    @pytest.mark.parametrize("nothing", [math.inf, math.nan])
+    def test_final_mean_without_a_value_is_not_taken(self, nothing):
+        # x0, the mean of mirrored pairs, is the one point that is feasible, and f does not exist there.
+        strategy = esopt.AugmentedLagrangian(esopt.openai_es(sigma=0.5, n=2, lr=1e-12))
+        result = run(
+            lambda x: nothing if abs(x[0] - 1.0) < 1e-9 else float(x @ x),
+            [1.0, 1.0],
+            strategy=strategy,
+            constraints=lambda x: abs(x[0] - 1.0) - 1e-9,
+            evaluations=3,
+        )
+        assert result.value == result.x @ result.x
+        assert result.violation == pytest.approx(abs(result.x[0] - 1.0), abs=1e-8)
+        assert result.violation > 0.0
 
     def test_history_and_callback(self):
         steps = []
@@ -363,7 +403,51 @@ class TestResult:
             sphere, [2.0, 2.0], constraints=lambda x: 1.0 - x[0] - x[1], bounds=([0.7, 0.0], 4.0), evaluations=3000
         )
         assert result.x == pytest.approx([0.7, 0.3], abs=1e-4)
-        assert result.strategy == "Bounded(AugmentedLagrangian(Restarts))"
+        assert result.strategy == "AugmentedLagrangian(Bounded(Restarts))"
+
+    def test_penalty_of_bounds_is_not_in_the_value(self):
+        # Clip searches outside too, and adds how far that is: the first generations are full of it.
+        for seed in range(4):
+            seen = []
+
+            def f(x, seen=seen):
+                seen.append((sphere(x), 1.0 - x[0] - x[1]))
+                return sphere(x)
+
+            clip = esopt.Clip([0.7, 0.0], 4.0)
+            result = run(f, [2.0, 2.0], constraints=lambda x: 1.0 - x[0] - x[1], bounds=clip, generations=3, seed=seed)
+            assert result.value == sphere(result.x) == result.best.value
+            assert result.value == min(value for value, g in seen if g <= 0.0)
+
+    @pytest.mark.parametrize("strategy", [None, esopt.CMAES(), esopt.AugmentedLagrangian(esopt.SepCMA())])
+    @pytest.mark.parametrize("bounds", [None, (-5.0, 5.0), esopt.Clip(-5.0, 5.0)])
+    def test_integers(self, strategy, bounds):
+        # |x - 0.3|^2 / 2 with x_0 + x_1 >= 1.5 and x_0 whole: (1, 0.5, 0.3) has 0.265, (0, 1.5, 0.3) has 0.765.
+        result = run(
+            lambda x: sphere(x - 0.3),
+            [3.0, 3.0, 3.0],
+            strategy=strategy,
+            constraints=lambda x: 1.5 - x[0] - x[1],
+            bounds=bounds,
+            integer=[0],
+            evaluations=2000,
+        )
+        assert result.feasible
+        assert result.x == pytest.approx([1.0, 0.5, 0.3], abs=1e-3)
+        assert result.x[0] == 1.0
+        assert result.strategy.startswith("AugmentedLagrangian(Bounded(")
+
+    def test_every_run_begins_with_new_multipliers(self):
+        # Restarts after 5 generations each, alone, in bounds and around integers.
+        def g(rows):
+            return 1.0 - rows[:, :1] - rows[:, 1:2]
+
+        for settings in ({}, {"bounds": (-9.0, 9.0)}, {"integer": [2]}):
+            inner = esopt.Restarts(Brief())
+            es = esopt.Optimizer(esopt.AugmentedLagrangian(inner), [3.0, 3.0, 3.0], 1, **settings)
+            for generation in range(1, 13):
+                es.tell((es.ask() ** 2).sum(axis=1), constraints=g(es.ask()))
+                assert es.state.multipliers.size == (0 if generation % 5 == 0 else 1), settings
 
 
 class TestEvaluators:
@@ -419,10 +503,47 @@ class TestEvaluators:
             self.outcome(constraints=raising)
         with pytest.raises(TypeError, match=r"constraints returned .*'no'.*an array \(m,\)"):
             self.outcome(constraints=lambda x: "no")
+        with pytest.raises(TypeError, match=r"constraints returned .*bool.*not Booleans"):
+            self.outcome(constraints=lambda x: x[0] >= 1.0)
 
     def test_number_of_constraints_must_not_change(self):
         with pytest.raises(TypeError, match="constraints returned 1 numbers for some"):
             self.outcome(constraints=lambda x: np.ones(1 if x[0] > 2.0 else 2))
+
+    @pytest.mark.parametrize("vectorized", [False, True])
+    def test_a_generation_without_values_ends_the_run_with_its_result(self, vectorized):
+        # Nobody sees how many constraints there are in such a generation.
+        def g(x):
+            return np.stack([1.0 - x[..., 0], 1.0 - x[..., 1]], axis=-1)
+
+        calls = []
+
+        def raising(x):
+            calls.append(1)
+            if len(calls) > (10 if vectorized else 60):
+                raise RuntimeError("the solver is gone")
+            return g(x)
+
+        def f(x):
+            return 0.5 * np.square(x).sum(axis=-1)
+
+        settings = {"vectorized": vectorized, "evaluations": 600}
+        result = run(f, [3.0, 3.0], constraints=raising, on_error="nan", **settings)
+        assert "failed" in result.reason
+        assert result.feasible
+        assert result.value == f(result.x)
+        assert result.failures["exception"] >= (1 if vectorized else 6)
+        calls.clear()
+
+        def gone(x):
+            calls.append(1)
+            return f(x) * (np.nan if len(calls) > (10 if vectorized else 60) else 1.0)
+
+        result = run(
+            gone, [3.0, 3.0], constraints=lambda x: g(x)[..., 0], equalities=lambda x: g(x)[..., 1], **settings
+        )
+        assert "failed" in result.reason
+        assert math.isfinite(result.value)
 
     def test_without_a_single_value(self):
         with pytest.raises(esopt.EvaluationError):
@@ -495,13 +616,37 @@ class TestAskAndTell:
         es.tell(np.arange(n), constraints=np.ones((n, 2)))
         with pytest.raises(ValueError, match="told 3 constraints, before 2"):
             es.tell(np.zeros(n), constraints=np.ones((n, 3)))
+        with pytest.raises(ValueError, match="told 1 constraints and 1 equalities, before 2 constraints"):
+            es.tell(np.zeros(n), constraints=np.ones(n), equalities=np.ones(n))
+        for truth in ({"constraints": np.ones((n, 2), bool)}, {"equalities": np.zeros(n, bool)}):
+            with pytest.raises(ValueError, match=r"dtype bool.*real numbers"):
+                es.tell(np.zeros(n), **truth)
+
+    def test_infinite_and_nan_constraints_are_failures(self):
+        es = self.optimizer()
+        n = len(es.ask())
+        g = np.ones((n, 2))
+        g[0, 1], g[1, 0], g[2, 0] = -np.inf, np.inf, np.nan
+        values = np.arange(float(n))
+        values[4] = np.nan
+        g[4] = np.nan  # without a value it is a failure of f
+        info = es.tell(values, constraints=g, equalities=np.where(np.arange(n) == 3, np.nan, 0.0))
+        assert info.failures == es.failures == {"nan": 1, "constraint": 3, "equality": 1}
+        assert not es.result.feasible
+        assert es.result.value == 5.0
+        assert es.result.violation == 2.0
 
 
 class TestRefusals:
     def test_strategies_that_compare_generations_or_need_gradients(self):
-        for inner in (esopt.Portfolio(), esopt.QuasiNewton(), esopt.RandomSearch(), esopt.Multistart()):
-            with pytest.raises(ValueError, match="different generations"):
-                esopt.Optimizer(esopt.AugmentedLagrangian(inner), [1.0, 1.0])
+        refused = [
+            *(esopt.Portfolio(), esopt.QuasiNewton(), esopt.RandomSearch(), esopt.Multistart()),
+            *(esopt.OnePlusOneCMA(), esopt.OnePlusOneCMA(n=5), esopt.CoordinateSearch()),
+        ]
+        for inner in (*refused, esopt.Averaged(esopt.Portfolio(), 2), esopt.Restarts(esopt.OnePlusOneCMA(n=5))):
+            for bounds in (None, (-5.0, 5.0)):
+                with pytest.raises(ValueError, match="different generations"):
+                    esopt.Optimizer(esopt.AugmentedLagrangian(inner), [1.0, 1.0], bounds=bounds)
         with pytest.raises(ValueError, match="needs grads"):
             esopt.Optimizer(esopt.AugmentedLagrangian(esopt.GradientES(estimator=esopt.Bonnet())), [1.0, 1.0])
 
@@ -526,10 +671,46 @@ class TestRefusals:
             run(sphere, [1.0], constraints=3)
         with pytest.raises(TypeError, match="equalities twice"):
             run(sphere, [1.0], constraints=LinearConstraint([[1.0]], 0.0, 0.0), equalities=lambda x: x[0])
+        with pytest.raises(ValueError, match="leave grad out"):
+            run(sphere, [1.0, 2.0], constraints=lambda x: x[0], grad=lambda x: x)
         with pytest.raises(TypeError, match="both evaluator and constraints"):
             esopt.minimize(None, [1.0], evaluator=esopt.Serial(sphere), constraints=lambda x: x[0])
         with pytest.raises(ValueError, match="needs constraints"):
             esopt.minimize(sphere, [1.0, 1.0], strategy=esopt.AugmentedLagrangian(), generations=3)
+
+
+class TestLists:
+    def test_several_functions(self, tmp_path):
+        def g(x, shift):
+            return 1.0 + shift - x[0]
+
+        def other(x, shift):
+            return np.array([0.5 - x[1], x[2] - 9.0])
+
+        def f(x, shift):
+            return sphere(x)
+
+        def both(x, shift):
+            return np.concatenate([[g(x, shift)], other(x, shift)])
+
+        settings = {"args": (0.25,), "evaluations": 600}
+        listed = run(f, [2.0, 2.0, 2.0], constraints=[g, other], checkpoint=tmp_path / "run.npz", **settings)
+        single = run(f, [2.0, 2.0, 2.0], constraints=both, **settings)
+        assert np.array_equal(listed.x, single.x)
+        assert listed.multipliers.shape == (3,)
+        with pytest.raises(esopt.CheckpointError, match="constraints"):
+            run(f, [2.0, 2.0, 2.0], constraints=[other, g], checkpoint=tmp_path / "run.npz", **settings)
+        with pytest.raises(esopt.EvaluationError, match="a constraint returned type bool"):
+            run(sphere, [2.0, 2.0], constraints=[lambda x: x[0] > 1.0, lambda x: x[1]])
+
+    def test_the_largest_numbers_make_no_noise(self):
+        # Overflow is no warning: pytest makes errors of them.
+        for f_by, g_by in ((1e300, 1.0), (1.0, 1e200), (1e150, 1e150)):
+            result = run(
+                lambda x, by=f_by: by * sphere(x), [3.0, 3.0], constraints=lambda x, by=g_by: by * (1.0 - x[0]),
+                evaluations=300,
+            )  # fmt: skip
+            assert result.feasible
 
 
 class TestScipy:
@@ -545,6 +726,31 @@ class TestScipy:
         assert h is not None
         assert g(x) == pytest.approx([0.25, 0.25, 2.8125, -2.25, -0.5])
         assert h(x) == pytest.approx([0.5])
+
+    def test_x_of_more_axes_and_rows(self):
+        linear = LinearConstraint([[1.0, 2.0, 3.0, 4.0]], -np.inf, 5.0)
+        flat = np.arange(4.0)
+        g, _ = as_constraints(linear, None, (2, 2))
+        assert g(flat.reshape(2, 2)) == pytest.approx([20.0 - 5.0])
+        both = [linear, NonlinearConstraint(lambda x: x[0], 1.0, np.inf), lambda x: x.sum(axis=-1)]
+        g, _ = as_constraints(both, None, (4,), vectorized=True)
+        rows = np.stack([flat, flat + 1.0])
+        assert g(rows) == pytest.approx(np.array([[6.0, 15.0, 1.0], [10.0, 25.0, 0.0]]))
+        one = LinearConstraint([[1.0, 2.0]], 3.0, np.inf)
+        several = run(
+            lambda x: 0.5 * (x * x).sum(axis=1), [2.0, 2.0], constraints=one, vectorized=True, evaluations=600
+        )
+        assert np.array_equal(several.x, run(sphere, [2.0, 2.0], constraints=one, evaluations=600).x)
+
+    def test_what_does_not_fit_is_said_early(self):
+        def f(x):
+            raise AssertionError("f is not called")
+
+        with pytest.raises(ValueError, match=r"matrix of shape \(1, 3\) for x0 of shape \(2,\)"):
+            run(f, [2.0, 2.0], constraints=LinearConstraint([[1.0, 2.0, 3.0]], 3.0, np.inf))
+        for nothing in (LinearConstraint([[1.0, 2.0]], 3.0, 2.0), NonlinearConstraint(sphere, [0.0, 1.0], [1.0, 0.5])):
+            with pytest.raises(ValueError, match="nothing satisfies them"):
+                run(f, [2.0, 2.0], constraints=nothing)
 
     def test_in_minimize(self):
         result = run(sphere, [2.0, 2.0], constraints=LinearConstraint([[1.0, 2.0]], 3.0, np.inf), evaluations=2000)

@@ -24,7 +24,7 @@ def after(strategy: Any, x: Any, value: float | None = None) -> Optimizer:
     es.tell(bowl(es.ask()))
     if x is not None:
         es.inject(x)
-    values = bowl(es.ask())
+    values = bowl(np.clip(es.ask(), -1e9, 1e9))
     if value is not None:
         values[-1] = value
     es.tell(values)
@@ -165,6 +165,7 @@ def test_shapes_of_x0():
         ({"x": np.ones(5)}, ValueError, r"x of shape \(5,\)"),
         ({"x": np.array([1.0, np.nan, 1.0, 1.0])}, ValueError, "not finite"),
         ({"x": ["a"] * 4}, TypeError, "real numbers"),
+        ({"x": [[0.0] * 4, [1.0]]}, TypeError, "ragged"),
         ({"gradient": np.zeros(4)}, ValueError, "zero"),
         ({"gradient": np.ones((2, 4))}, ValueError, "several"),
     ],
@@ -238,3 +239,55 @@ def test_candidates_outside_the_bounds():
 def test_who_cannot():
     with pytest.raises(TypeError, match="takes no candidates from elsewhere"):
         Optimizer(esopt.openai_es(), np.zeros(4)).inject(np.zeros(4))
+
+
+@pytest.mark.parametrize("settings", [{"integer": [0]}, {"strategy": esopt.AugmentedLagrangian()}])
+def test_advice_holds_for_integers_and_constraints(settings):
+    strategy = settings.pop("strategy", esopt.Restarts(CMAES()))
+    with pytest.raises(TypeError, match=r"Portfolio\(\); without integer= and constraints="):
+        Optimizer(strategy, np.zeros(4), **settings).inject(np.zeros(4))
+
+
+@BOTH
+def test_a_candidate_from_the_end_of_the_numbers_pulls_no_further(strategy):
+    far, further = after(strategy, np.full(4, 1e6), -1.0), after(strategy, np.array([1e300, 1e300, 1e300, 1e300]), -1.0)
+    np.testing.assert_allclose(further.mean, far.mean, rtol=1e-5)
+
+
+def rough(rows: Any) -> Any:
+    rows = np.asarray(rows)
+    mixed = 3.0 * np.abs(rows[:, 0] * rows[:, 1])  # so that it is no sum over coordinates
+    return (10.0 + rows**2 - 10.0 * np.cos(2.0 * np.pi * rows)).sum(axis=1) + mixed
+
+
+def test_first_turn_of_cma_in_a_portfolio_is_brief_also_when_injected():
+    start = np.array([2.3, 1.7, 3.1, -2.2])
+    for injected in (False, True):
+        es = Optimizer(esopt.Portfolio(1.0), start, seed=1)
+        if injected:
+            es.inject(start)
+        while es.state.turn != 2:
+            es.tell(rough(es.ask()))
+        assert es.state.used[2] == 0.0
+        assert es.state.cma.runs.cap == 50 * 4
+
+
+def test_no_candidates_change_nothing():
+    for strategy in (esopt.Portfolio(), CMAES()):
+        es, other = (Optimizer(strategy, np.zeros(4), seed=1) for _ in range(2))
+        es.inject(np.empty((0, 4)))
+        for _ in range(3):
+            np.testing.assert_array_equal(es.ask(), other.ask())
+            es.tell(bowl(es.ask()))
+            other.tell(bowl(other.ask()))
+
+
+def test_a_gradient_in_a_portfolio_starts_at_the_best_point():
+    es = Optimizer(esopt.Portfolio(), np.zeros(4), seed=2)
+    for _ in range(30):
+        es.tell(bowl(es.ask()))
+    assert es.state.used[2] == 0.0  # CMA-ES has not moved
+    assert np.linalg.norm(es.mean - es.state.cma.mean) > 0.1
+    es.inject(gradient=np.array([3.0, 0.0, 0.0, 0.0]))
+    # sqrt(d) sigma against the gradient.
+    np.testing.assert_allclose(es.ask()[-1], es.mean - np.array([2.0 * 0.5, 0.0, 0.0, 0.0]), atol=1e-12)

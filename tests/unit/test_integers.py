@@ -28,6 +28,8 @@ SERVED = [
     esopt.SepCMA(),
     esopt.DDCMA(),
     esopt.LRACMAES(),
+    esopt.MAES(),
+    esopt.DXNESIC(),
     esopt.Restarts(esopt.CMAES()),
     esopt.Averaged(esopt.CMAES(), 2),
     esopt.RandomSearch(),
@@ -169,7 +171,7 @@ def test_candidates_mean_and_result_are_whole(strategy: Strategy, kind: Any):
     assert np.unique(rows[:, 0] % 1).size > 1
 
 
-@pytest.mark.parametrize("strategy", [*SERVED[:5], None], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("strategy", [*SERVED[:7], None], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("kind", [esopt.Smooth, esopt.Clip])
 def test_minimum_is_found(strategy: Strategy | None, kind: Any):
     # LRACMAES spreads over the mirror images of a narrow box, integers or not.
@@ -272,11 +274,15 @@ def test_saved_runs_and_other_evaluators_have_the_same_bits(tmp_path: Any):
 
 @pytest.mark.parametrize(
     "strategy",
-    [esopt.Portfolio(), esopt.snes(), esopt.GradientES(), esopt.CRFMNES(), esopt.RMES(), esopt.Restarts(esopt.snes())],
+    [
+        *(esopt.Portfolio(), esopt.snes(), esopt.GradientES(), esopt.CRFMNES(), esopt.RMES()),
+        *(esopt.Restarts(esopt.snes()), esopt.OnePlusOneCMA(), esopt.OnePlusOneCMA(n=6)),
+    ],
 )
 def test_other_strategies_are_refused_by_name(strategy: Strategy):
     with pytest.raises(
-        TypeError, match=r"cannot search integers. Use CMAES\(\), SepCMA\(\), DDCMA\(\) or LRACMAES\(\)"
+        TypeError,
+        match=r"cannot search integers. Use CMAES\(\), SepCMA\(\), DDCMA\(\), LRACMAES\(\), MAES\(\) or DXNESIC\(\)",
     ):
         esopt.minimize(bowl, START, strategy=strategy, integer=WHOLE)
 
@@ -344,3 +350,27 @@ def test_fmin_knows_integer_variables():
     found = esopt.fmin(bowl, START, 1.0, {"integer_variables": WHOLE, "ftarget": 1e-9, "maxfevals": 5000})
     assert found.fbest <= 1e-9
     assert (found.xbest[WHOLE] % 1 == 0).all()
+
+
+@pytest.mark.parametrize("generation", [150, 151, 152])  # another axis each, and the condition at 130 + 10 k
+def test_narrow_integers_give_no_reason_to_stop(generation: int):
+    margin = Margin(esopt.CMAES(), [1])
+    state = margin.init(np.array([0.5, 3.0, 0.5]), 1)
+    told: dict[int, set[str]] = {}
+    for narrow in (0, 1):
+        lengths = np.where(np.arange(3) == narrow, 1e-18, 1.0)
+        found: set[str] = set()
+        for k in (generation, 130):
+            inner = replace(state.inner, generation=k, factor=np.diag(lengths))
+            assert "noeffectcoord" in margin.inner.stop(inner)
+            found |= set(margin.stop(replace(state, inner=inner)))
+            told[k] = set(margin.inner.stop(inner))
+        assert found == ({"noeffectcoord", "condition"} if narrow == 0 else set())
+    assert "condition" in told[130]
+
+
+def test_an_integer_may_have_a_sigma_wider_than_its_bounds():
+    bounds = ([0.0, -10.0], [1.0, 10.0])
+    assert esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds, integer=[0]).ask().shape == (6, 2)
+    with pytest.raises(ValueError, match="sigma is 3 in coordinate 0"):
+        esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds)
