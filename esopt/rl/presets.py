@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..baselines.none import NoBaseline
+from ..estimators.score import Score
 from ..protocols import Strategy
+from ..rules.sgd import SGD
+from ..samplers.antithetic import Antithetic
+from ..samplers.orthogonal import Orthogonal
+from ..shaping import TopFraction
 from ..strategies import named
+from ..strategies.gradient_es import GradientES
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 
@@ -27,7 +34,8 @@ class Preset:
 
     Parameters
     ----------
-    strategy, policy, normalise, bonus, episodes_per_candidate, target, steps : as in :func:`esopt.rl.train`.
+    strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes, averaging, target, steps : as
+        in :func:`esopt.rl.train`.
     source : where they come from.
     """
 
@@ -37,13 +45,15 @@ class Preset:
     normalise: Normalise = "running"
     bonus: float = 0.0
     episodes_per_candidate: int = 1
+    check_every: int | None = None
+    check_episodes: int = 10
+    averaging: float | None = None
     target: float | None = None
     steps: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return keyword arguments of :func:`esopt.rl.train`."""
-        names = ("strategy", "policy", "normalise", "bonus", "episodes_per_candidate", "target", "steps")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
 
 
 ALIVE_BONUS: Mapping[str, float] = {"Hopper": 1.0, "Walker2d": 1.0, "Ant": 1.0, "Humanoid": 5.0}
@@ -62,6 +72,24 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return what :func:`esopt.rl.train` does by itself: ARS with large steps, all pairs kept."""
     return Preset(named.ars(n=16, sigma=1.0, lr=1.0), _OWN, bonus=ALIVE_BONUS.get(_family(env), 0.0))
+
+
+def robust(env: str) -> Preset:
+    return Preset(
+        GradientES(
+            sigma=1.0,
+            n=16,
+            sampler=Antithetic(Orthogonal()),
+            shaping=TopFraction(1.0),
+            estimator=Score(NoBaseline()),
+            rule=SGD(1.4),
+        ),
+        _OWN,
+        bonus=ALIVE_BONUS.get(_family(env), 0.0),
+        check_every=8,
+        check_episodes=5,
+        averaging=9.0,
+    )
 
 
 def ars(env: str) -> Preset:
@@ -114,7 +142,13 @@ def openai_es(env: str) -> Preset:
     return Preset(named.openai_es(n=64, sigma=0.02, lr=0.01), _OPENAI, policy=Policy.mlp(64, 64))
 
 
-PRESETS: Mapping[str, Callable[[str], Preset]] = {"ars": ars, "default": default, "openai-es": openai_es, "pgpe": pgpe}
+PRESETS: Mapping[str, Callable[[str], Preset]] = {
+    "ars": ars,
+    "default": default,
+    "openai-es": openai_es,
+    "pgpe": pgpe,
+    "robust": robust,
+}
 """By the names of the command line."""
 
 
