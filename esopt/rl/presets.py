@@ -34,8 +34,9 @@ class Preset:
 
     Parameters
     ----------
-    strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes, averaging, target, steps : as
-        in :func:`esopt.rl.train`.
+    strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes : as in
+        :func:`esopt.rl.train`.
+    averaging, target, steps : as there.
     source : where they come from.
     """
 
@@ -74,7 +75,19 @@ def default(env: str) -> Preset:
     return Preset(named.ars(n=16, sigma=1.0, lr=1.0), _OWN, bonus=ALIVE_BONUS.get(_family(env), 0.0))
 
 
-def robust(env: str) -> Preset:
+def orthogonal(env: str) -> Preset:
+    """Return one setting for all environments, but for the alive bonus: antithetic pairs in orthogonal directions.
+
+    Eight pairs make a generation. Observations are normalised from the second generation on, and ``sigma`` = 1 then
+    saturates most actions at once: exploration is as large as it can be, and weights that grow make it smaller. The
+    step is that of ARS, in proportion to the deviation of the returns, and an average of the last tenth of the centres
+    is checked, every eight generations on five episodes.
+
+    References
+    ----------
+    Choromanski et al. (2018), Structured evolution with compact architectures for scalable policy optimization; Shamir
+    and Zhang (2013), Stochastic gradient descent for non-smooth optimization, section 4, for the average.
+    """
     return Preset(
         GradientES(
             sigma=1.0,
@@ -146,8 +159,8 @@ PRESETS: Mapping[str, Callable[[str], Preset]] = {
     "ars": ars,
     "default": default,
     "openai-es": openai_es,
+    "orthogonal": orthogonal,
     "pgpe": pgpe,
-    "robust": robust,
 }
 """By the names of the command line."""
 

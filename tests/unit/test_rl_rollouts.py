@@ -277,6 +277,7 @@ def test_bad_arguments():
     for settings, message in (
         ({"episodes": 0}, "episodes must be a positive integer"),
         ({"check_every": 0}, "check_every must be a positive integer"),
+        ({"averaging": -1.0}, "averaging must be None, 0 or a positive number"),
         ({"check_episodes": -1}, "check_episodes must be a whole number"),
         ({"bonus": np.nan}, "bonus must be a finite number"),
         ({"on_error": "ignore"}, 'on_error must be "raise" or "nan"'),
