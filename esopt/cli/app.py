@@ -63,7 +63,9 @@ def esopt() -> None:
 @app.command()
 def train(
     env: Annotated[str, ENV] = "CartPole-v1",
-    preset: Annotated[str, _option("default, ars, pgpe or openai-es: settings with their sources.")] = "default",
+    preset: Annotated[
+        str, _option("default, ars, orthogonal, pgpe or openai-es: settings with their sources.")
+    ] = "default",
     strategy: Annotated[str | None, STRATEGY] = None,
     policy: Annotated[str | None, POLICY] = None,
     n: Annotated[int | None, N] = None,

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..baselines.none import NoBaseline
+from ..estimators.score import Score
 from ..protocols import Strategy
+from ..rules.sgd import SGD
+from ..samplers.antithetic import Antithetic
+from ..samplers.orthogonal import Orthogonal
+from ..shaping import TopFraction
 from ..strategies import named
+from ..strategies.gradient_es import GradientES
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 
@@ -27,7 +34,9 @@ class Preset:
 
     Parameters
     ----------
-    strategy, policy, normalise, bonus, episodes_per_candidate, target, steps : as in :func:`esopt.rl.train`.
+    strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes : as in
+        :func:`esopt.rl.train`.
+    averaging, target, steps : as there.
     source : where they come from.
     """
 
@@ -37,13 +46,15 @@ class Preset:
     normalise: Normalise = "running"
     bonus: float = 0.0
     episodes_per_candidate: int = 1
+    check_every: int | None = None
+    check_episodes: int = 10
+    averaging: float | None = None
     target: float | None = None
     steps: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return keyword arguments of :func:`esopt.rl.train`."""
-        names = ("strategy", "policy", "normalise", "bonus", "episodes_per_candidate", "target", "steps")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
 
 
 ALIVE_BONUS: Mapping[str, float] = {"Hopper": 1.0, "Walker2d": 1.0, "Ant": 1.0, "Humanoid": 5.0}
@@ -62,6 +73,36 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return what :func:`esopt.rl.train` does by itself: ARS with large steps, all pairs kept."""
     return Preset(named.ars(n=16, sigma=1.0, lr=1.0), _OWN, bonus=ALIVE_BONUS.get(_family(env), 0.0))
+
+
+def orthogonal(env: str) -> Preset:
+    """Return one setting for all environments, but for the alive bonus: antithetic pairs in orthogonal directions.
+
+    Eight pairs make a generation. Observations are normalised from the second generation on, and ``sigma`` = 1 then
+    saturates most actions at once: exploration is as large as it can be, and weights that grow make it smaller. The
+    step is that of ARS, in proportion to the deviation of the returns, and an average of the last tenth of the centres
+    is checked, every eight generations on five episodes.
+
+    References
+    ----------
+    Choromanski et al. (2018), Structured evolution with compact architectures for scalable policy optimization; Shamir
+    and Zhang (2013), Stochastic gradient descent for non-smooth optimization, section 4, for the average.
+    """
+    return Preset(
+        GradientES(
+            sigma=1.0,
+            n=16,
+            sampler=Antithetic(Orthogonal()),
+            shaping=TopFraction(1.0),
+            estimator=Score(NoBaseline()),
+            rule=SGD(1.4),
+        ),
+        _OWN,
+        bonus=ALIVE_BONUS.get(_family(env), 0.0),
+        check_every=8,
+        check_episodes=5,
+        averaging=9.0,
+    )
 
 
 def ars(env: str) -> Preset:
@@ -114,7 +155,13 @@ def openai_es(env: str) -> Preset:
     return Preset(named.openai_es(n=64, sigma=0.02, lr=0.01), _OPENAI, policy=Policy.mlp(64, 64))
 
 
-PRESETS: Mapping[str, Callable[[str], Preset]] = {"ars": ars, "default": default, "openai-es": openai_es, "pgpe": pgpe}
+PRESETS: Mapping[str, Callable[[str], Preset]] = {
+    "ars": ars,
+    "default": default,
+    "openai-es": openai_es,
+    "orthogonal": orthogonal,
+    "pgpe": pgpe,
+}
 """By the names of the command line."""
 
 

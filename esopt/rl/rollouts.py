@@ -50,6 +50,7 @@ class RolloutState:
     moments : of the observations so far.
     best, best_mean, best_std : (dim,), (inputs,), (inputs,)  the best centre that a check saw, and its normalisation.
     best_return : its mean return; -inf before the first check.
+    average : (dim,)  of the centres so far, as ``averaging`` weighs them.
     mean_return, top_return : of the candidates of the last generation, with every reward.
     checks : (k, 4)  the fields of :class:`Check`.
     """
@@ -65,6 +66,7 @@ class RolloutState:
     mean_return: float
     top_return: float
     checks: Array
+    average: Array
 
 
 @dataclass
@@ -90,6 +92,8 @@ class Rollouts:
     check_every : generations from one check of the centre to the next, starting with the first; None for as many as
         keep them below a tenth of the steps.
     check_episodes : episodes of a check; 0 for no checks.
+    averaging : None to check the centre itself; else an average of the centres so far, the last 1 / (averaging + 1) of
+        the generations above all: what a step of the search has too much, the next ones take back.
     seed : of the checks' episodes.
     path : "auto", "compiled", "workers" or "process"; see :func:`esopt.rl.choose_engine`.
     workers : threads or processes that play. They change no bit.
@@ -123,6 +127,7 @@ class Rollouts:
     normalise: Normalise = "running"
     check_every: int | None = None
     check_episodes: int = 0
+    averaging: float | None = None
     seed: int = 0
     path: str = "auto"
     workers: int | None = None
@@ -137,6 +142,10 @@ class Rollouts:
             check_count(name, 0 if name == "episodes" and self.episodes is None else getattr(self, name))
         if isinstance(self.check_episodes, bool) or not isinstance(self.check_episodes, int) or self.check_episodes < 0:
             raise ValueError(f"check_episodes must be a whole number, 0 or more, got {self.check_episodes!r}.")
+        if self.averaging is not None and not 0.0 <= self.averaging < np.inf:
+            raise ValueError(
+                f"averaging must be None, 0 or a positive number, got {self.averaging!r}. Pass for example 7."
+            )
         if not np.isfinite(self.bonus):
             raise ValueError(f"bonus must be a finite number, got {self.bonus!r}. Pass for example 1.0.")
         if not isinstance(self.policy, Policy):
@@ -187,7 +196,7 @@ class Rollouts:
         moments = kind if isinstance(kind, Moments) else Moments.none(self._inputs)
         mean, std = np.zeros(self._inputs), np.ones(self._inputs)
         best, empty = np.array(self.policy.parameters), np.empty((0, len(Check._fields)))
-        return RolloutState(0, 0, 0, moments, best, mean, std, -np.inf, np.nan, np.nan, empty)
+        return RolloutState(0, 0, 0, moments, best, mean, std, -np.inf, np.nan, np.nan, empty, best)
 
     def normalisation(self, state: RolloutState) -> tuple[Array, Array]:
         """Return the mean and the standard deviation (inputs,) that the next generation is normalised by."""
@@ -225,7 +234,7 @@ class Rollouts:
         moments = state.moments
         if isinstance(kind, Running) and state.generation >= kind.after:
             moments = moments.merged(int(played.counts.sum()), played.sums, played.squares)
-        looked = self._check_due(population.mean, state, mean, std)
+        looked = self._check_due(self._averaged(population.mean, state), mean, std)
         each = played.returns.mean(axis=1)
         known = each[~np.isnan(each)]
         after = replace(
@@ -240,7 +249,7 @@ class Rollouts:
 
     def look(self, mean: Array, state: RolloutState) -> RolloutState:
         """Return what is known after a check of the centre ``mean`` (dim,), with the normalisation of ``state``."""
-        return self._look(mean, state, *self.normalisation(state))
+        return self._look(self._averaged(mean, state), *self.normalisation(state))
 
     def play(self, thetas: Array, seeds: Integers, state: RolloutState | None = None) -> Played:
         """Play ``seeds`` (m, e) with parameters ``thetas`` (m, dim), as a check does, normalised as ``state`` says.
@@ -280,18 +289,25 @@ class Rollouts:
                 )
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
-    def _check_due(self, centre: Array, state: RolloutState, mean: Array, std: Array) -> RolloutState:
+    def _averaged(self, centre: Array, state: RolloutState) -> RolloutState:
+        """Return ``state`` with what is checked next (Shamir and Zhang 2013, section 4): the centre, or an average."""
+        if self.averaging is None:
+            return replace(state, average=np.array(centre))
+        weight = (self.averaging + 1.0) / (self.averaging + 1.0 + state.generation)
+        return replace(state, average=state.average + weight * (centre - state.average))
+
+    def _check_due(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
         if not self.check_episodes:
             return state
         if self.check_every is None:
             due = state.generation == 0 or CHECK_SHARE * state.check_steps <= state.steps
         else:
             due = state.generation % self.check_every == 0
-        return self._look(centre, state, mean, std) if due else state
+        return self._look(state, mean, std) if due else state
 
-    def _look(self, centre: Array, state: RolloutState, mean: Array, std: Array) -> RolloutState:
+    def _look(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
         seeds = episode_seeds([child(self.seed, state.generation)], self.check_episodes, CHECK).T
-        folded = np.repeat(self.policy.fold(centre[None, :], mean, std), self.check_episodes, axis=0)
+        folded = np.repeat(self.policy.fold(state.average[None, :], mean, std), self.check_episodes, axis=0)
         try:
             played = self.choice.engine.play(folded, seeds, quiet=True)
         except EpisodeError as error:
@@ -305,7 +321,7 @@ class Rollouts:
         after = replace(state, check_steps=steps, checks=np.concatenate([state.checks, [np.array(row, np.float64)]]))
         if not found >= state.best_return:
             return after
-        return replace(after, best=np.array(centre), best_mean=mean, best_std=std, best_return=found)
+        return replace(after, best=state.average, best_mean=mean, best_std=std, best_return=found)
 
     def _refuse_nan(self, played: Played, seeds: Integers, population: Population, state: RolloutState) -> None:
         if self.on_error == "raise" and np.isnan(played.returns).any():
@@ -335,7 +351,17 @@ class _Candidate:
 
     def __post_init__(self) -> None:
         its = self._rollouts
-        names = ("episodes", "max_steps", "bonus", "action_noise", "check_every", "check_episodes", "seed", "on_error")
+        names = (
+            "episodes",
+            "max_steps",
+            "bonus",
+            "action_noise",
+            "check_every",
+            "check_episodes",
+            "averaging",
+            "seed",
+            "on_error",
+        )
         about = {
             "env": env_name(its.env),
             "hidden": its.policy.hidden,

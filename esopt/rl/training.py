@@ -95,6 +95,7 @@ def train(
     episode_steps: int | None = None,
     check_every: int | None = None,
     check_episodes: int = 10,
+    averaging: float | None = None,
     final_episodes: int = 100,
     workers: int | None = None,
     path: str = "auto",
@@ -128,6 +129,7 @@ def train(
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
+    averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
     path : how episodes are played: "auto", "compiled", "workers", "process"; see :func:`esopt.rl.choose_engine`.
@@ -160,7 +162,7 @@ def train(
         env,
         start,
         *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
-        *(check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
     )
     if steps is None and episodes is None and generations is None and seconds is None:
         steps = default_steps(env if spec is None else spec)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,10 +38,19 @@ def test_speed_limits_of_clipup():
         assert (rule.max_speed, rule.lr, rule.momentum) == (speed, None, 0.9)
 
 
+def test_orthogonal_is_ars_with_directions_that_are():
+    found, rows = preset("orthogonal", "Hopper-v5"), esopt.ars(n=16, sigma=1.0, lr=0.7)
+    noise = found.strategy.ask(found.strategy.init(np.zeros(36), 3)).noise.rows()
+
+    assert repr(found.strategy) == repr(replace(rows, sampler=esopt.Antithetic(esopt.Orthogonal())))
+    np.testing.assert_allclose(noise[::2] @ noise[::2].T, np.diag((noise[::2] ** 2).sum(axis=1)), atol=1e-4)
+    assert (found.bonus, preset("orthogonal", "Swimmer-v5").bonus) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains(name: str):
     found = preset(name, "CartPole-v1")
-    run = train("CartPole-v1", **found.settings() | {"steps": 3000}, final_episodes=2, check_episodes=1)
+    run = train("CartPole-v1", **found.settings() | {"steps": 3000, "check_episodes": 1}, final_episodes=2)
 
     assert isinstance(found, Preset)
     assert found.source

@@ -141,6 +141,27 @@ def test_the_best_centre_is_kept_with_its_normalisation():
     assert state.checks[:, 3] == pytest.approx([-0.49, 0.0, -(4.3**2)], abs=1e-15)
 
 
+@pytest.mark.parametrize("averaging", [0.0, 3.0])
+def test_averages_of_the_centres_are_checked(averaging: float):
+    """With 0 they are plain means; with k the weights of Shamir and Zhang are (t + 1)(t + 2)...(t + k) for centre t."""
+    rollouts = Rollouts(
+        lambda: Aim([]), Policy.linear(Aim([])), check_every=1, check_episodes=1, averaging=averaging, normalise="off"
+    )
+    state, centres, averages = rollouts.init(), [0.4, 1.1, -0.2, 0.9, 3.0, 0.8], []
+    for generation, bias in enumerate(centres[:-1]):
+        noise = esopt.Antithetic().noise(esopt.Key(1, generation), 4, 2)
+        _, state = rollouts.evaluate(esopt.Population(np.array([0.0, bias]), 1e-3, noise), state)
+        averages.append(state.average[1])
+    state = rollouts.look(np.array([0.0, centres[-1]]), state)
+    averages.append(state.average[1])
+    weights = np.prod([np.arange(6) + i for i in range(1, int(averaging) + 1)], axis=0) * np.ones(6)
+    expected = np.cumsum(weights * centres) / np.cumsum(weights)
+
+    np.testing.assert_allclose(averages, expected, rtol=1e-13)
+    np.testing.assert_allclose(state.checks[:, 3], -((expected - 0.7) ** 2), rtol=1e-10)
+    assert state.best[1] == averages[int(np.argmax(state.checks[:, 3]))]
+
+
 @pytest.mark.parametrize("trouble", ["raises", "nan"])
 def test_failures_stop_with_a_message_that_reproduces_them(trouble: str):
     made = population(6, generation=7)
@@ -256,6 +277,7 @@ def test_bad_arguments():
     for settings, message in (
         ({"episodes": 0}, "episodes must be a positive integer"),
         ({"check_every": 0}, "check_every must be a positive integer"),
+        ({"averaging": -1.0}, "averaging must be None, 0 or a positive number"),
         ({"check_episodes": -1}, "check_episodes must be a whole number"),
         ({"bonus": np.nan}, "bonus must be a finite number"),
         ({"on_error": "ignore"}, 'on_error must be "raise" or "nan"'),

@@ -17,7 +17,7 @@ from scipy import stats
 
 import esopt
 from esopt.noise import child
-from esopt.rl import CLASSIC_CONTROL, Moments, Policy, Progress, draw_curve, evaluate, read_progress
+from esopt.rl import CLASSIC_CONTROL, Moments, Policy, Progress, draw_curve, evaluate, preset, read_progress
 from esopt.rl.environments import CHECK, FINAL, TRAIN, episode_seeds
 from esopt.rl.evaluation import t_interval
 from esopt.rl.training import PATIENCE, train
@@ -207,6 +207,18 @@ def test_a_finished_run_can_go_on(tmp_path):
     written = read_progress(short / "progress.csv")
     assert {name: written[name].tobytes() for name in written} == {k: v.tobytes() for k, v in resumed.history.items()}
     assert {path.name for path in whole.iterdir()} == {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz"}
+
+
+def test_averages_of_centres_survive_a_restart_and_depend_on_no_thread(tmp_path):
+    settings = preset("orthogonal", "CartPole-v1").settings() | {"check_every": 3, "target": np.inf, "seed": 4}
+    once = train("CartPole-v1", **settings, generations=8, final_episodes=3, workers=1)
+    train("CartPole-v1", **settings, generations=5, final_episodes=3, out=tmp_path)
+    resumed = train("CartPole-v1", **settings, generations=8, final_episodes=3, workers=3, out=tmp_path, resume=True)
+    averages = [run.result.evaluator_state.average for run in (once, resumed)]
+
+    assert bits(resumed) == bits(once)
+    assert averages[0].tobytes() == averages[1].tobytes()
+    assert np.abs(averages[0] - once.result.mean).max() > 1e-3
 
 
 def test_a_new_run_keeps_the_old_checkpoint(tmp_path):
