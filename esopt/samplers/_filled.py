@@ -1,4 +1,4 @@
-"""What most samplers declare: independent Gaussian rows that only ``fill`` can make, and only whole."""
+"""What samplers declare unless they say otherwise: independent Gaussian rows, which ``fill`` makes whole."""
 
 from __future__ import annotations
 

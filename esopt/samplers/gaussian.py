@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from .._kernels import gaussian
 from ..noise import Key, Philox
-from ..protocols import Law
+from ._filled import Filled
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Filled):
     """Independent rows eps_i ~ N(0, I).
 
     Examples
@@ -24,24 +24,12 @@ class Gaussian:
     """
 
     @property
-    def block(self) -> int:
-        return 1
-
-    @property
-    def mirrored(self) -> bool:
-        return False
-
-    @property
     def separable(self) -> bool:
         return True
 
     @property
     def fused(self) -> bool:
         return True
-
-    @property
-    def law(self) -> Law:
-        return Law.GAUSSIAN
 
     def noise(self, key: Key, n: int, dim: int) -> Philox:
         """Return ``n`` rows at ``key``."""

@@ -9,11 +9,12 @@ import numpy as np
 from ..noise import Array, check_seed
 from ..protocols import State
 from ._cma import Family, history_size, population_size
+from ._factored import Factored
 from .gradient_es import start_factor
 
 
 @dataclass(frozen=True, eq=False)
-class CMAState:
+class CMAState(Factored):
     """State of :class:`CMAES`: x ~ N(mean, sigma^2 A A^T); ``path_c`` is A^-1 times the path of the mean."""
 
     seed: int
@@ -33,16 +34,6 @@ class CMAState:
     def shape(self) -> Array:
         """What the covariance is made of: :attr:`factor`."""
         return self.factor
-
-    @property
-    def cov(self) -> Array:
-        """Covariance of the search, (d, d)."""
-        return self.sigma**2 * (self.factor @ self.factor.T)
-
-    @property
-    def scale(self) -> Array:
-        """Factor of the covariance that candidates are made with, (d, d)."""
-        return self.sigma * self.factor
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,12 @@ from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ._cma import check_size, check_values, history_size, population_size, reasons
 from ._distance_weights import constants, far, ordered, speed
+from ._factored import Factored
 from .gradient_es import check_sigma, start_factor
 
 
 @dataclass(frozen=True, eq=False)
-class DXNESICState:
+class DXNESICState(Factored):
     """State of :class:`DXNESIC`: x ~ N(mean, sigma^2 B B^T), ``factor`` B of determinant one; ``gamma`` expands it."""
 
     seed: int
@@ -38,16 +39,6 @@ class DXNESICState:
     def path_c(self) -> Array:
         """Path of the covariance, which this strategy has not: zero, (d,)."""
         return np.zeros(self.mean.size)
-
-    @property
-    def cov(self) -> Array:
-        """Covariance of the search, (d, d)."""
-        return self.sigma**2 * (self.factor @ self.factor.T)
-
-    @property
-    def scale(self) -> Array:
-        """Factor of the covariance that candidates are made with, (d, d)."""
-        return self.sigma * self.factor
 
 
 @dataclass(frozen=True, eq=False)

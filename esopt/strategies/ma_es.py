@@ -15,11 +15,12 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ._cma import Rates, check_size, check_values, constants, history_size, population_size, reasons
+from ._factored import Factored
 from .gradient_es import check_sigma, start_factor
 
 
 @dataclass(frozen=True, eq=False)
-class MAESState:
+class MAESState(Factored):
     """State of :class:`MAES`: x ~ N(mean, sigma^2 M M^T) with ``factor`` M."""
 
     seed: int
@@ -36,16 +37,6 @@ class MAESState:
     def path_c(self) -> Array:
         """Path of the covariance in the coordinates of the noise: the one of sigma, (d,)."""
         return self.path_sigma
-
-    @property
-    def cov(self) -> Array:
-        """Covariance of the search, (d, d)."""
-        return self.sigma**2 * (self.factor @ self.factor.T)
-
-    @property
-    def scale(self) -> Array:
-        """Factor of the covariance that candidates are made with, (d, d)."""
-        return self.sigma * self.factor
 
 
 @dataclass(frozen=True, eq=False)

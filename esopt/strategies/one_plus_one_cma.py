@@ -15,6 +15,7 @@ from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ._cma import check_values, history_size, reasons
+from ._factored import Factored
 from .gradient_es import check_sigma, start_factor
 
 _THRESHOLD = 0.44
@@ -25,7 +26,7 @@ _TAG = "start"
 
 
 @dataclass(frozen=True, eq=False)
-class OnePlusOneState:
+class OnePlusOneState(Factored):
     """State of :class:`OnePlusOneCMA`: x ~ N(mean, sigma^2 A A^T); ``path_c`` is A^-1 times the path of the hits.
 
     ``parents`` (5,) are the values of the current parent and of those before it, newest first; inf if there were fewer.
@@ -42,16 +43,6 @@ class OnePlusOneState:
     parents: Array
     history: Array
     latest: Array
-
-    @property
-    def cov(self) -> Array:
-        """Covariance of the search, (d, d)."""
-        return self.sigma**2 * (self.factor @ self.factor.T)
-
-    @property
-    def scale(self) -> Array:
-        """Factor of the covariance that candidates are made with, (d, d)."""
-        return self.sigma * self.factor
 
 
 @dataclass(frozen=True, eq=False)
