@@ -17,6 +17,7 @@ from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._limits import Limits, count_final
 from ._outcome import failed, finish
+from ._told import check_x0
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
@@ -24,7 +25,7 @@ from .integers import Rounded, as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
-from .optimizer import Optimizer, check_x0
+from .optimizer import Optimizer
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
 from .result import Result
