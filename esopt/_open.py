@@ -119,11 +119,12 @@ class Gathering:
                         f"rows {_list(first.rows)} of the same generation. Tell all pieces alike."
                     )
 
-    def take_back(self) -> None:
-        """Forget the last piece."""
-        part = self.parts.pop()
-        self._told[part.rows] = False
-        self._marked = min(self._marked, len(self.parts))
+    def take_back(self, part: Part) -> None:
+        """Forget the last piece, if it is ``part``."""
+        if self.parts[-1] is part:
+            self.parts.pop()
+            self._told[part.rows] = False
+            self._marked = min(self._marked, len(self.parts))
 
     def evals(self) -> Evals:
         """Return what was told in one table; nan where nothing was."""

@@ -275,7 +275,7 @@ def check_constraints(
                 f"Pass real numbers of shape ({count}, m), one row per {_per(name, some=rows is not None)}; use nan "
                 "for failed evaluations."
             )
-        checked[name] = array.reshape(count, -1).astype(np.float64)
+        checked[name] = array.reshape(count, *(columns or (1,))).astype(np.float64)
     if bool(checked) != ("constraints" in population.needs):
         raise ValueError(
             f"tell() got {' and '.join(checked)}, which the strategy does not use. Use AugmentedLagrangian(strategy)."

@@ -242,7 +242,8 @@ class Optimizer:
         chosen = _told.check_rows(rows, gathering.told, self.generation)
         part = Part(chosen, _told.read(values, told, limits, steps, population, self.shape, name, chosen))
         gathering.check(part)
-        self.collect(part)
+        if chosen.size:
+            self.collect(part)
         if self.pending.size:
             return None
         try:
@@ -251,7 +252,7 @@ class Optimizer:
             return self.learn(evals)
         except BaseException:
             if self._open is not None:
-                self._open.take_back()
+                self._open.take_back(part)
             raise
 
     def close_generation(self, min_fraction: float = 0.5) -> Info:
