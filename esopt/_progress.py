@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ._describe import describe, differences
-from ._open import NO_PAST, NOTHING, Open, Past
+from ._open import NO_PAST, NOTHING, Gathering, Open, Past
 from .errors import CheckpointError
 from .noise import Array
 from .objective import Objective
@@ -51,6 +51,11 @@ class Run:
     objective: str
     open: Open = NOTHING
     past: Past = NO_PAST
+
+
+def freeze(run: Run, gathering: Gathering, seconds: float) -> Run:
+    """Return ``run`` with what was gathered of its open generation, after so many ``seconds``, for a checkpoint."""
+    return replace(run, open=gathering.frozen(), progress=replace(run.progress, seconds=seconds))
 
 
 def start(x0: Array) -> Progress:

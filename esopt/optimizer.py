@@ -12,10 +12,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _late, _told, checkpoint
+from . import _late, _progress, _told, checkpoint
 from ._injection import inject
 from ._open import NO_PAST, NOTHING, Gathering, thaw, without_half_pairs
-from ._progress import Progress, Run, advance, advance_lap, compare_objectives, describe_objective, failures_of, start
+from ._progress import Progress, Run
 from ._summary import summarise
 from .integers import Rounded, as_box
 from .maps import Map
@@ -81,15 +81,14 @@ class Optimizer:
         _told.check_budgets(evaluations, generations, target)
         self._limits = {"evaluations": evaluations, "generations": generations}
         self._target = target
-        self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed)}
+        own = {} if stale == "refuse" else {"stale": stale}
+        self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed), **own}
         flat = begin.reshape(-1)
-        about = "" if objective is None else describe_objective(objective)
+        about = "" if objective is None else _progress.describe_objective(objective)
         first = box.nearest(flat) if isinstance(box, Rounded) else flat
-        self._run = Run(strategy.init(flat, check_seed(seed)), (), start(first), about)
+        self._run = Run(strategy.init(flat, check_seed(seed)), (), _progress.start(first), about)
         self._stale = stale
         _late.check_policy(stale, strategy, self._run.strategy)
-        if stale != "refuse":
-            self._configuration["stale"] = stale
         self._population: Population | None = None
         self._open: Gathering | None = None
         self._since = time.perf_counter()
@@ -303,7 +302,7 @@ class Optimizer:
         if told is not None and self._stale == "reweight":
             past = _late.close(past, population, used, evals, told)
         now = time.perf_counter()
-        after = advance(run.progress, population, evals, info, run.progress.seconds + now - self._since)
+        after = _progress.advance(run.progress, population, evals, info, run.progress.seconds + now - self._since)
         run = Run(state, evaluator_state, after, run.objective, past=past)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._open, self._since = run, None, None, now
@@ -334,7 +333,7 @@ class Optimizer:
     def skip(self, state: State, lap: Lap) -> None:
         """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""
         now = time.perf_counter()
-        after = advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
+        after = _progress.advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
         run = replace(self._run, strategy=state, progress=after)
         self._run, self._population, self._open, self._since = run, None, None, now
 
@@ -362,7 +361,7 @@ class Optimizer:
     @property
     def failures(self) -> Mapping[str, int]:
         """Failed evaluations so far, by kind."""
-        return failures_of(self._run.progress)
+        return _progress.failures_of(self._run.progress)
 
     @property
     def result(self) -> Result:
@@ -371,7 +370,7 @@ class Optimizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run and the values of an open generation to ``path`` (.npz), atomically, for :meth:`load`."""
-        run = self._run if self._open is None else replace(self._run, open=self._open.frozen())
+        run = self._run if self._open is None else _progress.freeze(self._run, self._open, self.seconds)
         checkpoint.save(path, run, configuration=self._configuration)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
@@ -391,7 +390,7 @@ class Optimizer:
         loaded = checkpoint.load(path, template, configuration=self._configuration, added=("open", "past"))
         own, name = self._run.objective, os.path.basename(os.fspath(path))
         if own and loaded.objective:
-            compare_objectives(loaded.objective, own, name)
+            _progress.compare_objectives(loaded.objective, own, name)
         _late.check_past(loaded.past, loaded.strategy, name)
         told = thaw(loaded.open, self.strategy.ask(loaded.strategy), name)
         self._run = replace(loaded, objective=own or loaded.objective, open=NOTHING)

@@ -246,16 +246,6 @@ class Evals:
 
 
 class Part(NamedTuple):
-    """What is known of some rows of a population: their numbers (m,), and :class:`Evals` of m rows.
-
-    ``hvps`` and ``jvps`` are those of the noise rows among them.
-    """
-
-    rows: NDArray[np.int64]
-    evals: Evals
-
-
-class Part(NamedTuple):
     """Some rows of a population, as soon as they are evaluated.
 
     ``rows``, (m,) and increasing, are all noise rows or all explicit ones; ``evals`` has a row for each of them, but no

@@ -67,6 +67,7 @@ FLOORS = {
     "optimizer": 7,
     "_defaults": 7,
     "_outcome": 7,
+    "_streaming": 7,
     "_summary": 7,
     "loop": 7,
     "comparison": 7,
