@@ -188,7 +188,7 @@ def recall(strategy: Any, state: State, past: Past, index: int) -> Population:
 def slices(past: Past) -> list[slice]:
     """Return where the rows of each generation are."""
     ends = np.cumsum(past.rows).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [slice(start, end) for start, end in zip([0, *ends][:-1], ends, strict=True)]
 
 
 def check_past(past: Past, state: State, name: str) -> None:
