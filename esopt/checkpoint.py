@@ -30,8 +30,8 @@ __all__ = ["FORMAT_VERSION", "NOISE_VERSION", "describe", "load", "save"]
 Tree = TypeVar("Tree")
 PathLike = str | os.PathLike[str]
 
-FORMAT_VERSION = 1
-"""Version of the file layout; a file of a newer one is refused."""
+FORMAT_VERSION = 2
+"""Version of the file layout; a file of a newer one is refused. Format 1 had no open generation in a run."""
 
 NOISE_VERSION = 1
 """Version of the map from noise addresses to bits; a run cannot go on with other noise."""
@@ -79,7 +79,9 @@ def save(path: PathLike, tree: object, *, configuration: object, kind: str = "ru
             write_member(archive, name, array)
 
 
-def load(path: PathLike, template: Tree, *, configuration: object, kind: str | None = None) -> Tree:
+def load(
+    path: PathLike, template: Tree, *, configuration: object, kind: str | None = None, added: tuple[str, ...] = ()
+) -> Tree:
     """Return the tree in ``path``, a new one of the structure of ``template``.
 
     Parameters
@@ -88,6 +90,7 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
         of arrays may differ.
     configuration : compared with the one that was saved.
     kind : if given, what the file must be.
+    added : fields of ``template`` that files of format 1 do not have; there they stay as they are in the template.
 
     Raises
     ------
@@ -101,8 +104,14 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
         members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
         header = _read_header(archive, members, name)
         _check_header(header, described, kind, name)
+        old: dict[str, NDArray[Any]] = {}
+        if header["format"] == 1 and added:
+            nodes, old = flatten({name: getattr(template, name) for name in added})
+            header["tree"]["fields"] = nodes["dict"] | header["tree"]["fields"]
 
         def read(at: str, like: NDArray[Any]) -> NDArray[Any]:
+            if at in old:
+                return old[at]
             array = read_member(archive, members.pop(f"{at}.npy"))
             there, here = [f"{a.ndim}-dimensional array of {a.dtype}" for a in (array, like)]
             if there != here:

@@ -17,6 +17,8 @@ from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._limits import Limits, count_final
 from ._outcome import failed, finish
+from ._streaming import evaluate, forget, known
+from ._told import check_x0
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
@@ -24,7 +26,7 @@ from .integers import Rounded, as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
-from .optimizer import Optimizer, check_x0
+from .optimizer import Optimizer
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
 from .result import Result
@@ -288,25 +290,31 @@ def _generations(
 
     However the run ends, what it has learned is saved; a file that was complete already is not written again.
     """
-    saved, begun = time.perf_counter(), es.generation
+    saved, begun = time.perf_counter(), known(es)
+
+    def save_if_due() -> None:
+        nonlocal saved
+        if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
+            _save(es, limits, kept)
+            saved = time.perf_counter()
+
     reasons: dict[str, float] = {}
     compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
         while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
             evals, info = None, None
             if compiled is None or not compiled.run():
-                evals, state = evaluator.evaluate(es.population(), state)
+                evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else save_if_due)
                 try:
                     info = es.learn(evals, state)
                 except EvaluationError:
+                    forget(es)
                     if es.generation == 0:
                         raise
                     return {"failed": float(es.generation)}, evals
             if kept is not None and evals and info:
                 kept.record(es.progress, es.population(), evals.values, info)
-            if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
-                _save(es, limits, kept)
-                saved = time.perf_counter()
+            save_if_due()
             if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
                 reasons = {**es.stop(), "callback": float(es.generation)}
                 break
@@ -314,7 +322,7 @@ def _generations(
     except KeyboardInterrupt:
         reasons = {**es.stop(), "interrupted": float(es.generation)}
     finally:
-        if es.generation > begun:
+        if known(es) != begun:
             _save(es, limits, kept)
     return reasons, None
 

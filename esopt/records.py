@@ -228,6 +228,8 @@ class Evals:
         asked for.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
+    stale : pairs of a population of an earlier generation and values (n,) of its noise rows that came too late for it,
+        nan for rows without.
     """
 
     values: Array
@@ -240,6 +242,7 @@ class Evals:
     failures: Mapping[str, int] = field(default_factory=dict)
     constraints: Array | None = None
     equalities: Array | None = None
+    stale: Any = ()
 
 
 class Part(NamedTuple):
