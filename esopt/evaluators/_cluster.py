@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import EvaluationError
+from ..noise import Key
+from ..records import Population
+from ..samplers.antithetic import Antithetic
 from ._pool import Done, Outcome
 from ._tasks import Answer, Call, Recipe, Task, dumps, known_objective, loads, pack_error, receive, unpack_error
 
@@ -285,11 +290,17 @@ _recipes: dict[tuple[str, int], Recipe] = {}
 
 
 def welcome(token: str, payload: bytes) -> str:
-    """In a worker: take the objective, rebuild it, and return the version of this library."""
+    """In a worker: take the objective, rebuild it, make a candidate, and return the version of this library.
+
+    Making one takes seconds in a fresh process, which would count as time of the first evaluation.
+    """
     from .. import __version__
+    from .._kernels import threads
 
     receive(token, payload)
     known_objective(token)
+    with threads.limited(1):
+        Population(np.zeros(2), 1.0, Antithetic().noise(Key(0), 2, 2)).rows()
     return __version__
 
 

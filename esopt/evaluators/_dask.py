@@ -58,15 +58,17 @@ class DaskPool(Cluster):
         self._futures: dict[int, Any] = {}
         self._alone_since = time.monotonic()
         self._looking = False
+        self._restarting: set[str] = set()
         _pools.setdefault(self.client, WeakSet()).add(self)
         self._seat(self.client.nthreads())
 
     def submit(self, call: Any, done: Any) -> int:
         """Queue ``call``; while there is work, look after the list of workers."""
-        number = super().submit(call, done)
-        if not self._looking:
-            self._looking, self._alone_since = True, time.monotonic()
-            self._soon(self._look)
+        with self.lock:
+            number = super().submit(call, done)
+            if not self._looking:
+                self._looking, self._alone_since = True, time.monotonic()
+                self._soon(self._look)
         return number
 
     def _soon(self, call: Any, *arguments: Any) -> None:
@@ -102,14 +104,20 @@ class DaskPool(Cluster):
             self.seats += fresh
             if places:
                 self._alone_since = time.monotonic()
+            hanging = set() if places else {seat.name for seat in self.seats} - self._restarting
+            self._restarting |= hanging
         for seat in fresh:
             self._soon(self._welcome, seat)
-        if not places and self.seats:
-            self._soon(self._restart, [seat.name for seat in self.seats])
+        if hanging:
+            self._soon(self._restart, sorted(hanging))
 
     async def _look(self) -> None:
         """While there is work: see who joined and who went, and do not wait for ever."""
-        while self.waiting and not self.closed:
+        while True:
+            with self.lock:
+                if self.closed or not self.waiting:
+                    self._looking = False
+                    return
             await asyncio.sleep(_LOOK_SECONDS)
             await self._refresh()
             if time.monotonic() - self._alone_since > PATIENCE:
@@ -119,11 +127,12 @@ class DaskPool(Cluster):
                         "does not hang in f. Start workers, or restart them: client.restart()."
                     )
                 )
-        self._looking = False
 
     async def _restart(self, addresses: list[str]) -> None:
         try:
             await self.client.restart_workers(addresses, timeout=PATIENCE, raise_for_error=False)
+        except KeyError:
+            pass  # one of them has gone meanwhile; if that leaves others, they are seen to in a moment
         except Exception as error:
             self._fail(
                 EvaluationError(
@@ -131,6 +140,8 @@ class DaskPool(Cluster):
                     "nanny, as LocalCluster and `dask worker` start them. Restart them, or raise timeout."
                 )
             )
+        finally:
+            self._restarting.difference_update(addresses)
 
     async def _welcome(self, seat: Seat) -> None:
         """Send the objective to a worker that joined."""
@@ -186,7 +197,7 @@ class DaskPool(Cluster):
         """Take note that a worker is gone; drop its futures, which the scheduler would evaluate again."""
         for seat in [seat for seat in self.seats if seat.name == address]:
             dropped = [future for number in (*seat.tasks, *seat.hung) if (future := self._futures.pop(number, None))]
-            self._leave(seat, asked=asked)
+            self._leave(seat, asked=asked or address in self._restarting)
             if dropped:
                 self._soon(self._cancel, dropped)
 

@@ -143,9 +143,11 @@ class Joblib:
 
     @property
     def _threads(self) -> int:
-        """Threads of linear algebra in each worker."""
+        """Threads of linear algebra in each worker; the processors of other machines are not known."""
         from joblib import cpu_count
 
+        if self.backend in ("dask", "ray"):
+            return self.threads_per_worker or 1
         return self.threads_per_worker or max(1, int(cpu_count()) // self.workers)
 
     def _streams(self) -> Streams:
@@ -168,9 +170,18 @@ class Joblib:
             from ._workers import Processes
 
             return Processes(self.workers, self._threads, token, payload, ahead=int(self.timeout is None))
+        ahead = int(self.timeout is None)
+        if self.backend == "dask":
+            from ._dask import DaskPool
+
+            return DaskPool(self.workers, ahead, token, payload)
+        if self.backend == "ray":
+            from ._ray import RayPool
+
+            return RayPool(self.workers, ahead, token, payload)
         from ._backends import Backend
 
-        return Backend(self.backend, self.workers, ahead=int(self.timeout is None))
+        return Backend(self.backend, self.workers, ahead)
 
     def _after_error(self) -> None:
         """End workers that are still at something that nobody wants."""

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /pr
 def dask_cluster(workers: int = 2, threads: int = 1) -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=workers, threads_per_worker=threads, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=workers, threads_per_worker=threads, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -73,9 +73,9 @@ def bowl(folder: Path | None = None, seconds: float = 0.0, sick: str = "") -> Ca
             except FileExistsError:
                 pass
             else:
-                if sick == "hang":
-                    time.sleep(20.0)
-                os._exit(3)
+                if sick == "die":
+                    os._exit(3)
+                time.sleep(20.0)
         if x[0] > 50.0:
             raise ZeroDivisionError("division by zero")
         return float(x @ x) + 1e-6 * seed
@@ -278,7 +278,7 @@ def test_random_kills_during_a_hundred_generations_change_no_bit(backend: str, t
         nonlocal kills
         while not stop.wait(float(draw.uniform(1.0, 2.5))):
             victims = sorted(tmp_path.glob("*.pid"))
-            if victims:
+            if len(victims) > 1:  # one of them lives on: a nanny of Dask takes seconds to start another
                 victim = victims[int(draw.integers(len(victims)))]
                 victim.unlink()
                 os.kill(int(victim.stem), signal.SIGKILL)
@@ -293,7 +293,9 @@ def test_random_kills_during_a_hundred_generations_change_no_bit(backend: str, t
         evaluator.evaluate(population(), ())
         thread.start()
         try:
-            for generation in range(100):
+            for generation in range(300):
+                if generation >= 100 and kills >= 4:
+                    break
                 wanted = population(20, 5, generation)
                 evals, _ = evaluator.evaluate(wanted, ())
                 counted += evals.failures.get("killed", 0)
@@ -305,7 +307,7 @@ def test_random_kills_during_a_hundred_generations_change_no_bit(backend: str, t
             thread.join()
         time.sleep(2.0)
         counted += evaluator.evaluate(population(), ())[0].failures.get("killed", 0)
-    assert counted == kills > 3
+    assert counted == kills >= 4
 
 
 @pytest.mark.slow
