@@ -33,11 +33,12 @@ class Joblib:
     ----------
     objective : a function of x, or an :class:`esopt.Objective`, as in :class:`esopt.Serial`.
     workers : number of workers. One worker is this process itself, for the backends "loky" and "threading".
-    backend : "loky" for processes, "threading" for functions that release the interpreter lock, or a backend that is
-        registered with joblib, such as "dask" or "ray". "multiprocessing" is refused: it forks, which OpenMP does not
-        survive.
-    threads_per_worker : threads of linear algebra and OpenMP in each worker; None for cores / workers. Kernels of this
-        library, and the user's numba functions with ``parallel=True``, use one thread in a worker.
+    backend : "loky" for processes, "threading" for functions that release the interpreter lock, "dask" or "ray" for the
+        workers of a cluster to which this process is connected, or a backend that is registered with joblib.
+        "multiprocessing" is refused: it forks, which OpenMP does not survive.
+    threads_per_worker : threads of linear algebra and OpenMP in each worker; None for cores / workers, on a cluster
+        for 1. Kernels of this library, and the user's numba functions with ``parallel=True``, use one thread in a
+        worker.
     chunk : rows per task, rounded up to whole mirrored pairs; None for about four tasks per worker.
     on_error, max_failures : as in :class:`esopt.Serial`.
     timeout : seconds for one evaluation, in processes: its worker is killed then, another takes its place, and the
@@ -49,6 +50,11 @@ class Joblib:
     If a worker process ends, its rows are evaluated again elsewhere and nothing else is lost; the bits are the same,
     and ``failures`` counts it as "killed". A candidate that was alone in its process and killed it twice (under
     "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends.
+
+    On Dask and Ray, tasks of our own are sent to workers of our choice, and not through joblib's backends: that of Dask
+    evaluates the tasks of lost workers again without counting them, that of Ray fails as a whole. Ray ends a task that
+    hangs with its worker; on Dask it is left to itself, and its worker unused until it returns, or restarted if all of
+    them hang.
 
     Examples
     --------
@@ -129,9 +135,11 @@ class Joblib:
 
     @property
     def _threads(self) -> int:
-        """Threads of linear algebra in each worker."""
+        """Threads of linear algebra in each worker; the processors of other machines are not known."""
         from joblib import cpu_count
 
+        if self.backend in ("dask", "ray"):
+            return self.threads_per_worker or 1
         return self.threads_per_worker or max(1, int(cpu_count()) // self.workers)
 
     def _start(self) -> Streams:
@@ -147,10 +155,19 @@ class Joblib:
 
     def _pool(self, token: str, payload: bytes) -> Pool:
         """Return processes of one's own, or those of a backend of joblib."""
+        ahead = int(self.timeout is None)
         if self.backend == "loky":
             from ._workers import Processes
 
-            return Processes(self.workers, self._threads, token, payload, ahead=int(self.timeout is None))
+            return Processes(self.workers, self._threads, token, payload, ahead=ahead)
+        if self.backend == "dask":
+            from ._dask import DaskPool
+
+            return DaskPool(self.workers, ahead, token, payload)
+        if self.backend == "ray":
+            from ._ray import RayPool
+
+            return RayPool(self.workers, ahead, token, payload)
         from ._backends import Backend
 
-        return Backend(self.backend, self.workers, ahead=int(self.timeout is None))
+        return Backend(self.backend, self.workers, ahead)
