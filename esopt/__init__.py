@@ -35,6 +35,7 @@ _HOMES = {
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
     "DXNESIC": "strategies.dx_nes_ic",
+    "Endless": "strategies.endless",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -248,6 +249,7 @@ if TYPE_CHECKING:
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.dx_nes_ic import DXNESIC as DXNESIC
+    from .strategies.endless import Endless as Endless
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius

@@ -21,6 +21,7 @@ from esopt.strategies.bounded import Bounded
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
+from esopt.strategies.endless import Endless
 from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
@@ -295,6 +296,7 @@ STRATEGIES = cases(
             case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
             case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
         ],
+        Endless: [case(Endless(), rank_based=True, **FREE), case(Endless(GradientES(n=8)), **FREE)],
         UncertaintyHandling: [
             case(UncertaintyHandling(), rank_based=True, **FREE),
             case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),
