@@ -20,6 +20,7 @@ _HOMES = {
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
     "Bounded": "strategies.bounded",
+    "ByDimension": "strategies.by_dimension",
     "CMAES": "strategies.cmaes",
     "CRFMNES": "strategies.cr_fm_nes",
     "CSA": "step_sizes",
@@ -244,6 +245,7 @@ if TYPE_CHECKING:
     from .strategies.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
+    from .strategies.by_dimension import ByDimension as ByDimension
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES

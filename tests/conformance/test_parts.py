@@ -18,6 +18,7 @@ from esopt.shaping import cma_weights
 from esopt.strategies.augmented_lagrangian import AugmentedLagrangian
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
+from esopt.strategies.by_dimension import ByDimension
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
@@ -295,6 +296,10 @@ STRATEGIES = cases(
             case(Averaged(times=3), rank_based=True, translation_equivariant=True),
             case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
             case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
+        ],
+        ByDimension: [
+            case(ByDimension(limit=5), **FREE),
+            case(ByDimension(CMAES(), SepCMA(), limit=5), rank_based=True, **FREE),
         ],
         Endless: [case(Endless(), rank_based=True, **FREE), case(Endless(GradientES(n=8)), **FREE)],
         UncertaintyHandling: [
