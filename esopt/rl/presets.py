@@ -18,6 +18,7 @@ from ..samplers.antithetic import Antithetic
 from ..samplers.orthogonal import Orthogonal
 from ..shaping import TopFraction
 from ..strategies import named
+from ..strategies.by_dimension import ByDimension
 from ..strategies.cmaes import CMAES
 from ..strategies.endless import Endless
 from ..strategies.gradient_es import GradientES
@@ -75,22 +76,29 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 
 
 def default(env: str) -> Preset:
-    """Return one setting for all environments, but for the alive bonus: CMA-ES on episodes that grow.
+    """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
 
-    All candidates of a generation play the same episodes, so that ranks compare policies. Episodes are cut after a
-    quarter of the longest length in the first third of the budget of steps and after half of it in the second: that
-    makes twice as many generations. With ``sigma`` = 1 and normalised observations the first candidates act as
-    strongly as they can. Policies are linear, or have eight hidden units where a linear one would have fewer than 16
-    parameters. A richer budget also buys averages over episodes. The search goes on whatever plateaus and noise look
-    like, and a new best centre has to hold up over more episodes.
+    Up to 100 parameters CMA-ES searches, beyond antithetic pairs in orthogonal directions, eight of them, with the step
+    of ARS. Observations are normalised from the second generation on, so that ``sigma`` is in the unit of the weights.
+
+    Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
+    it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
+    episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
+    have fewer than 16 parameters. A richer budget also buys averages over episodes. The search goes on whatever
+    plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
+    up over more episodes.
 
     References
     ----------
-    Hansen (2016), The CMA evolution strategy: a tutorial; Fuks, Awad, Hutter, Lindauer (2019), An evolution strategy
-    with progressive episode lengths for playing games.
+    Hansen (2016), The CMA evolution strategy: a tutorial; Mania, Guy, Recht (2018), Simple random search provides a
+    competitive approach to reinforcement learning; Choromanski et al. (2018), Structured evolution with compact
+    architectures for scalable policy optimization; Fuks, Awad, Hutter, Lindauer (2019), An evolution strategy with
+    progressive episode lengths for playing games; Shamir and Zhang (2013), Stochastic gradient descent for non-smooth
+    optimization, section 4, for the average.
     """
+    few, many = Endless(CMAES(sigma=0.3, share="generation")), _ars_of_orthogonal_pairs(0.1)
     return Preset(
-        Endless(CMAES(sigma=1.0, share="generation")),
+        ByDimension(few, many, limit=100),
         _OWN,
         policy=Recipe(hidden=(8,), linear_from=16),
         bonus=ALIVE_BONUS.get(_family(env), 0.0),
@@ -98,6 +106,7 @@ def default(env: str) -> Preset:
         check_episodes=4,
         confirm=8,
         lengthening=0.25,
+        averaging=9.0,
     )
 
 
@@ -115,14 +124,7 @@ def orthogonal(env: str) -> Preset:
     and Zhang (2013), Stochastic gradient descent for non-smooth optimization, section 4, for the average.
     """
     return Preset(
-        GradientES(
-            sigma=1.0,
-            n=16,
-            sampler=Antithetic(Orthogonal()),
-            shaping=TopFraction(1.0),
-            estimator=Score(NoBaseline()),
-            rule=SGD(1.4),
-        ),
+        _ars_of_orthogonal_pairs(1.0),
         _OWN,
         bonus=ALIVE_BONUS.get(_family(env), 0.0),
         check_every=8,
@@ -214,7 +216,7 @@ def with_strategy(base: Preset, name: str, n: int | None, sigma: float | None) -
     """
     width, rows = 1.0 if sigma is None else sigma, 16 if n is None else n
     if name == "cmaes":
-        return replace(base, strategy=Endless(CMAES(sigma=width, n=n, share="generation")))
+        return replace(base, strategy=Endless(CMAES(0.3 if sigma is None else sigma, n, share="generation")))
     plain = Preset(base.strategy, base.source, bonus=base.bonus)
     if name == "ars":
         return replace(plain, strategy=named.ars(n=rows, sigma=width, lr=width))
@@ -243,6 +245,18 @@ def parse_policy(text: str) -> Recipe:
     except ValueError:
         pass
     raise ValueError(f"the policy got {text!r}. Pass linear, or mlp:64,64 (also mlp:64,64:relu).")
+
+
+def _ars_of_orthogonal_pairs(sigma: float) -> GradientES:
+    """Return the step of ARS, with eight pairs of orthogonal directions; its length is in proportion to ``sigma``."""
+    return GradientES(
+        sigma=sigma,
+        n=16,
+        sampler=Antithetic(Orthogonal()),
+        shaping=TopFraction(1.0),
+        estimator=Score(NoBaseline()),
+        rule=SGD(1.4 * sigma**2),
+    )
 
 
 def _family(env: str) -> str:
