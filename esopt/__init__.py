@@ -20,6 +20,7 @@ _HOMES = {
     "BIPOP": "strategies.restarts",
     "Bonnet": "estimators.bonnet",
     "Bounded": "strategies.bounded",
+    "ByDimension": "strategies.by_dimension",
     "CMAES": "strategies.cmaes",
     "CRFMNES": "strategies.cr_fm_nes",
     "CSA": "step_sizes",
@@ -35,6 +36,7 @@ _HOMES = {
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
     "DXNESIC": "strategies.dx_nes_ic",
+    "Endless": "strategies.endless",
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
@@ -247,11 +249,13 @@ if TYPE_CHECKING:
     from .strategies.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
     from .strategies.averaged import Averaged as Averaged
     from .strategies.bounded import Bounded as Bounded
+    from .strategies.by_dimension import ByDimension as ByDimension
     from .strategies.cmaes import CMAES as CMAES
     from .strategies.coordinate_search import CoordinateSearch as CoordinateSearch
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.dx_nes_ic import DXNESIC as DXNESIC
+    from .strategies.endless import Endless as Endless
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius

@@ -32,7 +32,7 @@ class TrainOptions(NamedTuple):
 
         base = preset(self.preset, env)
         if self.strategy is not None or (self.preset == "default" and (self.n or self.sigma)):
-            base = with_strategy(base, self.strategy or "ars", self.n, self.sigma)
+            base = with_strategy(base, self.strategy or "cmaes", self.n, self.sigma)
         elif self.sigma is not None:
             raise ValueError(
                 f"--sigma goes with --strategy; the preset {self.preset} has its own. Pass --strategy ars."
@@ -140,7 +140,7 @@ def _check_folder(folder: Path) -> None:
 def _train(env: str, folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     from rich.console import Console
 
-    from ..rl import training
+    from ..rl import budgets, training
     from .display import Display, report
 
     console = Console(highlight=False, soft_wrap=True)
@@ -148,7 +148,7 @@ def _train(env: str, folder: Path, settings: dict[str, Any], *, resume: bool) ->
     begun = time.perf_counter()
     limits = {name: settings.get(name) for name in ("steps", "generations", "seconds")}
     if all(limit is None for limit in (*limits.values(), settings.get("episodes"))):
-        limits["steps"] = training.default_steps(env)
+        limits["steps"] = budgets.default_steps(env)
     display = Display(console, limits)
     with display:
         result = training.train(env, callback=display.show, out=folder, resume=resume, **settings)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "BoxActions": "actions",
     "CLASSIC_CONTROL": "classic_control",
-    "Check": "rollouts",
+    "Check": "checks",
     "CompiledEngine": "engine",
     "DiscreteActions": "actions",
     "Engine": "engine",
     "EpisodeError": "gym_engine",
     "Estimate": "statistics",
     "GymEngine": "gym_engine",
+    "Lengthening": "lengths",
     "Moments": "normalisation",
     "MultiBinaryActions": "actions",
     "MultiDiscreteActions": "actions",
@@ -24,7 +25,7 @@ _HOMES = {
     "Preset": "presets",
     "Progress": "progress",
     "Recipe": "policy",
-    "RolloutState": "rollouts",
+    "RolloutState": "checks",
     "Rollouts": "rollouts",
     "Rules": "gym_engine",
     "Run": "run_file",
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from .actions import DiscreteActions as DiscreteActions
     from .actions import MultiBinaryActions as MultiBinaryActions
     from .actions import MultiDiscreteActions as MultiDiscreteActions
+    from .checks import Check as Check
+    from .checks import RolloutState as RolloutState
     from .classic_control import CLASSIC_CONTROL as CLASSIC_CONTROL
     from .curve import draw_curve as draw_curve
     from .engine import CompiledEngine as CompiledEngine
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from .learning_table import markdown as markdown
     from .learning_table import summarise as summarise
     from .learning_table import table as table
+    from .lengths import Lengthening as Lengthening
     from .mujoco import mujoco_world as mujoco_world
     from .normalisation import Moments as Moments
     from .normalisation import Running as Running
@@ -87,9 +91,7 @@ if TYPE_CHECKING:
     from .presets import preset as preset
     from .progress import Progress as Progress
     from .progress import read_progress as read_progress
-    from .rollouts import Check as Check
     from .rollouts import Rollouts as Rollouts
-    from .rollouts import RolloutState as RolloutState
     from .run_file import Run as Run
     from .statistics import Estimate as Estimate
     from .statistics import bootstrap_interval as bootstrap_interval

@@ -76,10 +76,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """How the episodes are played, for people."""
 
-    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False, longest: int | None = None) -> Played:
         """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row.
 
-        ``quiet``: without action noise, if the engine is to make any.
+        ``quiet``: without action noise, if the engine is to make any. ``longest``: a cut for this call.
         """
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class CompiledEngine:
         self._states = [_state(world)]
         self._entries = _entries(world.reset, world.step, self._states[0].size, world.inputs, world.actions)
         layout = np.ascontiguousarray(form.layout, np.float64)
-        self._form = form.sizes, form.activation, form.kind, layout, world.actions, self.max_steps
+        self._form = form.sizes, form.activation, form.kind, layout, world.actions
         self._action_noise = float(action_noise)
         self._step_seconds = self._episode_seconds = np.nan
         self._lock = Lock()
@@ -223,10 +223,10 @@ class CompiledEngine:
         nothing = np.empty((0, self.dim)), np.empty((0, 0), np.int64)
         self._run(*nothing, self._results(0, 0), 0.0)  # compiled before anything is timed
 
-    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False, longest: int | None = None) -> Played:
         """Play ``seeds`` (m, e), one number an episode, with the folded parameters ``thetas`` (m, dim) of its row.
 
-        ``quiet``: without action noise.
+        ``quiet``: without action noise. ``longest``: cut episodes earlier still, in this call.
 
         Raises
         ------
@@ -240,7 +240,7 @@ class CompiledEngine:
             )
         found = self._results(*numbers.shape)
         with self._lock:
-            self._run(rows, numbers, found, 0.0 if quiet else self._action_noise)
+            self._run(rows, numbers, found, 0.0 if quiet else self._action_noise, longest)
             if numbers.size:
                 self._episode_seconds = self._step_seconds * float(found.lengths.mean())
         return found._replace(sums=_in_order(found.sums), squares=_in_order(found.squares))
@@ -253,12 +253,13 @@ class CompiledEngine:
             self._pool = None
             del self._states[1:]
 
-    def _run(self, thetas: Array, seeds: Integers, found: Played, noise: float) -> None:
+    def _run(self, thetas: Array, seeds: Integers, found: Played, noise: float, longest: int | None = None) -> None:
         """Play everything: alone what is short, the rest with helpers, which stop when the episodes run out."""
         counter = np.zeros(1, np.int64)
+        cut = self.max_steps if longest is None else min(self.max_steps, int(longest))
 
         def work(state: Array, budget: int) -> int:
-            return int(self._kernel(counter, budget, state, thetas, seeds, found, noise))
+            return int(self._kernel(counter, budget, state, thetas, seeds, found, noise, cut))
 
         threads = min(threading.threads() if self._threads is None else self._threads, seeds.size)
         alone = not self._episode_seconds * seeds.size > _SERIAL_SECONDS
@@ -299,9 +300,10 @@ class CompiledEngine:
         seeds: Integers,
         found: Played,
         noise: float,
+        cut: int,
     ) -> Any:
         reset, step = self._entries
-        given = *self._form, noise, *found[:4]
+        given = *self._form, cut, noise, *found[:4]
         return kernels.play(counter, budget, reset.address, step.address, state, thetas, seeds, *given)
 
     def _start(self, count: int, work: Callable[[Array, int], int]) -> list[Future[int]]:

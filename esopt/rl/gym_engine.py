@@ -95,8 +95,8 @@ class Stage:
         if self._env is None:
             self._env = make_env(self.source)
 
-    def play(self, theta: Array, seed: int, quiet: bool = False) -> Episode:
-        """Play one episode with folded parameters ``theta`` (dim,), ``quiet`` without noise.
+    def play(self, theta: Array, seed: int, quiet: bool = False, longest: int | None = None) -> Episode:
+        """Play one episode with folded parameters ``theta`` (dim,), ``quiet`` without noise, ``longest`` steps at most.
 
         Whatever the environment raises is in ``fault``.
         """
@@ -104,7 +104,8 @@ class Stage:
         actor = self.policy.actor(theta)
         counted = [0]
         try:
-            total = self._play(actor, seed, counted, 0.0 if quiet else self.rules.action_noise)
+            cut = min((n for n in (longest, self.rules.max_steps) if n is not None), default=None)
+            total = self._play(actor, seed, counted, 0.0 if quiet else self.rules.action_noise, cut)
         except Exception as error:
             self.close()
             fault = Fault("exception", f"raised {type(error).__name__} in step {counted[0]}: {error}", error)
@@ -126,10 +127,10 @@ class Stage:
             except Exception:
                 pass
 
-    def _play(self, actor: Any, seed: int, counted: list[int], deviation: float) -> float:
+    def _play(self, actor: Any, seed: int, counted: list[int], deviation: float, longest: int | None) -> float:
         """Return the sum of the rewards; ``counted[0]`` is the number of steps, also when the environment raises."""
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
-        step, longest = self._env.step, self.rules.max_steps
+        step = self._env.step
         noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
         observation = reset_env(self._env, seed)
         total, steps = 0.0, 0
@@ -193,13 +194,16 @@ class GymEngine:
         """How the episodes are played."""
         return "gymnasium, in this process"
 
-    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
-        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False, longest: int | None = None) -> Played:
+        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise.
+
+        ``longest`` cuts the episodes of this call earlier still.
+        """
         if not self._open:
             self._open.append(Stage(self.env, self.policy, self.rules))
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
         for unit, (row, seed) in enumerate(table.units()):
-            table.put(unit, self._open[0].play(thetas[row], seed, quiet))
+            table.put(unit, self._open[0].play(thetas[row], seed, quiet, longest))
         return table.played()
 
     def close(self) -> None:

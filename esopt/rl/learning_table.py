@@ -19,12 +19,13 @@ from .._describe import describe
 from ..noise import check_seed
 from ..protocols import Strategy
 from . import presets as named
+from .budgets import default_steps
 from .engine import World
 from .environments import EnvSource, env_name, env_spaces
 from .presets import Preset
 from .run_file import Run, RunFile
 from .statistics import Estimate, bootstrap_interval
-from .training import TrainResult, default_steps, train
+from .training import TrainResult, train
 
 PresetSource = str | Preset | Strategy | Callable[[str], Preset]
 """A name from :data:`esopt.rl.presets.PRESETS`, a preset, a function from an environment's name to one, or a strategy

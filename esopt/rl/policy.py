@@ -267,6 +267,7 @@ class Recipe:
     activation : of the hidden layers, "tanh" or "relu".
     squash : "clip" or "tanh", for a Box of actions.
     seed : of the weights that a hidden layer starts with.
+    linear_from : without hidden layers wherever a linear policy has at least so many parameters; None for nowhere.
 
     Notes
     -----
@@ -280,9 +281,15 @@ class Recipe:
     activation: Activation = "tanh"
     squash: Squash = "clip"
     seed: int = 0
+    linear_from: int | None = None
 
     def __post_init__(self) -> None:
         _check_architecture(self.hidden, self.activation)
+        least = self.linear_from
+        if least is not None and (isinstance(least, bool) or not isinstance(least, int) or least < 1):
+            raise ValueError(
+                f"linear_from must be a positive whole number or None, got {least!r}. Pass for example 16."
+            )
         if self.squash not in ("clip", "tanh"):
             raise ValueError(f'squash must be "clip" or "tanh", got {self.squash!r}.')
 
@@ -298,9 +305,10 @@ class Recipe:
         ValueError  for spaces that a policy does not serve; it says which it does.
         """
         observations, actions = observations_of(observation_space), actions_of(action_space, self.squash)
-        sizes = (observations.inputs, *self.hidden, actions.outputs)
         inputs = observations.inputs
-        theta = self._start(sizes)
+        if self.linear_from is not None and count((inputs, actions.outputs)) >= self.linear_from:
+            return replace(self, hidden=(), linear_from=None).for_spaces(observation_space, action_space)
+        theta = self._start((inputs, *self.hidden, actions.outputs))
         return Policy(theta, actions, observations, np.zeros(inputs), np.ones(inputs), self.hidden, self.activation)
 
     def _start(self, sizes: tuple[int, ...]) -> Array:

@@ -18,6 +18,9 @@ from ..samplers.antithetic import Antithetic
 from ..samplers.orthogonal import Orthogonal
 from ..shaping import TopFraction
 from ..strategies import named
+from ..strategies.by_dimension import ByDimension
+from ..strategies.cmaes import CMAES
+from ..strategies.endless import Endless
 from ..strategies.gradient_es import GradientES
 from .normalisation import Normalise
 from .policy import Policy, Recipe
@@ -36,7 +39,7 @@ class Preset:
     ----------
     strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes : as in
         :func:`esopt.rl.train`.
-    averaging, target, steps : as there.
+    confirm, lengthening, averaging, target, steps : as there.
     source : where they come from.
     """
 
@@ -45,9 +48,11 @@ class Preset:
     policy: Recipe = Policy.linear()  # noqa: RUF009  a frozen record
     normalise: Normalise = "running"
     bonus: float = 0.0
-    episodes_per_candidate: int = 1
+    episodes_per_candidate: int | None = 1
     check_every: int | None = None
     check_episodes: int = 10
+    confirm: int = 0
+    lengthening: float | None = None
     averaging: float | None = None
     target: float | None = None
     steps: int | None = None
@@ -71,8 +76,38 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 
 
 def default(env: str) -> Preset:
-    """Return what :func:`esopt.rl.train` does by itself: ARS with large steps, all pairs kept."""
-    return Preset(named.ars(n=16, sigma=1.0, lr=1.0), _OWN, bonus=ALIVE_BONUS.get(_family(env), 0.0))
+    """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
+
+    Up to 100 parameters CMA-ES searches, beyond antithetic pairs in orthogonal directions, eight of them, with the step
+    of ARS. Observations are normalised from the second generation on, so that ``sigma`` is in the unit of the weights.
+
+    Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
+    it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
+    episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
+    have fewer than 16 parameters. A richer budget also buys averages over episodes. The search goes on whatever
+    plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
+    up over more episodes.
+
+    References
+    ----------
+    Hansen (2016), The CMA evolution strategy: a tutorial; Mania, Guy, Recht (2018), Simple random search provides a
+    competitive approach to reinforcement learning; Choromanski et al. (2018), Structured evolution with compact
+    architectures for scalable policy optimization; Fuks, Awad, Hutter, Lindauer (2019), An evolution strategy with
+    progressive episode lengths for playing games; Shamir and Zhang (2013), Stochastic gradient descent for non-smooth
+    optimization, section 4, for the average.
+    """
+    few, many = Endless(CMAES(sigma=0.3, share="generation")), _ars_of_orthogonal_pairs(0.1)
+    return Preset(
+        ByDimension(few, many, limit=100),
+        _OWN,
+        policy=Recipe(hidden=(8,), linear_from=16),
+        bonus=ALIVE_BONUS.get(_family(env), 0.0),
+        episodes_per_candidate=None,
+        check_episodes=4,
+        confirm=8,
+        lengthening=0.25,
+        averaging=9.0,
+    )
 
 
 def orthogonal(env: str) -> Preset:
@@ -89,14 +124,7 @@ def orthogonal(env: str) -> Preset:
     and Zhang (2013), Stochastic gradient descent for non-smooth optimization, section 4, for the average.
     """
     return Preset(
-        GradientES(
-            sigma=1.0,
-            n=16,
-            sampler=Antithetic(Orthogonal()),
-            shaping=TopFraction(1.0),
-            estimator=Score(NoBaseline()),
-            rule=SGD(1.4),
-        ),
+        _ars_of_orthogonal_pairs(1.0),
         _OWN,
         bonus=ALIVE_BONUS.get(_family(env), 0.0),
         check_every=8,
@@ -181,15 +209,22 @@ def preset(name: str, env: str) -> Preset:
 
 
 def with_strategy(base: Preset, name: str, n: int | None, sigma: float | None) -> Preset:
-    """Return ``base`` with the strategy "ars", "openai_es" or "pgpe", whose steps are in proportion to ``sigma``."""
+    """Return ``base`` with another strategy, whose steps are in proportion to ``sigma``.
+
+    "ars", "openai_es" and "pgpe" train linear policies on whole episodes, as in their papers; "cmaes" changes nothing
+    else in ``base``.
+    """
     width, rows = 1.0 if sigma is None else sigma, 16 if n is None else n
+    if name == "cmaes":
+        return replace(base, strategy=Endless(CMAES(0.3 if sigma is None else sigma, n, share="generation")))
+    plain = Preset(base.strategy, base.source, bonus=base.bonus)
     if name == "ars":
-        return replace(base, strategy=named.ars(n=rows, sigma=width, lr=width))
+        return replace(plain, strategy=named.ars(n=rows, sigma=width, lr=width))
     if name == "openai_es":
-        return replace(base, strategy=named.openai_es(n=rows, sigma=width, lr=0.3 * width))
+        return replace(plain, strategy=named.openai_es(n=rows, sigma=width, lr=0.3 * width))
     if name == "pgpe":
-        return replace(base, strategy=replace(named.pgpe(n=rows, max_speed=0.25 * width), sigma=width))
-    raise ValueError(f"there is no strategy {name!r} here. Pass ars, openai_es or pgpe.")
+        return replace(plain, strategy=replace(named.pgpe(n=rows, max_speed=0.25 * width), sigma=width))
+    raise ValueError(f"there is no strategy {name!r} here. Pass ars, cmaes, openai_es or pgpe.")
 
 
 def parse_policy(text: str) -> Recipe:
@@ -210,6 +245,18 @@ def parse_policy(text: str) -> Recipe:
     except ValueError:
         pass
     raise ValueError(f"the policy got {text!r}. Pass linear, or mlp:64,64 (also mlp:64,64:relu).")
+
+
+def _ars_of_orthogonal_pairs(sigma: float) -> GradientES:
+    """Return the step of ARS, with eight pairs of orthogonal directions; its length is in proportion to ``sigma``."""
+    return GradientES(
+        sigma=sigma,
+        n=16,
+        sampler=Antithetic(Orthogonal()),
+        shaping=TopFraction(1.0),
+        estimator=Score(NoBaseline()),
+        rule=SGD(1.4 * sigma**2),
+    )
 
 
 def _family(env: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,56 +18,16 @@ from ..evaluators._rows import GO_ON, check_count
 from ..noise import check_seed, child
 from ..objective import Objective, Outcome
 from ..records import Evals, Population
+from .checks import CHECK_SHARE, Check, RolloutState, averaged, doubtful, due
 from .engine import Array, Engine, Integers, Played
 from .environments import CHECK, TRAIN, EnvSource, env_name, episode_seeds
 from .gym_engine import EpisodeError, Rules
+from .lengths import Lengthening
 from .normalisation import Moments, Normalise, Running, check_normalise
 from .paths import Choice, choose_engine
 from .policy import Policy
 
-CHECK_SHARE = 10
-"""Unless said otherwise, one step in so many may go into checks of the centre."""
-
 _NUMBERS = 1 << 22
-
-
-class Check(NamedTuple):
-    """A look at the centre: its mean return, and the environment steps before it, of candidates and of checks."""
-
-    generation: int
-    steps: int
-    check_steps: int
-    mean_return: float
-
-
-@dataclass(frozen=True, eq=False)
-class RolloutState:
-    """What an evaluator of rollouts knows.
-
-    Parameters
-    ----------
-    generation : generations evaluated.
-    steps, check_steps : environment steps, those of candidates and those of checks.
-    moments : of the observations so far.
-    best, best_mean, best_std : (dim,), (inputs,), (inputs,)  the best centre that a check saw, and its normalisation.
-    best_return : its mean return; -inf before the first check.
-    average : (dim,)  of the centres so far, as ``averaging`` weighs them.
-    mean_return, top_return : of the candidates of the last generation, with every reward.
-    checks : (k, 4)  the fields of :class:`Check`.
-    """
-
-    generation: int
-    steps: int
-    check_steps: int
-    moments: Moments
-    best: Array
-    best_mean: Array
-    best_std: Array
-    best_return: float
-    mean_return: float
-    top_return: float
-    checks: Array
-    average: Array
 
 
 @dataclass
@@ -93,6 +53,10 @@ class Rollouts:
     check_every : generations from one check of the centre to the next, starting with the first; None for as many as
         keep them below a tenth of the steps.
     check_episodes : episodes of a check; 0 for no checks.
+    confirm : further rounds of as many episodes, at most, while a check finds a new best centre by less than three
+        standard errors, so that luck does not choose. With ``check_every=None`` they come out of the same tenth.
+    lengthening : a :class:`Lengthening` cuts the episodes of candidates, not those of checks. A run may be resumed with
+        another one, for a larger budget.
     averaging : None to check the centre itself; else an average of the centres so far, the last 1 / (averaging + 1) of
         the generations above all: what a step of the search has too much, the next ones take back.
     seed : of the checks' episodes.
@@ -128,6 +92,8 @@ class Rollouts:
     normalise: Normalise = "running"
     check_every: int | None = None
     check_episodes: int = 0
+    confirm: int = 0
+    lengthening: Lengthening | None = None
     averaging: float | None = None
     seed: int = 0
     path: str = "auto"
@@ -141,8 +107,15 @@ class Rollouts:
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps", "check_every", "workers"):
             check_count(name, 0 if name == "episodes" and self.episodes is None else getattr(self, name))
-        if isinstance(self.check_episodes, bool) or not isinstance(self.check_episodes, int) or self.check_episodes < 0:
-            raise ValueError(f"check_episodes must be a whole number, 0 or more, got {self.check_episodes!r}.")
+        for name in ("check_episodes", "confirm"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ValueError(f"{name} must be a whole number, 0 or more, got {number!r}.")
+        if not isinstance(self.lengthening, Lengthening | None):
+            raise TypeError(
+                f"lengthening must be a Lengthening or None, got {self.lengthening!r}. "
+                "Pass for example Lengthening(250, 1000, 200_000); train() takes a share, such as 0.25."
+            )
         if self.averaging is not None and not 0.0 <= self.averaging < np.inf:
             raise ValueError(
                 f"averaging must be None, 0 or a positive number, got {self.averaging!r}. Pass for example 7."
@@ -223,7 +196,7 @@ class Rollouts:
         mean, std = self.normalisation(state)
         seeds = episode_seeds(population.seeds, self.episodes)
         try:
-            played = self._play(population, seeds, mean, std)
+            played = self._play(population, seeds, mean, std, self._cut(state))
         except EpisodeError as error:
             raise self._stop(error, population, state) from error.__cause__
         self._refuse_nan(played, seeds, population, state)
@@ -271,11 +244,15 @@ class Rollouts:
         if choice is not None and self.engine is None:
             choice.engine.close()
 
-    def _play(self, population: Population, seeds: Integers, mean: Array, std: Array) -> Played:
+    def _cut(self, state: RolloutState) -> dict[str, int]:
+        """Return how long the episodes of candidates may be, as an argument of an engine; empty for no cut."""
+        return {} if self.lengthening is None else {"longest": self.lengthening.cut(state.steps + state.check_steps)}
+
+    def _play(self, population: Population, seeds: Integers, mean: Array, std: Array, cut: Mapping[str, int]) -> Played:
         """Play the candidates: as a recipe where the engine takes that, else row by row, a few megabytes at a time."""
         engine: Any = self.choice.engine
         if hasattr(engine, "play_population"):
-            played: Played = engine.play_population(population, seeds, mean, std)
+            played: Played = engine.play_population(population, seeds, mean, std, **cut)
             return played
         height = max(2, _NUMBERS // population.dim // 2 * 2)
         pieces = []
@@ -283,7 +260,7 @@ class Rollouts:
             last = min(first + height, len(population))
             folded = self.policy.fold(population.rows(first, last), mean, std)
             try:
-                pieces.append(engine.play(folded, seeds[first:last]))
+                pieces.append(engine.play(folded, seeds[first:last], **cut))
             except EpisodeError as error:
                 raise EpisodeError(first + error.row, error.episode, error.seed, error.kind, error.what) from (
                     error.__cause__
@@ -291,34 +268,33 @@ class Rollouts:
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
     def _averaged(self, centre: Array, state: RolloutState) -> RolloutState:
-        """Return ``state`` with what is checked next (Shamir and Zhang 2013, section 4): the centre, or an average."""
-        if self.averaging is None:
-            return replace(state, average=np.array(centre))
-        weight = (self.averaging + 1.0) / (self.averaging + 1.0 + state.generation)
-        return replace(state, average=state.average + weight * (centre - state.average))
+        return replace(state, average=averaged(centre, state.average, state.generation, self.averaging))
 
     def _check_due(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
-        if not self.check_episodes:
-            return state
-        if self.check_every is None:
-            due = state.generation == 0 or CHECK_SHARE * state.check_steps <= state.steps
-        else:
-            due = state.generation % self.check_every == 0
-        return self._look(state, mean, std) if due else state
+        if self.check_episodes and due(state, self.check_every, self.confirm):
+            return self._look(state, mean, std)
+        return state
 
     def _look(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
-        seeds = episode_seeds([child(self.seed, state.generation)], self.check_episodes, CHECK).T
-        folded = np.repeat(self.policy.fold(state.average[None, :], mean, std), self.check_episodes, axis=0)
-        try:
-            played = self.choice.engine.play(folded, seeds, quiet=True)
-        except EpisodeError as error:
-            raise EvaluationError(
-                f"in the check of the centre in generation {state.generation}, {error} {GO_ON}"
-            ) from error.__cause__
-        returns = played.returns[~np.isnan(played.returns)]
+        """Check the average of ``state``, over more rounds of episodes while it may be the best only by luck."""
+        rounds, most = self.check_episodes, 1 + self.confirm
+        seeds = episode_seeds([child(self.seed, state.generation)], rounds * most, CHECK).T
+        folded = np.repeat(self.policy.fold(state.average[None, :], mean, std), rounds, axis=0)
+        returns, steps = np.empty(0), state.check_steps
+        for first in range(0, rounds * most, rounds):
+            try:
+                played = self.choice.engine.play(folded, seeds[first : first + rounds], quiet=True)
+            except EpisodeError as error:
+                raise EvaluationError(
+                    f"in the check of the centre in generation {state.generation}, {error} {GO_ON}"
+                ) from error.__cause__
+            returns = np.concatenate([returns, played.returns[~np.isnan(played.returns)]])
+            steps += int(played.lengths.sum())
+            spent = self.check_every is None and CHECK_SHARE * steps > state.steps
+            if spent or not doubtful(returns, state.best_return):
+                break
         found = float(returns.mean()) if returns.size else np.nan
         row = Check(state.generation, state.steps, state.check_steps, found)
-        steps = state.check_steps + int(played.lengths.sum())
         after = replace(state, check_steps=steps, checks=np.concatenate([state.checks, [np.array(row, np.float64)]]))
         if not found >= state.best_return:
             return after
@@ -359,6 +335,7 @@ class _Candidate:
             "action_noise",
             "check_every",
             "check_episodes",
+            "confirm",
             "averaging",
             "seed",
             "on_error",

@@ -22,13 +22,15 @@ from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
 from ..strategies.named import ars
+from .budgets import plan
+from .checks import Check, RolloutState
 from .engine import World
 from .environments import EnvSource, env_name, env_spaces
 from .evaluation import check_counts, final_returns, t_interval
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
-from .rollouts import Check, Rollouts, RolloutState
+from .rollouts import Rollouts
 
 Array = NDArray[np.float64]
 
@@ -91,10 +93,12 @@ def train(
     normalise: Normalise = "running",
     bonus: float = 0.0,
     action_noise: float = 0.0,
-    episodes_per_candidate: int = 1,
+    episodes_per_candidate: int | None = 1,
     episode_steps: int | None = None,
     check_every: int | None = None,
     check_episodes: int = 10,
+    confirm: int = 0,
+    lengthening: float | None = None,
     averaging: float | None = None,
     final_episodes: int = 100,
     workers: int | None = None,
@@ -125,10 +129,15 @@ def train(
         reached and the next 8 checks bring nothing better; inf, and None where there is no threshold, leave it to the
         budget.
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
-    episodes_per_candidate : whose returns are averaged.
+    episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
+        in units of 1000 of the longest episodes: a richer budget pays for more generations and for averages alike.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
+    confirm : further rounds of as many, at most, before a check counts as the best; see :class:`esopt.rl.Rollouts`.
+    lengthening : episodes of candidates are at first cut after this share of the longest length, which doubles until it
+        is 1, each for an equal part of the budget of steps; None for whole episodes from the beginning, as there are
+        where no limit is known. See :class:`esopt.rl.Lengthening`.
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
@@ -158,40 +167,29 @@ def train(
     if episodes is not None:
         check_counts(episodes=episodes)
     start, spec = _start(env, policy)
+    budgets = steps, episodes, generations, seconds
+    planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
     rollouts = Rollouts(
         env,
         start,
-        *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
-        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        *(planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes, confirm),
+        *(planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
     )
-    if steps is None and episodes is None and generations is None and seconds is None:
-        steps = default_steps(env if spec is None else spec)
     search: dict[str, Any] = {
         "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
-        **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
+        **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }
     path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
     folder, file = _open(out, resume=resume)
     if folder is not None and checkpoint is None:
         checkpoint = folder / CHECKPOINT
-    threshold = getattr(spec, "reward_threshold", None)
-    watch = _Watch(_Aim(threshold, PATIENCE) if target is None else _Aim(target, 0), file, callback)
+    aim = _Aim(getattr(spec, "reward_threshold", None), PATIENCE) if target is None else _Aim(target, 0)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, watch, final_episodes, path, folder)
+    trained = _train(rollouts, search, _Watch(aim, file, callback), final_episodes, path, folder)
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
-
-
-def default_steps(env: EnvSource) -> int:
-    """Return the steps of 1000 episodes of the longest length, 1,000,000 where there is no limit."""
-    if isinstance(env, str):
-        import gymnasium
-
-        env = gymnasium.registry.get(env)
-    longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None) or 1000
-    return 1000 * int(longest)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class _Task(NamedTuple):
     seeds: Integers
     stop_at_fault: bool
     quiet: bool = False
+    longest: int | None = None
 
 
 class _Answer(NamedTuple):
@@ -113,13 +114,18 @@ class Workers:
         """How the episodes are played."""
         return f"gymnasium, in {self.workers} worker process{'es' if self.workers > 1 else ''}"
 
-    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False) -> Played:
-        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise."""
+    def play(self, thetas: Array, seeds: Integers, *, quiet: bool = False, longest: int | None = None) -> Played:
+        """Play ``seeds`` (m, e) with the folded parameters ``thetas`` (m, dim), ``quiet`` without action noise.
+
+        ``longest`` cuts the episodes of this call earlier still.
+        """
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
         tasks = self._tasks(table, 0, len(table.seeds), np.asarray(thetas, np.float64), None)
-        return self._play(table, [task._replace(quiet=quiet) for task in tasks])
+        return self._play(table, [task._replace(quiet=quiet, longest=longest) for task in tasks])
 
-    def play_population(self, population: Population, seeds: Integers, mean: Array, std: Array) -> Played:
+    def play_population(
+        self, population: Population, seeds: Integers, mean: Array, std: Array, longest: int | None = None
+    ) -> Played:
         """Play ``seeds`` (m, e) with the rows of ``population``, normalised by ``mean`` and ``std`` (inputs,)."""
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
         whole = (mean, std)
@@ -131,7 +137,7 @@ class Workers:
         if population.extra is not None:
             extra = population.rows(population.n, len(population))
             tasks += self._tasks(table, population.n, len(population), extra, whole)
-        return self._play(table, tasks)
+        return self._play(table, [task._replace(longest=longest) for task in tasks])
 
     def close(self) -> None:
         """End the processes; playing again would start new ones."""
@@ -368,7 +374,7 @@ def _watched(stage: Stage, theta: Array, task: _Task, at: int) -> Episode:
         # A thread of C: it needs no interpreter lock, so that native code that hangs is ended too.
         faulthandler.dump_traceback_later(_here.timeout, exit=True, file=file)
     try:
-        return stage.play(theta, int(task.seeds[at]), task.quiet)
+        return stage.play(theta, int(task.seeds[at]), task.quiet, task.longest)
     finally:
         if _here.timeout is not None:
             faulthandler.cancel_dump_traceback_later()

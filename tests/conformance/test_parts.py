@@ -20,9 +20,11 @@ from esopt.shaping import cma_weights
 from esopt.strategies.augmented_lagrangian import AugmentedLagrangian
 from esopt.strategies.averaged import Averaged
 from esopt.strategies.bounded import Bounded
+from esopt.strategies.by_dimension import ByDimension
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
+from esopt.strategies.endless import Endless
 from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
@@ -297,6 +299,11 @@ STRATEGIES = cases(
             case(Averaged(GradientES(estimator=Score(esopt.AtMean())), 2), translation_equivariant=True),
             case(Averaged(GradientES(estimator=Bonnet()), 1), **FREE),
         ],
+        ByDimension: [
+            case(ByDimension(limit=5), **FREE),
+            case(ByDimension(CMAES(), SepCMA(), limit=5), rank_based=True, **FREE),
+        ],
+        Endless: [case(Endless(), rank_based=True, **FREE), case(Endless(GradientES(n=8)), **FREE)],
         UncertaintyHandling: [
             case(UncertaintyHandling(), rank_based=True, **FREE),
             case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),

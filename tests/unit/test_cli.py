@@ -152,10 +152,10 @@ def test_render_says_what_it_needs(tmp_path, monkeypatch):
 ERRORS = {
     "unknown id": (["CartPol-v1"], r"Did you mean CartPole-v1"),
     "unsupported space": (["Blackjack-v9"], r"no environment Blackjack-v9"),
-    "odd n": (["--n", "7"], "even number, got n=7"),
+    "odd n": (["--strategy", "ars", "--n", "7"], "even number, got n=7"),
     "bad sigma": (["--sigma", "-1"], "sigma must be "),
     "huge seed": (["--seed", str(10**23)], r"seed must be in \[0, 2\*\*64\)"),
-    "bad strategy": (["--strategy", "cma"], "Pass ars, openai_es or pgpe"),
+    "bad strategy": (["--strategy", "cma"], "Pass ars, cmaes, openai_es or pgpe"),
     "bad preset": (["--preset", "arz"], "there is no preset 'arz'. Did you mean ars"),
     "bad policy": (["--policy", "mlp"], "Pass linear, or mlp:64,64"),
     "bad path": (["--path", "fast"], "path must be one of auto, compiled, workers, process"),
@@ -210,12 +210,12 @@ def test_interrupt_in_the_final_evaluation_keeps_the_policy(tmp_path, monkeypatc
 
     count = 0
 
-    def play(self, thetas, seeds, *, quiet=False):
+    def play(self, thetas, seeds, **how):
         nonlocal count
         count += int(seeds[0, 0]) in FINAL
         if count > pieces:
             raise KeyboardInterrupt
-        return real(self, thetas, seeds, quiet=quiet)
+        return real(self, thetas, seeds, **how)
 
     real = CompiledEngine.play
     monkeypatch.setattr(CompiledEngine, "play", play)

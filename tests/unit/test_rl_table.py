@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,8 +77,8 @@ def test_other_settings_or_other_files_are_refused_and_not_touched(tmp_path):
     before = file.read_bytes()
     with pytest.raises(ValueError, match=r"other settings:\n  steps: 1500 in the file, 1600 here\nPass the settings"):
         table("CartPole-v1", "default", 1, file=file, **{**TINY, "steps": 1600})
-    mine = {"default": lambda env: module.Preset(esopt.ars(n=8, sigma=1.0, lr=1.0), "here")}
-    with pytest.raises(ValueError, match=r"strategy.n: 16 in the file, 8 here"):
+    mine = {"default": lambda env: replace(preset("default", env), confirm=3)}
+    with pytest.raises(ValueError, match=r"confirm: 8 in the file, 3 here"):
         table("CartPole-v1", mine, 1, file=file, **TINY)
     assert file.read_bytes() == before
 
