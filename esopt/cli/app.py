@@ -52,6 +52,7 @@ WORKERS = _option("Threads or processes that play; changes no result. (default: 
 WAY = _option("auto, compiled, workers or process.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
+EVENTS = _option("Folder for event files of TensorBoard; needs the extra tensorboard.")
 RESUME = typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")
 
 
@@ -86,6 +87,7 @@ def train(
     path: Annotated[str, WAY] = "auto",
     episode_timeout: Annotated[float | None, TIMEOUT] = None,
     out: Annotated[Path | None, OUT] = None,
+    tensorboard: Annotated[Path | None, EVENTS] = None,
     resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Train a policy on ENV, evaluate it on episodes it never saw, and save it with its learning curve."""
@@ -95,7 +97,7 @@ def train(
         **{"seed": seed, "target": target, "action_noise": action_noise, "episode_steps": episode_steps},
         **{"final_episodes": final_episodes, "workers": workers, "path": path, "episode_timeout": episode_timeout},
     }
-    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, resume=resume))
+    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, events=tensorboard, resume=resume))
 
 
 @app.command()
