@@ -273,8 +273,18 @@ class Optimizer:
         return self.learn(Evals(checked, **derivatives, steps=int(steps), failures=failures))
 
     def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
-        """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
-        population, progress = self.population(), self._run.progress
+        """Learn from what an evaluator returned for :meth:`population`; return what was learned.
+
+        Raises
+        ------
+        ValueError  for evaluations of more rows, unless the strategy is one that ``grows``; or of fewer.
+        """
+        population, progress = self.population().evaluated(evals), self._run.progress
+        if population is not self.population() and not getattr(self.strategy, "grows", False):
+            raise ValueError(
+                f"{_name(self.strategy)} got evaluations of {len(population)} rows for a population of "
+                f"{len(self.population())}. Use GradientES, which takes more, or evaluate what was asked for."
+            )
         state, info = self.strategy.tell(self._run.strategy, evals)
         if evals.failures:
             info = replace(info, failures={**evals.failures, **info.failures})

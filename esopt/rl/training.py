@@ -92,6 +92,7 @@ def train(
     bonus: float = 0.0,
     action_noise: float = 0.0,
     episodes_per_candidate: int = 1,
+    steps_per_generation: int | None = None,
     episode_steps: int | None = None,
     check_every: int | None = None,
     check_episodes: int = 10,
@@ -126,6 +127,8 @@ def train(
         budget.
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged.
+    steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
+        episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
@@ -163,11 +166,12 @@ def train(
         start,
         *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
         *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        steps_per_generation=steps_per_generation,
     )
     if steps is None and episodes is None and generations is None and seconds is None:
         steps = default_steps(env if spec is None else spec)
     search: dict[str, Any] = {
-        "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
+        "strategy": _strategy(strategy, steps_per_generation),
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": steps, "seconds": seconds, "seed": check_seed(seed)},
     }
@@ -182,6 +186,17 @@ def train(
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
+
+
+def _strategy(strategy: Strategy | None, steps_per_generation: int | None) -> Strategy:
+    """Return the strategy, or the default; ValueError if populations are to grow and it does not take that."""
+    chosen = ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy
+    if steps_per_generation is not None and not getattr(chosen, "grows", False):
+        raise ValueError(
+            f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
+            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or pgpe()."
+        )
+    return chosen
 
 
 def default_steps(env: EnvSource) -> int:
