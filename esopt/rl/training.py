@@ -165,8 +165,7 @@ def train(
         env,
         start,
         *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
-        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
-        steps_per_generation=steps_per_generation,
+        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries, steps_per_generation),
     )
     if steps is None and episodes is None and generations is None and seconds is None:
         steps = default_steps(env if spec is None else spec)
