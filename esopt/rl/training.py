@@ -158,14 +158,14 @@ def train(
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
     check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
-    if episodes is not None:
-        check_counts(episodes=episodes)
+    check_counts(episodes=1 if episodes is None else episodes)
     start, spec = _start(env, policy)
     rollouts = Rollouts(
         env,
         start,
         *(episodes_per_candidate, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
-        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries, steps_per_generation),
+        *(averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        steps_per_generation=steps_per_generation,
     )
     if steps is None and episodes is None and generations is None and seconds is None:
         steps = default_steps(env if spec is None else spec)
