@@ -341,3 +341,14 @@ def _shapes(need: str, dim: int, shape: tuple[int, ...]) -> dict[tuple[int, ...]
     if need == "hessians":
         return {(dim, dim): (dim, dim), (*shape, *shape): (dim, dim), (dim,): (dim,), shape: (dim,)}
     return {shape: (dim,), (dim,): (dim,)}
+
+
+def evaluated(population: Population, evals: Evals, strategy: object) -> Population:
+    """Return the population that ``evals`` are of; ValueError for one of another size than the strategy can use."""
+    whole = population.evaluated(evals)
+    if whole is not population and not getattr(strategy, "grows", False):
+        raise ValueError(
+            f"{type(strategy).__name__} got evaluations of {len(whole)} rows for a population of {len(population)}. "
+            "Use GradientES, which takes more, or evaluate what was asked for."
+        )
+    return whole

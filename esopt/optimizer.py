@@ -290,8 +290,13 @@ class Optimizer:
         return (self._open or Gathering(self.population())).evals()
 
     def learn(self, evals: Evals, evaluator_state: State = (), told: NDArray[np.bool_] | None = None) -> Info:
-        """Learn from what an evaluator found about :meth:`population`, of the rows ``told`` (n,), None for all."""
-        population, run, past = self.population(), self._run, self._run.past
+        """Learn from what an evaluator found about :meth:`population`, of the rows ``told`` (n,), None for all.
+
+        Raises
+        ------
+        ValueError  for evaluations of more rows, unless the strategy is one that ``grows``; or of fewer.
+        """
+        population, run, past = _told.evaluated(self.population(), evals, self.strategy), self._run, self._run.past
         used = evals if told is None else without_half_pairs(evals, told, population)
         if past.generation.size or past.lost:
             used, past = _late.join(used, past, population, self.strategy, run.strategy)

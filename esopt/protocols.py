@@ -232,7 +232,8 @@ class Strategy(Protocol):
     Laws: ``ask`` and ``stop`` are pure; ``tell`` moves ``state.generation`` by one; the tree structure of the state
     never changes during a run, only lengths of arrays may; equal settings, x0 and seed give equal bits. ``state.mean``
     is (d,). A class that compares values of different generations has ``keeps_values = True``: it is not for an f that
-    changes, such as an augmented Lagrangian.
+    changes, such as an augmented Lagrangian. A class has ``grows = True`` if ``tell`` takes evaluations of more noise
+    rows than were asked for, those of ``population.resize(n)``.
     """
 
     def init(self, x0: Array, seed: int) -> State: ...
@@ -251,7 +252,8 @@ class Evaluator(Protocol):
     """Population to evaluations.
 
     Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what
-    ``init`` took.
+    ``init`` took. Evaluations are those of the population, or of ``population.resize(n)`` for an n that is larger, if
+    the user of the evaluator asked for that.
     """
 
     def init(self) -> State: ...

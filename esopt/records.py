@@ -195,6 +195,21 @@ class Population:
         probes = None if self.probes is None else self.probes.resize(n)
         return replace(self, noise=self.noise.resize(n), probes=probes)
 
+    def evaluated(self, evals: Evals) -> Population:
+        """Return the population that ``evals`` are of: this one, or with more noise rows, where there are more values.
+
+        Raises
+        ------
+        ValueError  for less values than rows, and for more where there are explicit rows: whose would they be?
+        """
+        more = len(evals.values) - len(self)
+        if more < 0 or (more and self.extra is not None):
+            raise ValueError(
+                f"got evaluations of {len(evals.values)} rows for a population of {self.n} noise rows and "
+                f"{len(self) - self.n} explicit ones. Pass one for each, in their order."
+            )
+        return self.resize(self.n + more) if more else self
+
     def with_extra(self, tag: str, rows: Array) -> Population:
         """Return the population with explicit ``rows`` (k, d) under ``tag``, unless it already has that tag."""
         if tag in self.tags:

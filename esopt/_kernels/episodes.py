@@ -19,7 +19,7 @@ from .draws import action_normal
 from .jit import kernel
 from .objective import FAILURES, CompileError, Entry, _attempt, _is_number, _part, _pointer, _take
 from .philox import U64
-from .policy import choose, forward
+from .policy import ELMAN, choose, forward
 
 ENDED, RAISED = 1, 2
 
@@ -100,12 +100,14 @@ def play(
     """
     episodes = seeds.shape[1]
     total = seeds.size
-    inputs = sizes[0]
+    memory = sizes[1] if activation == ELMAN else 0
+    inputs = sizes[0] - memory
     outputs = sizes[-1]
     wide = sizes.max()
     work = np.empty((2, wide))
     observation = np.zeros(inputs)
     action = np.zeros(actions)
+    kept = np.zeros(memory)
     reward = np.zeros(1)
     taken = 0
     while taken < budget:
@@ -119,6 +121,7 @@ def play(
         added[:] = 0.0
         squared[:] = 0.0
         observation[:] = 0.0
+        kept[:] = 0.0
         gained, length = 0.0, 0
         code = _call_reset(reset, _pointer(state, 0), seed, _pointer(observation, 0))
         while code == 0 and length < max_steps:
@@ -132,7 +135,11 @@ def play(
             if probe != 0.0:
                 code = RAISED
                 break
+            for i in range(U64(memory)):
+                work[U64(0), U64(inputs) + i] = kept[i]
             here = forward(theta, sizes, activation, work)
+            for i in range(U64(memory)):
+                kept[i] = work[1 - here, i]
             if noise > 0.0:
                 for j in range(outputs):
                     work[here, j] += noise * action_normal(seed, length, j)

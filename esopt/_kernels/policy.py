@@ -13,7 +13,8 @@ from numba import njit
 from .objective import _part
 from .philox import U64
 
-TANH, RELU = 0, 1
+TANH, RELU, ELMAN = 0, 1, 2
+"""Of hidden layers; with ELMAN the inputs end with the activations of the step before, and it is tanh."""
 LARGEST, POSITIVE, BOX, SINGLE, SQUASHED = 0, 1, 2, 1, 2
 """Kinds of actions: the largest of each group, the positive ones, BOX plus SINGLE (float32) plus SQUASHED (tanh)."""
 
@@ -62,7 +63,7 @@ def forward(theta, sizes, activation, work):
             y[j] = total
         if layer < last:
             for j in range(U64(outputs)):
-                if activation == TANH:
+                if activation != RELU:
                     y[j] = math.tanh(y[j])
                 elif not y[j] > 0.0:
                     y[j] = 0.0

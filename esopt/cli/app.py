@@ -52,6 +52,8 @@ WORKERS = _option("Threads or processes that play; changes no result. (default: 
 WAY = _option("auto, compiled, workers or process.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
+GROW = _option("Let each population grow until its episodes took so many steps.", least=1)
+EVENTS = _option("Folder for event files of TensorBoard; needs the extra tensorboard.")
 RESUME = typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")
 
 
@@ -80,22 +82,25 @@ def train(
     normalise: Annotated[bool | None, NORMALISE] = None,
     action_noise: Annotated[float, _option("Standard deviation of noise on the policy's outputs in training.")] = 0.0,
     episodes_per_candidate: Annotated[int | None, _option("Episodes whose returns are averaged.", least=1)] = None,
+    steps_per_generation: Annotated[int | None, GROW] = None,
     episode_steps: Annotated[int | None, _option("Cut of an episode in training.", least=1)] = None,
     final_episodes: Annotated[int, _option("Episodes of the final evaluation.", least=1)] = 100,
     workers: Annotated[int | None, WORKERS] = None,
     path: Annotated[str, WAY] = "auto",
     episode_timeout: Annotated[float | None, TIMEOUT] = None,
     out: Annotated[Path | None, OUT] = None,
+    tensorboard: Annotated[Path | None, EVENTS] = None,
     resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Train a policy on ENV, evaluate it on episodes it never saw, and save it with its learning curve."""
     chosen = TrainOptions(preset, strategy, policy, n, sigma, bonus, normalise, episodes_per_candidate)
     budgets = {"steps": steps, "episodes": episodes, "generations": generations, "seconds": seconds}
     rest = {
+        "steps_per_generation": steps_per_generation,
         **{"seed": seed, "target": target, "action_noise": action_noise, "episode_steps": episode_steps},
         **{"final_episodes": final_episodes, "workers": workers, "path": path, "episode_timeout": episode_timeout},
     }
-    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, resume=resume))
+    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, events=tensorboard, resume=resume))
 
 
 @app.command()

@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ..rl.policy import Policy
+    from ..rl.progress import Progress
+    from ..rl.tensorboard import TensorBoard
 
 
 class TrainOptions(NamedTuple):
@@ -57,15 +60,18 @@ def train(
     rest: dict[str, Any],
     *,
     out: Path | None,
+    events: Path | None,
     resume: bool,
 ) -> int:
-    """Train and write the run."""
+    """Train and write the run, and for TensorBoard to the folder ``events``."""
 
     def work() -> None:
         folder = Path("runs", env.replace("/", "-")) if out is None else out
         _check_folder(folder)
+        watched = nullcontext() if events is None else _board(events)
         given = {name: value for name, value in {**budgets, **rest}.items() if value is not None}
-        _train(env, folder, {**options.settings(env), **given}, resume=resume)
+        with watched as board:
+            _train(env, folder, {**options.settings(env), **given}, board, resume=resume)
 
     return _guarded(work, "interrupted before there was a policy; nothing was written.")
 
@@ -128,16 +134,25 @@ def _guarded(work: Callable[[], None], interrupted: str) -> int:
     return 0
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, option: str = "--out") -> None:
     """Raise OSError before the work is done, rather than after it, if ``folder`` cannot be written."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise NotADirectoryError(f"--out {folder} needs a folder, and {there} is a file. Pass another one.")
+        raise NotADirectoryError(f"{option} {folder} needs a folder, and {there} is a file. Pass another one.")
     if not os.access(there, os.W_OK):
-        raise PermissionError(f"--out {folder} cannot be written: no permission in {there}. Pass another one.")
+        raise PermissionError(f"{option} {folder} cannot be written: no permission in {there}. Pass another one.")
 
 
-def _train(env: str, folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
+def _board(folder: Path) -> TensorBoard:
+    from ..rl.tensorboard import TensorBoard
+
+    _check_folder(folder, "--tensorboard")
+    return TensorBoard(folder)
+
+
+def _train(
+    env: str, folder: Path, settings: dict[str, Any], board: Callable[[Progress], None] | None, *, resume: bool
+) -> None:
     from rich.console import Console
 
     from ..rl import budgets, training
@@ -151,7 +166,13 @@ def _train(env: str, folder: Path, settings: dict[str, Any], *, resume: bool) ->
         limits["steps"] = budgets.default_steps(env)
     display = Display(console, limits)
     with display:
-        result = training.train(env, callback=display.show, out=folder, resume=resume, **settings)
+
+        def show(progress: Progress) -> None:
+            display.show(progress)
+            if board is not None:
+                board(progress)
+
+        result = training.train(env, callback=show, out=folder, resume=resume, **settings)
     for line in report(result, time.perf_counter() - begun, settings["final_episodes"]):
         console.print(line)
     for name in ("policy.npz", "curve.png", "progress.csv"):

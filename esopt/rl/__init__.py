@@ -31,6 +31,7 @@ _HOMES = {
     "Run": "run_file",
     "Running": "normalisation",
     "Table": "learning_table",
+    "TensorBoard": "tensorboard",
     "TrainResult": "training",
     "Workers": "workers",
     "World": "engine",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from .statistics import Estimate as Estimate
     from .statistics import bootstrap_interval as bootstrap_interval
     from .statistics import interquartile_mean as interquartile_mean
+    from .tensorboard import TensorBoard as TensorBoard
     from .training import TrainResult as TrainResult
     from .training import train as train
     from .video import render as render

@@ -203,9 +203,10 @@ class CompiledEngine:
         if not enabled():
             raise ValueError("CompiledEngine() needs numba, which is switched off. Unset NUMBA_DISABLE_JIT.")
         form = policy.form
-        if (form.sizes[0], len(form.layout)) != (world.inputs, world.actions):
+        inputs = policy.observations.inputs
+        if (inputs, len(form.layout)) != (world.inputs, world.actions):
             raise ValueError(
-                f"the policy takes {form.sizes[0]} numbers and gives {len(form.layout)}, but {world.name} has "
+                f"the policy takes {inputs} numbers and gives {len(form.layout)}, but {world.name} has "
                 f"observations of {world.inputs} and actions of {world.actions}. Make the policy from the world's own "
                 "spaces, for example with Policy.linear(world)."
             )

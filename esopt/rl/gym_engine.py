@@ -157,6 +157,7 @@ def plain_episode(
     env: Any, act: Callable[[Any], Any], seed: int, max_steps: int | None, watch: Callable[[], object]
 ) -> float:
     """Play one episode of an environment that is open, with ``watch()`` before each step and at the end."""
+    getattr(act, "reset", tuple)()
     observation = reset_env(env, seed)
     total, steps = 0.0, 0
     while True:

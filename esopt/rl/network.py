@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-ACTIVATIONS = ("tanh", "relu")
-"""Their places here are their numbers in compiled code."""
+ACTIVATIONS = ("tanh", "relu", "elman")
+"""Their places here are their numbers in compiled code. "elman" is tanh, and the inputs end with what it was before."""
 
 _SMALL = 96
 """Up to so many weights, a loop over Python floats is faster than calls into numpy."""
@@ -58,10 +58,11 @@ def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Arra
 class Network:
     """The function from inputs to outputs for folded parameters ``theta`` (dim,).
 
-    ``rows`` holds the weights and biases of a small linear policy as Python floats, and is None for others.
+    ``rows`` holds the weights and biases of a small linear policy as Python floats, and is None for others. ``last``
+    are the inputs of the last layer in the last call.
     """
 
-    __slots__ = ("_layers", "_tanh", "rows")
+    __slots__ = ("_layers", "_relu", "last", "rows")
 
     def __init__(self, theta: Array, sizes: tuple[int, ...], activation: str) -> None:
         split = [(weights[0], bias[0]) for weights, bias in layers(theta[None, :], sizes)]
@@ -70,7 +71,8 @@ class Network:
             weights, bias = split[0]
             self.rows = list(zip(weights.tolist(), bias.tolist(), strict=True))
         self._layers = [(np.array(weights.T, order="C"), np.array(bias)) for weights, bias in split]
-        self._tanh = activation == "tanh"
+        self._relu = activation == "relu"
+        self.last = np.empty(0)
 
     def __call__(self, inputs: Array) -> list[float]:
         """Return the outputs for ``inputs`` (inputs,)."""
@@ -85,10 +87,11 @@ class Network:
                 if index == last:
                     break
                 inputs = self._activated(sums)
+        self.last = inputs
         outputs: list[float] = sums.tolist()
         return outputs
 
     def _activated(self, sums: Array) -> Array:
-        if self._tanh:
-            return np.fromiter(map(math.tanh, sums.tolist()), np.float64, len(sums))
-        return np.where(sums > 0.0, sums, 0.0)
+        if self._relu:
+            return np.where(sums > 0.0, sums, 0.0)
+        return np.fromiter(map(math.tanh, sums.tolist()), np.float64, len(sums))

@@ -46,14 +46,18 @@ def to_onnx(policy: Policy, path: str | os.PathLike[str], dtype: Literal["float3
     graph.outputs(policy, "observation" if len(shape) == 1 else graph.reshaped("observation", (single,)))
     kind, action_shape = graph.action(policy)
     number, value = graph.number(dtype), onnx.helper.make_tensor_value_info
+    before, after = (
+        [value(name, number, ["batch", policy.memory])] * (policy.memory > 0) for name in ("memory", "next_memory")
+    )
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "policy",
-            [value("observation", number, ["batch", *shape])],
+            [value("observation", number, ["batch", *shape]), *before],
             [
                 value("action", graph.number(kind), ["batch", *action_shape]),
                 value("outputs", number, ["batch", policy.sizes[-1]]),
+                *after,
             ],
             graph.constants,
         ),
@@ -102,9 +106,12 @@ class _Graph:
         """Add everything from the inputs ``x`` to the outputs."""
         if policy.mean.any() or (policy.std != 1.0).any():
             x = self.node("Div", self.node("Sub", x, self.constant(policy.mean)), self.constant(policy.std))
+        if policy.memory:
+            x = self.node("Concat", x, "memory", axis=1)
         for weights, bias in policy.layers[:-1]:
             x = self.node("Gemm", x, self.constant(weights), self.constant(bias), transB=1)
-            x = self.node("Tanh" if policy.activation == "tanh" else "Relu", x)
+            out = "next_memory" if policy.memory else None
+            x = self.node("Relu" if policy.activation == "relu" else "Tanh", x, out=out)
         weights, bias = policy.layers[-1]
         self.node("Gemm", x, self.constant(weights), self.constant(bias), transB=1, out="outputs")
 

@@ -22,7 +22,7 @@ from .network import ACTIVATIONS, Network, count, fold, layers
 from .observations import ArrayObservations, Observations, observations_of
 
 Array = NDArray[np.float64]
-Activation = Literal["tanh", "relu"]
+Activation = Literal["tanh", "relu", "elman"]
 Squash = Literal["clip", "tanh"]
 
 
@@ -34,7 +34,8 @@ class Form(NamedTuple):
     Parameters
     ----------
     sizes : (layers + 1,) int64  inputs, widths of the hidden layers, outputs.
-    activation : of hidden layers; 0 tanh, 1 relu.
+    activation : of hidden layers; 0 tanh, 1 relu, 2 tanh of a layer whose activations are the last inputs of the next
+        step, zero at the start.
     kind, layout : how outputs become an action, (numbers of an action, 4); see :mod:`esopt.rl.actions`.
     """
 
@@ -47,19 +48,27 @@ class Form(NamedTuple):
 class Actor:
     """A policy at work: what its parameters make of an observation, without a check of anything else.
 
+    A recurrent one remembers from call to call, from its making or :meth:`reset` on.
+
     Parameters
     ----------
     policy : whose observations and actions to use.
     folded : (dim,)  parameters with the normalisation folded in.
     """
 
-    __slots__ = ("_actions", "_network", "_observations", "_rows", "_shape")
+    __slots__ = ("_actions", "_memory", "_network", "_observations", "_rows", "_shape")
 
     def __init__(self, policy: Policy, folded: Array) -> None:
         self._observations, self._actions = policy.observations, policy.actions
         self._shape = policy.observations.shape if isinstance(policy.observations, ArrayObservations) else None
         self._network = Network(folded, policy.sizes, policy.activation)
         self._rows = self._network.rows
+        self._memory = np.zeros(policy.memory) if policy.memory else None
+
+    def reset(self) -> None:
+        """Forget everything: an episode begins."""
+        if self._memory is not None:
+            self._memory = np.zeros(len(self._memory))
 
     def __call__(self, observation: Any) -> Any:
         """Return the action for one observation."""
@@ -68,6 +77,10 @@ class Actor:
     def outputs(self, observation: Any) -> list[float]:
         """Return the outputs for one observation; ``policy.actions.act`` makes an action of them."""
         rows = self._rows
+        if self._memory is not None:
+            outputs = self._network(np.concatenate([self._observations.flat(observation), self._memory]))
+            self._memory = self._network.last
+            return outputs
         if rows is None or not isinstance(observation, np.ndarray) or observation.shape != self._shape:
             return self._network(self._observations.flat(observation))
         inputs, outputs = observation.tolist() if observation.ndim == 1 else observation.ravel().tolist(), []
@@ -80,7 +93,7 @@ class Actor:
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """A linear policy, or a multilayer perceptron: outputs = network((observation - mean) / std).
+    """A linear policy, a multilayer perceptron, or a recurrent network: outputs = network((observation - mean) / std).
 
     Parameters
     ----------
@@ -89,7 +102,8 @@ class Policy:
     observations : how an observation becomes ``inputs`` numbers.
     mean, std : (inputs,)  normalisation of the inputs; no parameters, nothing changes them.
     hidden : widths of the hidden layers; empty for a linear policy.
-    activation : of the hidden layers, "tanh" or "relu".
+    activation : of the hidden layers, "tanh" or "relu"; or "elman", one hidden layer of tanh that also sees its own
+        activations of the step before (Elman 1990, Finding structure in time), zero at the start of an episode.
     about : names, numbers and strings that people may want to know later.
 
     Notes
@@ -150,10 +164,24 @@ class Policy:
             raise ValueError("Policy.mlp() got no hidden layers. Pass their widths, or use Policy.linear().")
         return Recipe(hidden, activation, squash, seed)
 
+    @classmethod
+    def rnn(cls, width: int, *, squash: Squash = "clip", seed: int = 0) -> Recipe:
+        """Return the recipe of a recurrent policy: a hidden layer of ``width`` tanh that sees what it was before.
+
+        It can act on what it does not see at the moment, velocities for example. The library's engines start every
+        episode anew; a loop of one's own calls :meth:`reset`.
+        """
+        return Recipe((width,), "elman", squash, seed)
+
+    @property
+    def memory(self) -> int:
+        """How many numbers it remembers from step to step: the hidden layer of a recurrent policy, else 0."""
+        return self.hidden[0] if self.activation == "elman" else 0
+
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Inputs, widths of the hidden layers, outputs."""
-        return self.observations.inputs, *self.hidden, self.actions.outputs
+        """Inputs, with what is remembered at their end, widths of the hidden layers, outputs."""
+        return self.observations.inputs + self.memory, *self.hidden, self.actions.outputs
 
     @property
     def dim(self) -> int:
@@ -204,6 +232,7 @@ class Policy:
             raise ValueError(f"fold() got mean {centre.shape} and std {width.shape}. Pass ({inputs},) for both.")
         if not (np.isfinite(centre).all() and np.isfinite(width).all() and (width > 0.0).all()):
             raise ValueError(f"the normalisation has mean {centre} and std {width}. Pass finite numbers, and std > 0.")
+        centre, width = np.append(centre, np.zeros(self.memory)), np.append(width, np.ones(self.memory))
         return fold(rows, self.sizes, centre, width)
 
     def actor(self, folded: ArrayLike) -> Actor:
@@ -216,11 +245,17 @@ class Policy:
     def __call__(self, observation: Any) -> Any:
         """Return the action for one observation: an int for Discrete actions, else an array.
 
+        A recurrent policy remembers the calls since :meth:`reset`.
+
         Raises
         ------
         ValueError  if the observation does not fit the policy's observations.
         """
         return self._actor(observation)
+
+    def reset(self) -> None:
+        """Forget what a recurrent policy remembers, at the start of an episode; others have nothing to forget."""
+        self._actor.reset()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the policy to ``path``, all or nothing, and return the path; equal policies give equal bytes."""
@@ -246,7 +281,8 @@ class Policy:
 
         The model has the input ``observation`` (batch, *shape), or (batch, inputs) with what ``observations.flat``
         returns where an observation is no array, and the outputs ``action`` (batch, *shape of an action) and
-        ``outputs`` (batch, outputs), what the action is chosen from. Numbers are of type ``dtype``.
+        ``outputs`` (batch, outputs), what the action is chosen from. A recurrent policy also has the input ``memory``
+        (batch, width), zeros at the start of an episode, and the output ``next_memory``. Numbers are of type ``dtype``.
 
         Raises
         ------
@@ -264,7 +300,7 @@ class Recipe:
     Parameters
     ----------
     hidden : widths of the hidden layers; empty for a linear policy.
-    activation : of the hidden layers, "tanh" or "relu".
+    activation : of the hidden layers, "tanh" or "relu"; or "elman", see :class:`Policy`.
     squash : "clip" or "tanh", for a Box of actions.
     seed : of the weights that a hidden layer starts with.
     linear_from : without hidden layers wherever a linear policy has at least so many parameters; None for nowhere.
@@ -308,7 +344,8 @@ class Recipe:
         inputs = observations.inputs
         if self.linear_from is not None and count((inputs, actions.outputs)) >= self.linear_from:
             return replace(self, hidden=(), linear_from=None).for_spaces(observation_space, action_space)
-        theta = self._start((inputs, *self.hidden, actions.outputs))
+        sizes = (inputs + (self.hidden[0] if self.activation == "elman" else 0), *self.hidden, actions.outputs)
+        theta = self._start(sizes)
         return Policy(theta, actions, observations, np.zeros(inputs), np.ones(inputs), self.hidden, self.activation)
 
     def _start(self, sizes: tuple[int, ...]) -> Array:
@@ -320,7 +357,7 @@ class Recipe:
 
         for index, (weights, _) in enumerate(layers(theta[None, :], sizes)[:-1]):
             rows = Philox(Gaussian(), Key(self.seed, 2, INIT), index + 1, weights[0].size).rows(index)
-            variance = (1.0 if self.activation == "tanh" else 2.0) / weights.shape[2]
+            variance = (2.0 if self.activation == "relu" else 1.0) / weights.shape[2]
             weights[0] = math.sqrt(variance) * rows.astype(np.float64).reshape(weights[0].shape)
         return theta
 
@@ -331,3 +368,5 @@ def _check_architecture(hidden: tuple[int, ...], activation: str) -> None:
         raise ValueError(f"a policy got hidden layers {hidden!r}. Pass a tuple of positive whole numbers, as (64, 64).")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    if activation == "elman" and len(hidden) != 1:
+        raise ValueError(f"a recurrent policy has one hidden layer, got {hidden}. Pass for example Policy.rnn(16).")

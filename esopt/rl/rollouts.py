@@ -25,9 +25,8 @@ from .gym_engine import EpisodeError, Rules
 from .lengths import Lengthening
 from .normalisation import Moments, Normalise, Running, check_normalise
 from .paths import Choice, choose_engine
+from .pieces import count_failures, play_rows, play_until
 from .policy import Policy
-
-_NUMBERS = 1 << 22
 
 
 @dataclass
@@ -65,6 +64,8 @@ class Rollouts:
     on_error : "raise" when an environment raises, hangs or returns nan, or "nan" to mark the candidate as failed.
     episode_timeout : seconds after which an episode counts as hung.
     retries : how often it is then played again.
+    steps_per_generation : None to play the population as it is; else it grows, by more rows of the same noise, until
+        its episodes took so many steps. For strategies that ``grows``, as :class:`esopt.GradientES`.
     engine : what plays instead of that, to be closed by whoever made it.
 
     Notes
@@ -101,11 +102,12 @@ class Rollouts:
     on_error: str = "raise"
     episode_timeout: float | None = None
     retries: int = 0
+    steps_per_generation: int | None = None
     engine: Engine | None = None
     _live: _Live = field(default_factory=_Live, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "max_steps", "check_every", "workers"):
+        for name in ("episodes", "max_steps", "check_every", "workers", "steps_per_generation"):
             check_count(name, 0 if name == "episodes" and self.episodes is None else getattr(self, name))
         for name in ("check_episodes", "confirm"):
             number = getattr(self, name)
@@ -194,15 +196,20 @@ class Rollouts:
                 "derivatives. Use an estimator that needs values only, such as Score()."
             )
         mean, std = self.normalisation(state)
-        seeds = episode_seeds(population.seeds, self.episodes)
+        if self.steps_per_generation is not None and population.extra is not None:
+            raise ValueError(
+                f"steps_per_generation= needs a population that can grow, and {len(population) - population.n} rows of "
+                "this one are explicit. Leave it out, or use an estimator without such rows: Score() with a baseline "
+                "other than AtMean()."
+            )
         try:
-            played = self._play(population, seeds, mean, std, self._cut(state))
+            population, played = self._play(population, mean, std, self._cut(state))
         except EpisodeError as error:
             raise self._stop(error, population, state) from error.__cause__
-        self._refuse_nan(played, seeds, population, state)
+        self._refuse_nan(played, population, state)
         rewards = played.returns - self.bonus * played.lengths
         values = -rewards.mean(axis=1)  # the one line where a return becomes a value
-        failures = _failures(played)
+        failures = count_failures(played)
         steps = int(played.lengths.sum())
         kind = check_normalise(self.normalise)
         moments = state.moments
@@ -248,24 +255,15 @@ class Rollouts:
         """Return how long the episodes of candidates may be, as an argument of an engine; empty for no cut."""
         return {} if self.lengthening is None else {"longest": self.lengthening.cut(state.steps + state.check_steps)}
 
-    def _play(self, population: Population, seeds: Integers, mean: Array, std: Array, cut: Mapping[str, int]) -> Played:
-        """Play the candidates: as a recipe where the engine takes that, else row by row, a few megabytes at a time."""
-        engine: Any = self.choice.engine
-        if hasattr(engine, "play_population"):
-            played: Played = engine.play_population(population, seeds, mean, std, **cut)
-            return played
-        height = max(2, _NUMBERS // population.dim // 2 * 2)
-        pieces = []
-        for first in range(0, len(population), height):
-            last = min(first + height, len(population))
-            folded = self.policy.fold(population.rows(first, last), mean, std)
-            try:
-                pieces.append(engine.play(folded, seeds[first:last], **cut))
-            except EpisodeError as error:
-                raise EpisodeError(first + error.row, error.episode, error.seed, error.kind, error.what) from (
-                    error.__cause__
-                )
-        return pieces[0] if len(pieces) == 1 else _joined(pieces)
+    def _play(
+        self, population: Population, mean: Array, std: Array, cut: Mapping[str, int]
+    ) -> tuple[Population, Played]:
+        """Play the candidates; return them, more than were asked for if that took too few steps, and what came."""
+        engine, wanted = self.choice.engine, self.steps_per_generation
+        if wanted is None:
+            seeds = episode_seeds(population.seeds, self.episodes)
+            return population, play_rows(engine, self.policy, population, seeds, mean, std, cut)
+        return play_until(wanted, engine, self.policy, population, self.episodes, mean, std, cut)
 
     def _averaged(self, centre: Array, state: RolloutState) -> RolloutState:
         return replace(state, average=averaged(centre, state.average, state.generation, self.averaging))
@@ -300,19 +298,21 @@ class Rollouts:
             return after
         return replace(after, best=state.average, best_mean=mean, best_std=std, best_return=found)
 
-    def _refuse_nan(self, played: Played, seeds: Integers, population: Population, state: RolloutState) -> None:
+    def _refuse_nan(self, played: Played, population: Population, state: RolloutState) -> None:
         if self.on_error == "raise" and np.isnan(played.returns).any():
             row, episode = (int(at) for at in np.argwhere(np.isnan(played.returns))[0])
-            what = "returned nan, or raised"
-            raise self._stop(EpisodeError(row, episode, int(seeds[row, episode]), "nan", what), population, state)
+            seed, what = episode_seeds(population.seeds, self.episodes)[row, episode], "returned nan, or raised"
+            raise self._stop(EpisodeError(row, episode, int(seed), "nan", what), population, state)
 
     def _stop(self, error: EpisodeError, population: Population, state: RolloutState) -> EvaluationError:
         """Return the error that says how to see it again."""
-        at, row = population.noise.key, error.row
+        at, row, name = population.noise.key, error.row, "population"
+        if row >= len(population):  # one of those that were added
+            population, name = population.resize(row + 1), f"population.resize({row + 1})"
         stop = EvaluationError(
             f"candidate {row} of generation {at.generation} (run with seed {at.seed}): episode {error.episode}, "
             f"of seed {error.seed}, {error.what}.\n"
-            f"Reproduce it with: rollouts.play(population.rows({row}, {row + 1}), [[{error.seed}]], state), where "
+            f"Reproduce it with: rollouts.play({name}.rows({row}, {row + 1}), [[{error.seed}]], state), where "
             f"population and state are those of that generation. {GO_ON}"
         )
         stop.seed, stop.x = error.seed, population[row]
@@ -349,6 +349,8 @@ class _Candidate:
             "normalise": check_normalise(its.normalise),
             **{name: getattr(its, name) for name in names},
         }
+        if its.steps_per_generation is not None:  # files of earlier versions do not have it
+            about["steps_per_generation"] = its.steps_per_generation
         object.__setattr__(self, "about", about)
 
     def __call__(self, theta: Array, seed: int) -> Outcome:
@@ -357,21 +359,3 @@ class _Candidate:
         played = self._rollouts.play(theta[None, :], seeds, self._rollouts.init())
         rewards = played.returns - self._rollouts.bonus * played.lengths
         return Outcome(-float(rewards.mean()), int(played.lengths.sum()))
-
-
-def _failures(played: Played) -> dict[str, int]:
-    """Return failed episodes by kind; those that the engine did not name are "nan"."""
-    failures = dict(played.failures)
-    rest = int(np.isnan(played.returns).sum()) - sum(failures.values())
-    if rest:
-        failures["nan"] = failures.get("nan", 0) + rest
-    return failures
-
-
-def _joined(pieces: list[Played]) -> Played:
-    failures: dict[str, int] = {}
-    for piece in pieces:
-        for kind, count in piece.failures.items():
-            failures[kind] = failures.get(kind, 0) + count
-    columns = [np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4]]
-    return Played(columns[0], columns[1], columns[2], columns[3], failures)

@@ -94,6 +94,7 @@ def train(
     bonus: float = 0.0,
     action_noise: float = 0.0,
     episodes_per_candidate: int | None = 1,
+    steps_per_generation: int | None = None,
     episode_steps: int | None = None,
     check_every: int | None = None,
     check_episodes: int = 10,
@@ -131,6 +132,8 @@ def train(
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
         in units of 1000 of the longest episodes: a richer budget pays for more generations and for averages alike.
+    steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
+        episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
@@ -164,8 +167,7 @@ def train(
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
     check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
-    if episodes is not None:
-        check_counts(episodes=episodes)
+    check_counts(episodes=1 if episodes is None else episodes)
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
     planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
@@ -174,9 +176,10 @@ def train(
         start,
         *(planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes, confirm),
         *(planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        steps_per_generation=steps_per_generation,
     )
     search: dict[str, Any] = {
-        "strategy": ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy,
+        "strategy": _strategy(strategy, steps_per_generation),
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }
@@ -190,6 +193,17 @@ def train(
     if folder is not None:
         _write(trained, folder, env_name(env))
     return trained
+
+
+def _strategy(strategy: Strategy | None, steps_per_generation: int | None) -> Strategy:
+    """Return the strategy, or the default; ValueError if populations are to grow and it does not take that."""
+    chosen = ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy
+    if steps_per_generation is not None and not getattr(chosen, "grows", False):
+        raise ValueError(
+            f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
+            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or pgpe()."
+        )
+    return chosen
 
 
 @dataclass(frozen=True)

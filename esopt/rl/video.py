@@ -68,6 +68,22 @@ def render(
     return target, np.array(returns)
 
 
+def check_rendering(env: EnvSource) -> None:
+    """Draw the start of an episode, to find out before an hour of training whether :func:`render` can.
+
+    Raises
+    ------
+    ModuleNotFoundError, RuntimeError  if not; it says what to install.
+    """
+    prepare_rendering()
+    made = _open(env)
+    try:
+        made.reset(seed=0)
+        _frame(made)
+    finally:
+        made.close()
+
+
 def _open(env: EnvSource) -> Any:
     options = {} if callable(env) and not hasattr(env, "id") else {"render_mode": "rgb_array"}
     try:

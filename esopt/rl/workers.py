@@ -41,7 +41,10 @@ _DEATHS = 2
 
 
 class _Task(NamedTuple):
-    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded, or to be normalised."""
+    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded, or to be normalised.
+
+    Unit 0 is the first episode of row ``offset`` of a recipe.
+    """
 
     start: int
     stop: int
@@ -53,6 +56,7 @@ class _Task(NamedTuple):
     stop_at_fault: bool
     quiet: bool = False
     longest: int | None = None
+    offset: int = 0
 
 
 class _Answer(NamedTuple):
@@ -124,19 +128,28 @@ class Workers:
         return self._play(table, [task._replace(quiet=quiet, longest=longest) for task in tasks])
 
     def play_population(
-        self, population: Population, seeds: Integers, mean: Array, std: Array, longest: int | None = None
+        self,
+        population: Population,
+        seeds: Integers,
+        mean: Array,
+        std: Array,
+        start: int = 0,
+        longest: int | None = None,
     ) -> Played:
-        """Play ``seeds`` (m, e) with the rows of ``population``, normalised by ``mean`` and ``std`` (inputs,)."""
+        """Play ``seeds`` (m, e) with the last m rows of ``population``, normalised by ``mean`` and ``std`` (inputs,).
+
+        Those are the rows from ``start`` on; errors count from there.
+        """
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
-        whole = (mean, std)
-        if isinstance(population.noise, Philox):
+        whole, n, total = (mean, std), max(0, population.n - start), len(population) - start
+        tasks: list[_Task] = []
+        if n and isinstance(population.noise, Philox):
             recipe = replace(population, extra=None, tags=(), probes=None)
-            tasks = self._tasks(table, 0, population.n, recipe, whole)
-        else:
-            tasks = self._tasks(table, 0, population.n, population.rows(0, population.n), whole)
-        if population.extra is not None:
-            extra = population.rows(population.n, len(population))
-            tasks += self._tasks(table, population.n, len(population), extra, whole)
+            tasks = [task._replace(offset=start) for task in self._tasks(table, 0, n, recipe, whole)]
+        elif n:
+            tasks = self._tasks(table, 0, n, population.rows(start, start + n), whole)
+        if total > n:
+            tasks += self._tasks(table, n, total, population.rows(start + n, start + total), whole)
         return self._play(table, [task._replace(longest=longest) for task in tasks])
 
     def close(self) -> None:
@@ -343,7 +356,7 @@ def _work(task: _Task) -> _Answer:
         if isinstance(rows, Population):
             # Rows of a recipe count from its first one, those of an array from that of the task.
             first = task.start // task.episodes
-            rows = rows.rows(first, -(-task.stop // task.episodes))
+            rows = rows.rows(task.offset + first, task.offset - (-task.stop // task.episodes))
         else:
             first = task.first
         if task.normalisation is not None:

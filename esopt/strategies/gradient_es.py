@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -192,6 +192,7 @@ class GradientES:
     share: Share = "pair"
     rates: tuple[Rate, ...] = ()
     sizing: Sizing | None = None
+    grows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.sampler is None:
@@ -271,13 +272,13 @@ class GradientES:
         return self.estimator.prepare(Population(state.mean, state.scale, noise, share=self.share), state.estimator)
 
     def tell(self, state: GradientState, evals: Evals) -> tuple[GradientState, Info]:
-        """Return the state after the update, and what was learned.
+        """Return the state after the update, and what was learned; ``evals`` may be of more rows than were asked for.
 
         Raises
         ------
         EvaluationError  if no block of rows is free of failures; the state is as before.
         """
-        population = self.ask(state)
+        population = self.ask(state).evaluated(evals)
         if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
             utilities = self._utilities(evals.values[: population.n], population)
             derivatives = evals.hessians, evals.hvps, evals.jvps

@@ -15,7 +15,10 @@ A = np.array([0.9, -1.2, 0.4])
 PROBLEM = exponential(A)
 MEAN = np.array([0.3, -0.2, 0.1])
 SHIFTS = (np.array([0.45, 0.1, 0.3]), np.array([-0.15, 0.3, 0.2]))
-SCALES = {"one sigma": (0.5, 0.65, 0.45), "each its own": tuple(s * np.array([1.0, 0.8, 1.3]) for s in (0.5, 0.65, 0.45))}
+SCALES = {
+    "one sigma": (0.5, 0.65, 0.45),
+    "each its own": tuple(s * np.array([1.0, 0.8, 1.3]) for s in (0.5, 0.65, 0.45)),
+}
 
 
 def strata(seed: int, sampler: Any, scales: Any) -> tuple[Population, list[tuple[Population, Any]], Evals]:

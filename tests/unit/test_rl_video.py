@@ -9,6 +9,7 @@ from PIL import Image
 from esopt.noise import child
 from esopt.rl import Policy, evaluate, render
 from esopt.rl.environments import FINAL, episode_seeds
+from esopt.rl.video import check_rendering
 from tests.reference.environments import Walk
 
 
@@ -67,6 +68,11 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         render(POLICY, Broken, tmp_path / "a.gif")
     with pytest.raises(ValueError, match=r"Pass a name that ends in .mp4 or .gif"):
         render(POLICY, Drawn, tmp_path / "a.png")
+    check_rendering(Drawn)
+    with pytest.raises(RuntimeError, match=r"Blind was made with render_mode=None"):
+        check_rendering(Blind)
+    with pytest.raises(RuntimeError, match=r"cannot render: OSError: no display. .*install libegl1"):
+        check_rendering(Broken)
     monkeypatch.setattr("esopt.rl.video.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"a .mp4 file needs moviepy. Install the extra \"render\""):
         render(POLICY, Drawn, tmp_path / "a.mp4")
