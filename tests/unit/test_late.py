@@ -34,9 +34,7 @@ def closed(strategy: Any = STRATEGY, late: tuple[int, ...] = (4, 5, 7), **given:
 def test_late_values_are_refused_by_default() -> None:
     es, values = closed()
     before = bits(es.state)
-    with pytest.raises(
-        ValueError, match=r"of generation 0, which is closed: the run is in generation 1\. Throw"
-    ):
+    with pytest.raises(ValueError, match=r"of generation 0, which is closed: the run is in generation 1\. Throw"):
         es.tell(values[[4]], rows=[4], generation=0)
     assert bits(es.state) == before
     assert es.pending.size == 8
