@@ -15,10 +15,8 @@ A = np.array([0.9, -1.2, 0.4])
 PROBLEM = exponential(A)
 MEAN = np.array([0.3, -0.2, 0.1])
 SHIFTS = (np.array([0.45, 0.1, 0.3]), np.array([-0.15, 0.3, 0.2]))
-SCALES = {
-    "one sigma": (0.5, 0.65, 0.45),
-    "each its own": tuple(s * np.array([1.0, 0.8, 1.3]) for s in (0.5, 0.65, 0.45)),
-}
+SIGMAS = (0.5, 0.65, 0.45)
+SCALES = {"one sigma": SIGMAS, "each its own": tuple(s * np.array([1.0, 0.8, 1.3]) for s in SIGMAS)}
 
 
 def strata(seed: int, sampler: Any, scales: Any) -> tuple[Population, list[tuple[Population, Any]], Evals]:
@@ -73,9 +71,15 @@ def test_equals_the_reference(scales: Any, sampler: Any) -> None:
     assert found.blocks == 16 // sampler.block
 
 
-@pytest.mark.parametrize("baseline", [esopt.LeaveOneOut(), esopt.NoBaseline()], ids=["leave one out", "none"])
-@pytest.mark.parametrize("sampler", [Antithetic(), Gaussian()], ids=["pairs", "rows"])
-@pytest.mark.parametrize("scales", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize(
+    ("scales", "sampler", "baseline"),
+    [
+        (SCALES["one sigma"], Antithetic(), esopt.LeaveOneOut()),
+        (SCALES["each its own"], Gaussian(), esopt.LeaveOneOut()),
+        (SCALES["each its own"], Antithetic(), esopt.NoBaseline()),
+    ],
+    ids=["pairs", "rows", "no baseline"],
+)
 def test_no_bias_and_honest_errors(scales: Any, sampler: Any, baseline: Any) -> None:
     runs, estimator = 700, Score(baseline, with_scale=True)
     truth_scale = np.atleast_1d(PROBLEM.scale_gradient(MEAN, scales[0]))
@@ -108,10 +112,10 @@ def test_late_rows_reduce_the_variance() -> None:
     assert spread[0] < 0.75 * spread[1]
 
 
-@pytest.mark.parametrize("sampler", [Antithetic(), esopt.Paired(), Gaussian()], ids=["antithetic", "paired", "rows"])
+@pytest.mark.parametrize("sampler", [esopt.Paired(), Gaussian()], ids=["pairs", "rows"])
 def test_a_whole_run_is_not_biased(sampler: Any) -> None:
     """Late values of a generation whose other values moved the mean: given that mean, the next gradient is unbiased."""
-    runs, strategy = 800, esopt.GradientES(sigma=0.5, n=12, sampler=sampler, rule=esopt.SGD(0.08))
+    runs, strategy = 400, esopt.GradientES(sigma=0.5, n=12, sampler=sampler, rule=esopt.SGD(0.08))
     off, used = np.empty((runs, 3)), 0
     for seed in range(runs):
         es = esopt.Optimizer(strategy, MEAN, seed=seed, stale="reweight")
