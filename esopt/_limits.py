@@ -47,6 +47,8 @@ class Limits:
             raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, "checkpoint= is a folder; pass the name of a file in it", path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"checkpoint= is a device or a pipe, {path}. Pass the name of a file.")
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
 

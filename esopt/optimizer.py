@@ -361,8 +361,11 @@ class Optimizer:
         return mark(result, self._run.strategy)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""
-        checkpoint.save(path, self._run, configuration=self._configuration)
+        """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits.
+
+        The file that was there is kept as ``PATH.previous``: what is loaded, with a warning, if the new one is damaged.
+        """
+        checkpoint.save(path, self._run, configuration=self._configuration, previous=True)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.

@@ -65,6 +65,8 @@ FLOORS = {
     "optimizer": 7,
     "_defaults": 7,
     "_outcome": 7,
+    "_saving": 7,
+    "_signals": 7,
     "loop": 7,
     "comparison": 7,
     "smoothing": 7,
