@@ -174,10 +174,19 @@ def minimize(
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
-    with Signals(active=checkpoint is not None) as signals:
+    return _run(es, evaluator, limits, history, final)
+
+
+def _run(
+    es: Optimizer, evaluator: Evaluator, limits: Limits, history: bool | str | os.PathLike[str], final: int
+) -> Result:
+    """Begin or resume, run generations, evaluate the final mean; leave no worker and no handler behind."""
+    stochastic = limits.stochastic
+    with Signals(active=limits.checkpoint is not None) as signals:
         try:
-            state = resume(es, checkpoint, evaluator.init())
-            saver = Saver(es, limits, kept := begin_history(history, es.generation), signals)
+            state = resume(es, limits.checkpoint, evaluator.init())
+            kept = begin_history(history, es.generation)
+            saver = Saver(es, limits, kept, signals)
             reasons, lost = _generations(es, evaluator, state, limits, kept, saver)
             result = finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
             return replace(saver.mark(result), history=kept)
