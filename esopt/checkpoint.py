@@ -43,10 +43,6 @@ _OTHERWISE = "start a new run with another file"
 _LOGGER = logging.getLogger("esopt")
 
 
-class _Damaged(CheckpointError):
-    """A file whose bytes are not those that were written."""
-
-
 def previous_of(path: PathLike) -> str:
     """Return the name under which the checkpoint before the one at ``path`` is kept: ``run.npz.previous``."""
     return f"{os.path.realpath(path)}.previous"
@@ -115,8 +111,8 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
     earlier = previous_of(path)
     try:
         return _load(path, template, described, kind)
-    except _Damaged as damage:
-        if not os.path.exists(earlier):
+    except CheckpointError as damage:
+        if not (damage.damaged and os.path.exists(earlier)):
             raise
         reason, other = str(damage), os.path.basename(earlier)
         try:
@@ -168,9 +164,11 @@ def _refusing(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".") or type(error).__name__
-        raise _Damaged(
+        refused = CheckpointError(
             f"{name} is damaged, or no esopt checkpoint: {reason}.\nRestore it from a copy, or {_OTHERWISE}."
-        ) from None
+        )
+        refused.damaged = True
+        raise refused from None
 
 
 def _read_header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ FLOORS = {
     "_blas": 0,
     "_kernels": 0,
     "_describe": 0,
+    "_inspect": 1,
     "_parts": 0,
     "_tree": 0,
     "errors": 0,
