@@ -39,6 +39,10 @@ class Limits:
             raise ValueError(f"checkpoint_seconds must be 0 or more, got {self.checkpoint_seconds!r}.")
         if self.checkpoint is None:
             return
+        if not isinstance(self.checkpoint, (str, os.PathLike)):
+            raise TypeError(
+                f"checkpoint must be the name of a file, got {self.checkpoint!r}. Pass checkpoint='run.npz'."
+            )
         path = os.fspath(self.checkpoint)
         if not path:
             raise ValueError("checkpoint is an empty name. Pass the name of a file, or leave it out for none.")

@@ -16,6 +16,7 @@ from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._limits import Limits, count_final
 from ._outcome import failed, finish
+from ._parts import check_flags
 from ._saving import Saver, resume
 from ._signals import Signals, name_of
 from .errors import EvaluationError
@@ -154,6 +155,7 @@ def minimize(
     >>> bool(result.value < 1e-12)
     True
     """
+    check_flags(seeded=seeded, noisy=noisy, vectorized=vectorized)
     shape = check_x0(x0).shape
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
