@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._progress import Progress
-from .optimizer import check_limit, check_target
+from ._told import check_limit, check_target
 from .records import Step
 
 

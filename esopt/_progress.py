@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ._describe import describe, differences
+from ._open import NO_PAST, NOTHING, Gathering, Open, Past
+from .errors import CheckpointError
 from .noise import Array
+from .objective import Objective
 from .protocols import State
 from .records import Evals, Info, Lap, Population
 
@@ -36,12 +40,22 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything that a checkpoint holds; ``objective`` is its description in JSON, empty where it is not known."""
+    """Everything that a checkpoint holds; ``objective`` is its description in JSON, empty where it is not known.
+
+    ``open`` is what was told of the present generation, ``past`` the generations that were closed too early for some.
+    """
 
     strategy: State
     evaluator: State
     progress: Progress
     objective: str
+    open: Open = NOTHING
+    past: Past = NO_PAST
+
+
+def freeze(run: Run, gathering: Gathering, seconds: float) -> Run:
+    """Return ``run`` with what was gathered of its open generation, after so many ``seconds``, for a checkpoint."""
+    return replace(run, open=gathering.frozen(), progress=replace(run.progress, seconds=seconds))
 
 
 def start(x0: Array) -> Progress:
@@ -61,13 +75,14 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
         least, better = info.best, info.best >= 0
         best_value = float(values[least]) if info.scalars.get("violation", 0.0) == 0.0 else math.inf
     value, value_stderr = centre(evals, info)
-    failures = progress.failures
+    failures, count = progress.failures, len(population)
     if info.failures:
         failures = json.dumps(add_counts(json.loads(failures), info.failures))
+        count -= info.failures.get("late", 0)
     return Progress(
         progress.generation + 1,
-        progress.evaluations + len(population),
-        progress.gradients + (0 if evals.grads is None else len(population)),
+        progress.evaluations + count,
+        progress.gradients + (0 if evals.grads is None else count),
         progress.steps + evals.steps,
         seconds,
         population[least] if better else progress.best_x,
@@ -110,6 +125,32 @@ def centre(evals: Evals, info: Info) -> tuple[float, float]:
     return total / finite.size if finite.size else np.nan, np.nan
 
 
+def failures_of(progress: Progress) -> dict[str, int]:
+    """Return the failed evaluations so far, by kind."""
+    counts: dict[str, int] = json.loads(progress.failures)
+    return counts
+
+
 def add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
     """Return the sum of two counts by kind."""
     return {kind: counts.get(kind, 0) + more.get(kind, 0) for kind in sorted({*counts, *more})}
+
+
+def describe_objective(objective: Objective) -> str:
+    """Return the description of an objective that a checkpoint holds, in JSON."""
+    about = describe(objective)
+    del about["shape"]  # that of x0 is compared already
+    for part in ("hess", "hvp", "jvp", "constraints", "equalities"):
+        if about[part] is None:
+            del about[part]  # files of earlier versions do not have them
+    return json.dumps({"class": "Run", "objective": about}, allow_nan=False)
+
+
+def compare_objectives(there: str, here: str, name: str) -> None:
+    """Raise CheckpointError unless two descriptions agree; ``name`` is that of the file."""
+    lines = "\n  ".join(differences(json.loads(there), json.loads(here)))
+    if lines:
+        raise CheckpointError(
+            f"{name} was written by a different configuration:\n  {lines}\n"
+            "Build it with the saved settings, or start a new run with another file."
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,14 +9,14 @@ from dataclasses import replace
 
 from . import checkpoint
 from ._limits import Limits
+from ._log import log
 from ._progress import add_counts
 from ._signals import Signals
+from ._streaming import known
 from .history import History
 from .optimizer import Optimizer
 from .protocols import State
 from .result import Result
-
-_LOGGER = logging.getLogger("esopt")
 
 
 class Saver:
@@ -31,12 +30,12 @@ class Saver:
         self.failures: dict[str, int] = {}
         self._es, self._path, self._kept, self._signals = es, limits.checkpoint, kept, signals
         self._every = limits.checkpoint_seconds
-        self._last, self._generation, self._saved = time.perf_counter(), es.generation, es._run
+        self._last, self._generation, self._saved = time.perf_counter(), es.generation, known(es)
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for a periodic checkpoint."""
-        return self._path is not None and time.perf_counter() - self._last >= self._every
+    def save_if_due(self) -> dict[str, int]:
+        """Save if it is time for a periodic checkpoint; return what could not be written."""
+        due = self._path is not None and time.perf_counter() - self._last >= self._every
+        return self.save() if due else {}
 
     def check(self) -> None:
         """Raise if a signal asked for the end and something swallowed the exception."""
@@ -45,7 +44,7 @@ class Saver:
     def save(self) -> dict[str, int]:
         """Save what was learned since the last time, if anything; return what could not be written."""
         es, failed = self._es, {}
-        if es._run is self._saved:  # every change of an optimizer makes a new one
+        if known(es) == self._saved:
             return {}
         with self._signals.held():
             if self._path is not None and self._write("checkpoint", self._path, es.save):
@@ -54,7 +53,7 @@ class Saver:
                 if self._write("history", self._kept.path, self._kept.save):
                     failed["history"] = 1
             if not failed:
-                self._generation, self._saved = es.generation, es._run
+                self._generation, self._saved = es.generation, known(es)
             self._last, self.failures = time.perf_counter(), add_counts(self.failures, failed)
         return failed
 
@@ -68,7 +67,7 @@ class Saver:
         try:
             write(path)
         except OSError as error:
-            _LOGGER.warning(
+            log.warning(
                 "cannot write the %s at generation %d (%s). %s is as it was at generation %d; the run goes on and "
                 "tries again. Make room, or mend the permissions of the folder.",
                 *(what, self._es.generation, error.strerror or error, os.fspath(path), self._generation),
@@ -85,7 +84,7 @@ def resume(es: Optimizer, path: str | os.PathLike[str] | None, state: State) -> 
         return es.load(path, state)
     earlier = checkpoint.previous_of(path)
     if os.path.exists(earlier):
-        _LOGGER.warning(
+        log.warning(
             "there is no %s, but %s: a new run begins, and will replace it. To go on with that one, stop this run and "
             "rename it.",
             *(os.fspath(path), os.path.basename(earlier)),

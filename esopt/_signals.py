@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ._log import log
+
 _ENDING = ("SIGTERM", "SIGHUP")  # from a scheduler, a service manager, a terminal that was closed
-_LOGGER = logging.getLogger("esopt")
 
 
 class Terminated(KeyboardInterrupt):
@@ -76,7 +76,7 @@ class Signals:
         if self._signal is not None:
             return  # it is on its way out already
         self._signal = number
-        _LOGGER.warning("%s: the run is being saved, and ends.", signal.Signals(number).name)
+        log.warning("%s: the run is being saved, and ends.", signal.Signals(number).name)
         self._raise(Terminated())
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

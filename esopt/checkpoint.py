@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-import logging
 import os
 import sys
 import zipfile
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from ._archive import CHUNK, archiving, check_seal, members_of, opened, read_member, write_member
 from ._describe import describe, differences
+from ._log import log
 from ._tree import Mismatch, fill, flatten
 from .errors import CheckpointError
 
@@ -31,8 +31,8 @@ __all__ = ["FORMAT_VERSION", "NOISE_VERSION", "describe", "load", "previous_of",
 Tree = TypeVar("Tree")
 PathLike = str | os.PathLike[str]
 
-FORMAT_VERSION = 1
-"""Version of the file layout; a file of a newer one is refused."""
+FORMAT_VERSION = 2
+"""Version of the file layout; a file of a newer one is refused. Format 1 had no open generation in a run."""
 
 NOISE_VERSION = 1
 """Version of the map from noise addresses to bits; a run cannot go on with other noise."""
@@ -40,7 +40,6 @@ NOISE_VERSION = 1
 _HEADER = "esopt-header"  # the hyphen keeps it apart from every path in a tree
 _HEADER_LIMIT = 16 * 2**20
 _OTHERWISE = "start a new run with another file"
-_LOGGER = logging.getLogger("esopt")
 
 
 def previous_of(path: PathLike) -> str:
@@ -88,10 +87,12 @@ def save(path: PathLike, tree: object, *, configuration: object, kind: str = "ru
             write_member(archive, name, array)
 
 
-def load(path: PathLike, template: Tree, *, configuration: object, kind: str | None = None) -> Tree:
+def load(
+    path: PathLike, template: Tree, *, configuration: object, kind: str | None = None, added: tuple[str, ...] = ()
+) -> Tree:
     """Return the tree in ``path``, a new one of the structure of ``template``.
 
-    If the file is damaged and the one before it is not, that is what is loaded, with a warning of the logger "esopt".
+    If the file is damaged and the one before it is not, that is what is loaded, and the logger "esopt.run" warns.
 
     Parameters
     ----------
@@ -99,6 +100,7 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
         of arrays may differ.
     configuration : compared with the one that was saved.
     kind : if given, what the file must be.
+    added : fields of ``template`` that files of format 1 do not have; there they stay as they are in the template.
 
     Raises
     ------
@@ -110,20 +112,20 @@ def load(path: PathLike, template: Tree, *, configuration: object, kind: str | N
     described = json.loads(json.dumps(describe(configuration), allow_nan=False))
     earlier = previous_of(path)
     try:
-        return _load(path, template, described, kind)
+        return _load(path, template, described, kind, added)
     except CheckpointError as damage:
         if not (damage.damaged and os.path.exists(earlier)):
             raise
         reason, other = str(damage), os.path.basename(earlier)
         try:
-            tree = _load(earlier, template, described, kind)
+            tree = _load(earlier, template, described, kind, added)
         except (CheckpointError, OSError, ValueError) as error:
             raise CheckpointError(f"{reason}\nThe one before it is of no help: {error}") from None
-    _LOGGER.warning("%s Went back to the checkpoint before it, %s.", reason.partition("\n")[0], other)
+    log.warning("%s Went back to the checkpoint before it, %s.", reason.partition("\n")[0], other)
     return tree
 
 
-def _load(path: PathLike, template: Tree, described: Any, kind: str | None) -> Tree:
+def _load(path: PathLike, template: Tree, described: Any, kind: str | None, added: tuple[str, ...]) -> Tree:
     name = os.path.basename(os.fspath(path))
     with opened(path) as file, _refusing(name):
         sealed = check_seal(file)
@@ -133,18 +135,31 @@ def _load(path: PathLike, template: Tree, described: Any, kind: str | None) -> T
             if not sealed and (header["format"] > 1 or archive.comment):
                 raise ValueError("its checksum is missing")
             _check_header(header, described, kind, name)
-            return _fill(archive, members, header["tree"], template)
+            return _fill(archive, members, header, template, added)
 
 
-def _fill(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], node: Any, template: Tree) -> Tree:
+def _fill(
+    archive: zipfile.ZipFile,
+    members: dict[str, zipfile.ZipInfo],
+    header: dict[str, Any],
+    template: Tree,
+    added: tuple[str, ...],
+) -> Tree:
+    old: dict[str, NDArray[Any]] = {}
+    if header["format"] == 1 and added:
+        nodes, old = flatten({name: getattr(template, name) for name in added})
+        header["tree"]["fields"] = nodes["dict"] | header["tree"]["fields"]
+
     def read(at: str, like: NDArray[Any]) -> NDArray[Any]:
+        if at in old:
+            return old[at]
         array = read_member(archive, members.pop(f"{at}.npy"))
         there, here = [f"{a.ndim}-dimensional array of {a.dtype}" for a in (array, like)]
         if there != here:
             raise Mismatch(at, there, here)
         return array
 
-    tree: Tree = fill(node, template, read)
+    tree: Tree = fill(header["tree"], template, read)
     if members:
         raise ValueError(f"unexpected member {min(members)}")
     return tree

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._told import check_x0
 from .baselines.at_mean import AtMean
 from .baselines.leave_one_out import LeaveOneOut
 from .baselines.none import NoBaseline
@@ -20,7 +21,6 @@ from .estimators.regression import Regression
 from .estimators.score import Score
 from .noise import Array, Key
 from .objective import Objective, as_objective
-from .optimizer import check_x0
 from .protocols import Estimator, Sampler
 from .records import Gradient, Population
 from .samplers.antithetic import Antithetic

@@ -19,6 +19,8 @@ from ._outcome import failed, finish
 from ._parts import check_flags
 from ._saving import Saver, resume
 from ._signals import Signals, name_of
+from ._streaming import evaluate, forget
+from ._told import check_x0
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
@@ -26,7 +28,7 @@ from .integers import Rounded, as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
-from .optimizer import Optimizer, check_x0
+from .optimizer import Optimizer
 from .protocols import Evaluator, State, Strategy
 from .records import Evals, Info, Step
 from .result import Result
@@ -305,16 +307,17 @@ def _until_stop(
         saver.check()
         evals, info = None, None
         if compiled is None or not compiled.run():
-            evals, state = evaluator.evaluate(es.population(), state)
+            evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else saver.save_if_due)
             try:
                 info = es.learn(evals, state)
             except EvaluationError:
+                forget(es)
                 if es.generation == 0:
                     raise
                 return {"failed": float(es.generation)}, evals
         if kept is not None and evals and info:
             kept.record(es.progress, es.population(), evals.values, info)
-        unsaved = saver.save() if saver.due else {}
+        unsaved = saver.save_if_due()
         if limits.callback is not None and evals and info:
             if _wants_stop(limits.callback, _step(es, evals, info, unsaved)):
                 return {**es.stop(), "callback": float(es.generation)}, None

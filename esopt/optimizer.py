@@ -2,95 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from numbers import Real
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checkpoint
-from ._constrained import mark
-from ._describe import describe, differences
+from . import _late, _progress, _told, checkpoint
 from ._injection import inject
-from ._progress import Progress, Run, advance, advance_lap, start
-from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, count_failures, name_type
-from .errors import CheckpointError
+from ._open import NO_PAST, NOTHING, Gathering, thaw, without_half_pairs
+from ._progress import Progress, Run
+from ._summary import summarise
 from .integers import Rounded, as_box
 from .maps import Map
 from .noise import check_seed
 from .objective import Objective
 from .protocols import State, Strategy
-from .records import Evals, Info, Lap, Population
-from .result import Point, Result
+from .records import Evals, Info, Lap, Part, Population
+from .result import Result
 from .strategies._boxed import boxed
-from .strategies.augmented_lagrangian import AugmentedLagrangian
-from .strategies.bounded import Bounded
-from .strategies.margin import Margin
-
-
-def check_x0(x0: ArrayLike) -> NDArray[np.float64]:
-    """Return ``x0`` as float64 in its own shape.
-
-    Raises
-    ------
-    TypeError  if it does not hold real numbers.
-    ValueError  if it is empty or not finite.
-    """
-    array = as_array(x0)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"x0 must hold real numbers, got {name_type(array)}. Pass for example x0=np.zeros(10).")
-    if array.size == 0:
-        raise ValueError(f"x0 is empty (shape {array.shape}). Pass at least one coordinate.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"x0 has {int((~np.isfinite(array)).sum())} entries that are not finite. Pass a finite start.")
-    return array.astype(np.float64)
-
-
-def check_limit(name: str, limit: float | None, *, whole: bool = True) -> None:
-    """Raise TypeError or ValueError unless ``limit`` is None or a positive number, ``whole`` or not."""
-    if limit is None:
-        return
-    if isinstance(limit, (bool, np.bool_)) or not isinstance(limit, Real):
-        raise TypeError(f"{name} must be a number, got {type(limit).__name__}. Leave it out for no limit.")
-    if not limit > 0 or (whole and limit != np.inf and limit % 1 != 0):
-        kind = "a positive whole number" if whole else "positive"
-        raise ValueError(f"{name} must be {kind}, got {limit}. Leave it out for no limit.")
-
-
-def check_target(target: float | None) -> None:
-    """Raise ValueError unless ``target`` is None or a number."""
-    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or target != target):
-        raise ValueError(f"target must be a number, got {target!r}. Leave it out for no target.")
-
-
-def _describe_objective(objective: Objective) -> str:
-    about = describe(objective)
-    del about["shape"]  # that of x0 is compared already
-    for part in ("hess", "hvp", "jvp", "constraints", "equalities"):
-        if about[part] is None:
-            del about[part]  # files of earlier versions do not have them
-    return json.dumps({"class": "Run", "objective": about}, allow_nan=False)
-
-
-def _compare_objectives(there: str, here: str, name: str) -> None:
-    lines = "\n  ".join(differences(json.loads(there), json.loads(here)))
-    if lines:
-        raise CheckpointError(
-            f"{name} was written by a different configuration:\n  {lines}\n"
-            "Build it with the saved settings, or start a new run with another file."
-        )
-
-
-def _name(strategy: Strategy) -> str:
-    """Return the strategy's class; within bounds, constraints or on integers, in brackets that of the one inside."""
-    name = type(strategy).__name__
-    return f"{name}({_name(strategy.inner)})" if isinstance(strategy, (Bounded, AugmentedLagrangian, Margin)) else name
 
 
 class Optimizer:
@@ -109,6 +43,8 @@ class Optimizer:
     integer : coordinates that are whole numbers, indices of the flat x0 or a mask, in candidates, mean and result; for
         CMAES and its relatives, also in Restarts, Averaged and AugmentedLagrangian, and RandomSearch; see
         :class:`esopt.Margin`.
+    stale : what becomes of values that come after their generation was closed: "refuse" them, or "reweight", use them
+        with importance weights in the next update, for a :class:`esopt.GradientES` with raw shaping.
 
     Examples
     --------
@@ -133,33 +69,28 @@ class Optimizer:
         objective: Objective | None = None,
         bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
         integer: ArrayLike | None = None,
+        stale: Literal["refuse", "reweight"] = "refuse",
     ) -> None:
-        if isinstance(strategy, type) or not isinstance(strategy, Strategy):
-            raise TypeError(
-                f"strategy must have init, ask, tell and stop, got {type(strategy).__name__}. "
-                "Pass for example GradientES()."
-            )
-        begin = check_x0(x0)
+        _told.check_strategy(strategy)
+        begin = _told.check_x0(x0)
         box = as_box(bounds, integer, begin.shape)
         if box is not None:
             strategy = boxed(strategy, box)
         self.strategy = strategy
         self.shape = begin.shape
+        _told.check_budgets(evaluations, generations, target)
         self._limits = {"evaluations": evaluations, "generations": generations}
-        for name, limit in self._limits.items():
-            check_limit(name, limit)
-        check_target(target)
         self._target = target
-        self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed)}
+        own = {} if stale == "refuse" else {"stale": stale}
+        self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed), **own}
         flat = begin.reshape(-1)
-        about = "" if objective is None else _describe_objective(objective)
-        self._run = Run(
-            strategy.init(flat, check_seed(seed)),
-            (),
-            start(box.nearest(flat) if isinstance(box, Rounded) else flat),
-            about,
-        )
+        about = "" if objective is None else _progress.describe_objective(objective)
+        first = box.nearest(flat) if isinstance(box, Rounded) else flat
+        self._run = Run(strategy.init(flat, check_seed(seed)), (), _progress.start(first), about)
+        self._stale = stale
+        _late.check_policy(stale, strategy, self._run.strategy)
         self._population: Population | None = None
+        self._open: Gathering | None = None
         self._since = time.perf_counter()
 
     @property
@@ -218,17 +149,16 @@ class Optimizer:
         shape = (len(population), *self.shape)
         if out is None:
             return population.rows().reshape(shape)
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"ask() got out of type {type(out).__name__}. Pass np.empty({shape}).")
-        good = out.shape == shape and out.dtype in (np.float32, np.float64)
-        if not (good and out.flags.c_contiguous and out.flags.writeable):
-            raise ValueError(
-                f"ask() got out of shape {out.shape} and dtype {out.dtype}. "
-                f"Pass a writeable C-contiguous float32 or float64 array of shape {shape}."
-            )
+        _told.check_out(out, shape)
         population.rows(out=out.reshape(len(population), -1))
         return out
 
+    @property
+    def pending(self) -> NDArray[np.int64]:
+        """Rows of this generation that were not told yet, (m,)."""
+        return np.flatnonzero(~(self._open or Gathering(self.population())).told)
+
+    @overload
     def tell(
         self,
         values: ArrayLike,
@@ -240,12 +170,44 @@ class Optimizer:
         constraints: ArrayLike | None = None,
         equalities: ArrayLike | None = None,
         steps: int = 0,
-    ) -> Info:
-        """Learn from the values of this generation's candidates.
+        rows: None = None,
+        generation: None = None,
+    ) -> Info: ...
+    @overload
+    def tell(
+        self,
+        values: ArrayLike,
+        grads: ArrayLike | None = None,
+        *,
+        hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None,
+        jvps: ArrayLike | None = None,
+        constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None,
+        steps: int = 0,
+        rows: ArrayLike | None = None,
+        generation: int | None = None,
+    ) -> Info | None: ...
+    def tell(
+        self,
+        values: ArrayLike,
+        grads: ArrayLike | None = None,
+        *,
+        hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None,
+        jvps: ArrayLike | None = None,
+        constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None,
+        steps: int = 0,
+        rows: ArrayLike | None = None,
+        generation: int | None = None,
+    ) -> Info | None:
+        """Learn from the values of this generation's candidates, told at once or in pieces.
 
         Parameters
         ----------
-        values : (n,)  one per row of :meth:`ask`, lower is better; nan marks a failed evaluation.
+        values : (n,)  one per row of :meth:`ask`, or (m,) per row of ``rows``, lower is better; nan marks a failed
+            evaluation.
         grads : (n, d) or (n, *shape of x0)  gradients at the candidates, for estimators that use them.
         hessians : (n, d, d), or only the diagonals (n, d)  Hessians at the candidates.
         hvps, jvps : (m, d) and (m,)  products of the Hessian and of the gradient with the m directions
@@ -253,35 +215,97 @@ class Optimizer:
         constraints, equalities : (n, m) or (n,)  g and h at the candidates, g <= 0 and h = 0 being asked for, where the
             strategy is an :class:`esopt.AugmentedLagrangian`; nan and infinite ones mark a failed candidate.
         steps : cost units that the evaluations consumed.
+        rows : (m,)  which candidates these are, in any order; None for all. What is missing is in :attr:`pending`.
+        generation : when they were asked for, :attr:`generation` as it was then; None for now. Of an earlier one, only
+            with ``stale="reweight"`` are values of use.
 
         Returns
         -------
-        Info  what was learned: ``gradient`` with its error bars, ``failures`` by kind.
+        Info  what was learned: ``gradient`` with its error bars, ``failures`` by kind. None while rows are missing.
 
         Raises
         ------
         ValueError, TypeError  for values or derivatives of the wrong number, shape or type; nothing is lost.
         EvaluationError  if nothing usable is among them; nothing is lost.
         """
-        population = self.population()
-        check_steps(steps)
-        checked = check_values(values, population)
         told = {"grads": grads, "hessians": hessians, "hvps": hvps, "jvps": jvps}
-        derivatives = check_derivatives(told, population, self.shape, type(self.strategy).__name__)
-        derivatives |= check_constraints({"constraints": constraints, "equalities": equalities}, population)
-        failures = count_failures(checked, derivatives)
-        return self.learn(Evals(checked, **derivatives, steps=int(steps), failures=failures))
+        limits = {"constraints": constraints, "equalities": equalities}
+        if generation is not None and generation != self.generation:
+            _late.refuse(generation, self.generation, self._stale, told | limits)
+            self._run = _late.take(self._run, self.strategy, values, rows, generation, steps)
+            return None
+        population, name = self.population(), type(self.strategy).__name__
+        if rows is None and self._open is None:
+            return self.learn(_told.read(values, told, limits, steps, population, self.shape, name))
+        gathering = self._open or Gathering(population)
+        chosen = _told.check_rows(rows, gathering.told, self.generation)
+        part = Part(chosen, _told.read(values, told, limits, steps, population, self.shape, name, chosen))
+        gathering.check(part)
+        if chosen.size:
+            self.collect(part)
+        if self.pending.size:
+            return None
+        try:
+            evals = self.collected()
+            _told.check_some_usable(evals.values, self.generation)
+            return self.learn(evals)
+        except BaseException:
+            if self._open is not None:
+                self._open.take_back(part)
+            raise
 
-    def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
-        """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
-        population, progress = self.population(), self._run.progress
-        state, info = self.strategy.tell(self._run.strategy, evals)
-        if evals.failures:
-            info = replace(info, failures={**evals.failures, **info.failures})
+    def close_generation(self, min_fraction: float = 0.5) -> Info:
+        """Learn from the values that were told, without waiting for the others.
+
+        Parameters
+        ----------
+        min_fraction : share of the candidates, in (0, 1], that must have been told.
+
+        Returns
+        -------
+        Info  as of :meth:`tell`; ``failures["late"]`` counts the candidates without a value.
+
+        Notes
+        -----
+        A candidate without a value counts as a failed one, and so does the mirror image of one: where values are ranked
+        both come last, elsewhere their whole block is left out. This is no bias where lateness does not depend on x.
+
+        Raises
+        ------
+        ValueError  if fewer were told; nothing is lost.
+        EvaluationError  if nothing usable is among them; nothing is lost.
+        """
+        told = (self._open or Gathering(self.population())).told.copy()
+        _told.check_fraction(min_fraction, told, self.generation)
+        evals = self.collected()
+        _told.check_some_usable(evals.values, self.generation)
+        return self.learn(_late.known(evals, told), self._run.evaluator, told)
+
+    def collect(self, part: Part) -> None:
+        """Keep what is known of some candidates, without learning from it yet."""
+        self._open = self._open or Gathering(self.population())
+        self._open.parts.append(part)
+
+    def collected(self) -> Evals:
+        """Return what is known of this generation's candidates; nan where nothing is."""
+        return (self._open or Gathering(self.population())).evals()
+
+    def learn(self, evals: Evals, evaluator_state: State = (), told: NDArray[np.bool_] | None = None) -> Info:
+        """Learn from what an evaluator found about :meth:`population`, of the rows ``told`` (n,), None for all."""
+        population, run, past = self.population(), self._run, self._run.past
+        used = evals if told is None else without_half_pairs(evals, told, population)
+        if past.generation.size or past.lost:
+            used, past = _late.join(used, past, population, self.strategy, run.strategy)
+        state, info = self.strategy.tell(run.strategy, used)
+        if used.failures:
+            info = replace(info, failures={**used.failures, **info.failures})
+        if told is not None and self._stale == "reweight":
+            past = _late.close(past, population, used, evals, told)
         now = time.perf_counter()
-        after = advance(progress, population, evals, info, progress.seconds + now - self._since)
+        after = _progress.advance(run.progress, population, evals, info, run.progress.seconds + now - self._since)
+        run = Run(state, evaluator_state, after, run.objective, past=past)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
-        self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
+        self._run, self._population, self._open, self._since = run, None, None, now
         return info
 
     def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
@@ -301,14 +325,17 @@ class Optimizer:
         ------
         TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
         """
+        if self._open is not None and self._open.parts:
+            raise ValueError("inject() got candidates after some values were told. Call it before ask().")
         state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
         self._run, self._population = replace(self._run, strategy=state), None
 
     def skip(self, state: State, lap: Lap) -> None:
         """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""
         now = time.perf_counter()
-        after = advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
-        self._run, self._population, self._since = replace(self._run, strategy=state, progress=after), None, now
+        after = _progress.advance_lap(self._run.progress, lap, self._run.progress.seconds + now - self._since)
+        run = replace(self._run, strategy=state, progress=after)
+        self._run, self._population, self._open, self._since = run, None, None, now
 
     @property
     def generations_left(self) -> float:
@@ -334,38 +361,17 @@ class Optimizer:
     @property
     def failures(self) -> Mapping[str, int]:
         """Failed evaluations so far, by kind."""
-        counts: dict[str, int] = json.loads(self._run.progress.failures)
-        return counts
+        return _progress.failures_of(self._run.progress)
 
     @property
     def result(self) -> Result:
         """The outcome so far; ``x`` is the best point told, under constraints the best feasible one."""
-        progress = self._run.progress
-        best = Point(progress.best_x.reshape(self.shape).copy(), progress.best_value)
-        result = Result(
-            x=best.x.copy(),
-            value=best.value,
-            value_stderr=0.0,
-            mean=self.mean,
-            best=best,
-            reason=self.stop(),
-            evaluations=progress.evaluations,
-            gradients=progress.gradients,
-            generations=progress.generation,
-            steps=progress.steps,
-            seconds=progress.seconds,
-            failures=self.failures,
-            evaluator="ask/tell",
-            strategy=_name(self.strategy),
-        )
-        return mark(result, self._run.strategy)
+        return summarise(self._run, self.strategy, self.shape, self.stop())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits.
-
-        The file that was there is kept as ``PATH.previous``: what is loaded, with a warning, if the new one is damaged.
-        """
-        checkpoint.save(path, self._run, configuration=self._configuration, previous=True)
+        """Write the run and the values of an open generation to ``path`` (.npz), atomically; keep ``PATH.previous``."""
+        run = self._run if self._open is None else _progress.freeze(self._run, self._open, self.seconds)
+        checkpoint.save(path, run, configuration=self._configuration, previous=True)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
@@ -380,11 +386,13 @@ class Optimizer:
         ------
         CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
         """
-        template = replace(self._run, evaluator=evaluator_state)
-        loaded = checkpoint.load(path, template, configuration=self._configuration)
-        own = self._run.objective
+        template = replace(self._run, evaluator=evaluator_state, past=NO_PAST)
+        loaded = checkpoint.load(path, template, configuration=self._configuration, added=("open", "past"))
+        own, name = self._run.objective, os.path.basename(os.fspath(path))
         if own and loaded.objective:
-            _compare_objectives(loaded.objective, own, os.path.basename(os.fspath(path)))
-        self._run = replace(loaded, objective=own or loaded.objective)
-        self._population, self._since = None, time.perf_counter()
+            _progress.compare_objectives(loaded.objective, own, name)
+        _late.check_past(loaded.past, loaded.strategy, name)
+        told = thaw(loaded.open, self.strategy.ask(loaded.strategy), name)
+        self._run = replace(loaded, objective=own or loaded.objective, open=NOTHING)
+        self._population, self._open, self._since = None, told, time.perf_counter()
         return self._run.evaluator

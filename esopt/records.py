@@ -228,6 +228,8 @@ class Evals:
         asked for.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
+    stale : pairs of a population of an earlier generation and values (n,) of its noise rows that came too late for it,
+        nan for rows without.
     """
 
     values: Array
@@ -240,6 +242,19 @@ class Evals:
     failures: Mapping[str, int] = field(default_factory=dict)
     constraints: Array | None = None
     equalities: Array | None = None
+    stale: Any = ()
+
+
+class Part(NamedTuple):
+    """Some rows of a population, as soon as they are evaluated.
+
+    ``rows``, (m,) and increasing, are all noise rows or all explicit ones; ``evals`` has a row for each of them, but no
+    products with probes for explicit rows. Its steps and failures are those of the part. Columns of which no row is
+    known, and whose width nobody knows, are None.
+    """
+
+    rows: NDArray[np.int64]
+    evals: Evals
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._parts import check_instance
+from ._told import check_x0
 from .estimators._curvature import curvature
 from .estimators.bonnet import Bonnet
 from .estimators.price import Price
@@ -20,7 +21,6 @@ from .estimators.score import Score
 from .loop import choose_evaluator
 from .noise import Array, Key, Law, check_seed
 from .objective import Objective, as_objective
-from .optimizer import check_x0
 from .protocols import Baseline, Estimator, Evaluator, Sampler, State
 from .records import Evals, Gradient, Population, Scale
 from .samplers.antithetic import Antithetic

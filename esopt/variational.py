@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._ascent import Search
 from ._parts import check_instance
+from ._told import check_x0
 from .estimators._blocks import mean_value
 from .estimators.bonnet import Bonnet
 from .estimators.price import Price
@@ -23,7 +24,6 @@ from .estimators.score import Score
 from .loop import choose_evaluator
 from .noise import Array, Key, check_seed, child
 from .objective import Objective, as_objective
-from .optimizer import check_x0
 from .protocols import Estimator
 from .records import Population
 from .samplers.antithetic import Antithetic

@@ -18,6 +18,7 @@ from ..records import Evals, Gradient, Population, Scale
 from ._apart import known_scale, moments_apart
 from ._blocks import divide_with_error, mean_value, scalar_with_error, usable_blocks
 from ._full import scores
+from ._reweighted import reweighted
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class Score:
         blocks, rows = usable_blocks(utilities, population, pairs=True)
         kept = utilities if rows is None else np.where(rows, utilities, np.nan)
         centered = self.baseline.center(kept, population, evals, state.baseline)
+        value, value_stderr = mean_value(values, noise.block)
+        if evals.stale:
+            found = reweighted(population, rows, values, centered.values, evals.stale, with_scale=self.with_scale)
+            notes = {"effective sample size": found.effective, "late rows": float(found.late)}
+            about = found.blocks, value, value_stderr, len(population) + found.late
+            gradient = Gradient(found.mean, found.mean_stderr, *about, found.scale, found.scale_stderr, notes)
+            return gradient, ScoreState(self.baseline.learn(kept, population, gradient, state.baseline))
         weights = centered.values / (noise.n if rows is None else np.count_nonzero(rows))
         if rows is not None:
             weights = np.where(rows, weights, 0.0)
@@ -106,7 +114,6 @@ class Score:
             mean += centered.mean
         if centered.scale is not None and scale is not None:
             scale = scale + known_scale(centered.scale, population)
-        value, value_stderr = mean_value(values, noise.block)
         gradient = Gradient(mean, mean_stderr, blocks, value, value_stderr, len(population), scale, scale_stderr)
         return gradient, ScoreState(self.baseline.learn(kept, population, gradient, state.baseline))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
 
 from .._kernels import vectors
+from ..estimators._reweighted import check_reweightable
 from ..estimators.score import Score
 from ..noise import Array, Key, Share, check_seed
 from ..protocols import Estimator, Rate, Rule, Sampler, Shaping, Sizing, State
@@ -41,7 +42,7 @@ def check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
         start = np.asarray(sigma.norm if isinstance(sigma, Radius) else sigma)
     except ValueError:
         start = np.asarray([], object)
-    if start.dtype.kind not in "fiu":
+    if start.dtype.kind not in "fiu" or (isinstance(sigma, Radius) and start.ndim):
         raise TypeError(f"sigma must be a number or one per coordinate, got {sigma!r}. Pass for example sigma=0.1.")
     square = start.ndim == 2 and start.shape[0] == start.shape[1]
     if not (start.size and np.isfinite(start).all() and (square or (start > 0.0).all())):
@@ -280,7 +281,8 @@ class GradientES:
         if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
             utilities = self._utilities(evals.values[: population.n], population)
             derivatives = evals.hessians, evals.hvps, evals.jvps
-            evals = Evals(evals.values, evals.grads, utilities, *derivatives, evals.steps, evals.failures)
+            about = evals.steps, evals.failures
+            evals = Evals(evals.values, evals.grads, utilities, *derivatives, *about, stale=evals.stale)
         gradient, estimator = self.estimator.estimate(population, evals, state.estimator)
         step, rule = self.rule.step(self._direction(gradient, state), state.rule)
         generation = state.generation + 1
@@ -297,6 +299,15 @@ class GradientES:
         choices = {name: note for name, note in notes.items() if isinstance(note, str)} if notes else {}
         scalars = {name: note for name, note in notes.items() if not isinstance(note, str)} if notes else {}
         return after, Info(state.generation, gradient, self._failures(evals, population.n), scalars, choices)
+
+    def check_stale(self, state: GradientState) -> None:
+        """Raise TypeError unless values of earlier generations can be used with importance weights."""
+        baseline = self.estimator.baseline if type(self.estimator) is Score else None
+        check_reweightable(self.shaping, baseline, self.ask(state))
+
+    def recall(self, state: GradientState, generation: int, n: int, mean: Array, scale: Scale) -> Population:
+        """Return the population of an earlier ``generation`` of ``n`` rows, around ``mean`` with ``scale``."""
+        return self.ask(replace(state, generation=generation, n=n, mean=mean, scale=scale))
 
     def run(self, state: GradientState, address: Any, goal: Goal) -> tuple[GradientState, Lap]:
         """Return the state after generations in compiled code, and what happened: for :func:`esopt.snes` alone."""

@@ -10,8 +10,8 @@ import pytest
 
 import esopt
 from esopt import Evals, Gaussian, Info, Key, Objective, Population
+from esopt._progress import describe_objective
 from esopt.noise import Array
-from esopt.optimizer import _describe_objective
 
 N, SHAPE = 6, (2, 2)
 
@@ -147,6 +147,6 @@ def f(x: Array) -> float:
 
 
 def test_checkpoints_know_the_derivatives_by_name() -> None:
-    assert "hess" not in _describe_objective(Objective(f))
-    assert f"{__name__}.f" in _describe_objective(Objective(np.sum, hess=f)).split('"hess": ')[1].split("}")[0]
-    assert _describe_objective(Objective(f, hvp=f)) != _describe_objective(Objective(f, jvp=f))
+    assert "hess" not in describe_objective(Objective(f))
+    assert f"{__name__}.f" in describe_objective(Objective(np.sum, hess=f)).split('"hess": ')[1].split("}")[0]
+    assert describe_objective(Objective(f, hvp=f)) != describe_objective(Objective(f, jvp=f))
