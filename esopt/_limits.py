@@ -39,6 +39,10 @@ class Limits:
             raise ValueError(f"checkpoint_seconds must be 0 or more, got {self.checkpoint_seconds!r}.")
         if self.checkpoint is None:
             return
+        if not isinstance(self.checkpoint, (str, os.PathLike)):
+            raise TypeError(
+                f"checkpoint must be the name of a file, got {self.checkpoint!r}. Pass checkpoint='run.npz'."
+            )
         path = os.fspath(self.checkpoint)
         if not path:
             raise ValueError("checkpoint is an empty name. Pass the name of a file, or leave it out for none.")
@@ -47,6 +51,8 @@ class Limits:
             raise FileNotFoundError(errno.ENOENT, "no such folder for checkpoint=; make it first", folder)
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, "checkpoint= is a folder; pass the name of a file in it", path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"checkpoint= is a device or a pipe, {path}. Pass the name of a file.")
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission to write a checkpoint into this folder", folder)
 

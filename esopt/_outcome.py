@@ -8,6 +8,7 @@ import numpy as np
 
 from ._constrained import settle
 from ._progress import add_counts
+from ._signals import name_of
 from .noise import EVAL, Key, Philox
 from .optimizer import Optimizer
 from .protocols import Evaluator
@@ -31,7 +32,7 @@ def finish(
     result = _so_far(es, evaluator, reasons, stochastic=stochastic)
     if lost is not None:
         result = _count(result, len(es.population()), lost, es.seconds)
-    if "interrupted" in reasons or "diverged" in reasons or final == 0:
+    if {"interrupted", "terminated", "diverged"} & reasons.keys() or final == 0:
         return result
     if "steps" in reasons or "seconds" in reasons:
         final = min(final, len(es.population()))
@@ -40,8 +41,8 @@ def finish(
         needs = es.population().needs & {"constraints"} | {"values"}
         own = es.evaluator_state if es.generation else evaluator.init()
         evals, _ = evaluator.evaluate(Population(es.state.mean, 0.0, noise, needs=needs, share="none"), own)
-    except KeyboardInterrupt:
-        return replace(result, reason={**reasons, "interrupted": float(es.generation)})
+    except KeyboardInterrupt as interrupt:
+        return replace(result, reason={**reasons, name_of(interrupt): float(es.generation)})
     except Exception:
         return replace(result, failures=add_counts(result.failures, {"exception": 1}), seconds=es.seconds)
     result = _count(result, final, evals, es.seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 def check_instance(name: str, part: object, protocol: type, example: str) -> None:
     """Raise TypeError unless ``part`` is an instance with the members of ``protocol``; ``example`` is one to pass."""
@@ -11,6 +13,13 @@ def check_instance(name: str, part: object, protocol: type, example: str) -> Non
         raise TypeError(
             f"{name} must follow esopt.protocols.{protocol.__name__}, got {part!r}. Pass for example {example}."
         )
+
+
+def check_flags(**flags: object) -> None:
+    """Raise TypeError unless each flag is True or False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, got {flag!r}. Pass for example {name}=True.")
 
 
 def check_injectable(strategy: object) -> None:

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ._archive import CHUNK, members_of, read_member, replacing, write_member
+from ._archive import CHUNK, archiving, check_seal, members_of, opened, read_member, write_member
 from ._describe import describe, differences
+from ._log import log
 from ._tree import Mismatch, fill, flatten
 from .errors import CheckpointError
 
-__all__ = ["FORMAT_VERSION", "NOISE_VERSION", "describe", "load", "save"]
+__all__ = ["FORMAT_VERSION", "NOISE_VERSION", "describe", "load", "previous_of", "save"]
 
 Tree = TypeVar("Tree")
 PathLike = str | os.PathLike[str]
@@ -41,21 +42,28 @@ _HEADER_LIMIT = 16 * 2**20
 _OTHERWISE = "start a new run with another file"
 
 
-def save(path: PathLike, tree: object, *, configuration: object, kind: str = "run") -> None:
+def previous_of(path: PathLike) -> str:
+    """Return the name under which the checkpoint before the one at ``path`` is kept: ``run.npz.previous``."""
+    return f"{os.path.realpath(path)}.previous"
+
+
+def save(path: PathLike, tree: object, *, configuration: object, kind: str = "run", previous: bool = False) -> None:
     """Write ``tree`` to ``path`` atomically: a process killed at any instant leaves the old file or the new one.
 
     Parameters
     ----------
-    path : the file; a link is followed. A killed process may leave a temporary file ``.NAME.*.tmp`` beside it.
+    path : the file; a link is followed. A killed process may leave a temporary file ``.NAME.*.tmp`` beside it, which
+        the next save removes.
     tree : any nesting of dataclasses, named tuples, tuples, dictionaries with str keys, numeric and boolean arrays,
         int, float, bool, str and None. Everything comes back to the bit and in its type, arrays in their memory order.
     configuration : what the run was built from; kept as :func:`describe` sees it and compared by :func:`load`.
     kind : what the file is, in one word.
+    previous : keep the file that is replaced, unless it is damaged, under :func:`previous_of`.
 
     Raises
     ------
     TypeError  if the tree holds anything else; it names the path.
-    ValueError  if the scalars take more than 16 MiB.
+    ValueError  if the scalars take more than 16 MiB, or the names of arrays more than 4 MiB.
     OSError  if the file cannot be written; the old file stays, and no temporary file.
     """
     target = os.path.realpath(path)
@@ -74,7 +82,7 @@ def save(path: PathLike, tree: object, *, configuration: object, kind: str = "ru
             f"cannot save {path}: its scalars take {len(text)} bytes, expected at most {_HEADER_LIMIT}. "
             "Keep long sequences in arrays."
         )
-    with replacing(target, "a checkpoint") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with archiving(target, "a checkpoint", previous_of(target) if previous else None) as archive:
         for name, array in {_HEADER: np.frombuffer(text, np.uint8), **arrays}.items():
             write_member(archive, name, array)
 
@@ -83,6 +91,8 @@ def load(
     path: PathLike, template: Tree, *, configuration: object, kind: str | None = None, added: tuple[str, ...] = ()
 ) -> Tree:
     """Return the tree in ``path``, a new one of the structure of ``template``.
+
+    If the file is damaged and the one before it is not, that is what is loaded, and the logger "esopt.run" warns.
 
     Parameters
     ----------
@@ -97,31 +107,62 @@ def load(
     FileNotFoundError  if there is no such file.
     CheckpointError  if the file is damaged or foreign, or of a newer format, other noise, another configuration or
         another structure; it says which.
+    ValueError  for a pipe or a device.
     """
-    name = os.path.basename(os.fspath(path))
     described = json.loads(json.dumps(describe(configuration), allow_nan=False))
-    with open(path, "rb") as file, _refusing(name), zipfile.ZipFile(file) as archive:
-        members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
-        header = _read_header(archive, members, name)
-        _check_header(header, described, kind, name)
-        old: dict[str, NDArray[Any]] = {}
-        if header["format"] == 1 and added:
-            nodes, old = flatten({name: getattr(template, name) for name in added})
-            header["tree"]["fields"] = nodes["dict"] | header["tree"]["fields"]
+    earlier = previous_of(path)
+    try:
+        return _load(path, template, described, kind, added)
+    except CheckpointError as damage:
+        if not (damage.damaged and os.path.exists(earlier)):
+            raise
+        reason, other = str(damage), os.path.basename(earlier)
+        try:
+            tree = _load(earlier, template, described, kind, added)
+        except (CheckpointError, OSError, ValueError) as error:
+            raise CheckpointError(f"{reason}\nThe one before it is of no help: {error}") from None
+    log.warning("%s Went back to the checkpoint before it, %s.", reason.partition("\n")[0], other)
+    return tree
 
-        def read(at: str, like: NDArray[Any]) -> NDArray[Any]:
-            if at in old:
-                return old[at]
-            array = read_member(archive, members.pop(f"{at}.npy"))
-            there, here = [f"{a.ndim}-dimensional array of {a.dtype}" for a in (array, like)]
-            if there != here:
-                raise Mismatch(at, there, here)
-            return array
 
-        tree: Tree = fill(header["tree"], template, read)
-        if members:
-            raise ValueError(f"unexpected member {min(members)}")
-        return tree
+def _load(path: PathLike, template: Tree, described: Any, kind: str | None, added: tuple[str, ...]) -> Tree:
+    name = os.path.basename(os.fspath(path))
+    with opened(path) as file, _refusing(name):
+        sealed = check_seal(file)
+        with zipfile.ZipFile(file) as archive:
+            members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
+            header = _read_header(archive, members, name)
+            if not sealed and (header["format"] > 1 or archive.comment):
+                raise ValueError("its checksum is missing")
+            _check_header(header, described, kind, name)
+            return _fill(archive, members, header, template, added)
+
+
+def _fill(
+    archive: zipfile.ZipFile,
+    members: dict[str, zipfile.ZipInfo],
+    header: dict[str, Any],
+    template: Tree,
+    added: tuple[str, ...],
+) -> Tree:
+    old: dict[str, NDArray[Any]] = {}
+    if header["format"] == 1 and added:
+        nodes, old = flatten({name: getattr(template, name) for name in added})
+        header["tree"]["fields"] = nodes["dict"] | header["tree"]["fields"]
+
+    def read(at: str, like: NDArray[Any]) -> NDArray[Any]:
+        if at in old:
+            return old[at]
+        array = read_member(archive, members.pop(f"{at}.npy"))
+        there, here = [f"{a.ndim}-dimensional array of {a.dtype}" for a in (array, like)]
+        if there != here:
+            raise Mismatch(at, there, here)
+        return array
+
+    tree: Tree = fill(header["tree"], template, read)
+    if members:
+        raise ValueError(f"unexpected member {min(members)}")
+    return tree
 
 
 @contextmanager
@@ -138,9 +179,11 @@ def _refusing(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".") or type(error).__name__
-        raise CheckpointError(
+        refused = CheckpointError(
             f"{name} is damaged, or no esopt checkpoint: {reason}.\nRestore it from a copy, or {_OTHERWISE}."
-        ) from None
+        )
+        refused.damaged = True
+        raise refused from None
 
 
 def _read_header(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:

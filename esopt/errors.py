@@ -33,7 +33,14 @@ class EvaluationError(EsoptError):
 
 
 class CheckpointError(EsoptError):
-    """A checkpoint is damaged, foreign, or of another configuration."""
+    """A checkpoint is damaged, foreign, or of another configuration.
+
+    Attributes
+    ----------
+    damaged : whether its bytes are not those that were written, rather than those of something else.
+    """
+
+    damaged: bool = False
 
 
 class PolicyFileError(EsoptError, ValueError):

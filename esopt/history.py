@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import checkpoint
 from ._progress import Progress
+from .errors import CheckpointError
 from .noise import Array
 from .records import Info, Population, Transform
 
@@ -162,16 +163,41 @@ class History:
         """
         history = cls(points, path)
         trace = checkpoint.load(path, history.trace, configuration="history", kind="history")
+        try:
+            history._fill(trace)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{os.path.basename(os.fspath(path))} is damaged: its parts do not fit together ({error}).\n"
+                "Restore it from a copy, or pass another file."
+            ) from None
+        return history
+
+    def _fill(self, trace: Trace) -> None:
+        """Take over what a file holds.
+
+        Raises
+        ------
+        ValueError, TypeError  if its parts do not fit together.
+        """
         names = json.loads(trace.names)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("the names of its scalars are no list of names")
+        if (
+            trace.stride < 1
+            or trace.dim < 0
+            or (len(trace.mean) and trace.mean.shape[1] != min(trace.dim, _COORDINATES))
+        ):
+            raise ValueError(f"a stride of {trace.stride} and {trace.dim} coordinates")
+        if not trace.mean.shape == trace.deviations.shape == trace.axes.shape:
+            raise ValueError(f"arrays of shapes {trace.mean.shape}, {trace.deviations.shape} and {trace.axes.shape}")
         columns = np.column_stack([trace.best, trace.median, trace.lowest, trace.sigma])
         table = np.concatenate([columns, trace.mean, trace.deviations, trace.axes], axis=1)
-        history._stride, history._dim = trace.stride, trace.dim
+        self._stride, self._dim = trace.stride, trace.dim
         for generation, evaluations, row, numbers in zip(
             trace.generation.tolist(), trace.evaluations.tolist(), table, trace.scalars.tolist(), strict=True
         ):
             own = {name: number for name, number in zip(names, numbers, strict=True) if number == number}
-            history._rows.append((generation, evaluations, row, own))
-        return history
+            self._rows.append((generation, evaluations, row, own))
 
     def plot(self, path: str | os.PathLike[str], *, title: str = "") -> Path:
         """Draw the run: values, sigma and axis ratio, mean, axes, deviations, and what the strategy reported.

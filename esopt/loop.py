@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,10 @@ from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
 from ._limits import Limits, count_final
 from ._outcome import failed, finish
-from ._streaming import evaluate, forget, known
+from ._parts import check_flags
+from ._saving import Saver, resume
+from ._signals import Signals, name_of
+from ._streaming import evaluate, forget
 from ._told import check_x0
 from .errors import EvaluationError
 from .evaluators.serial import Serial
@@ -133,7 +135,9 @@ def minimize(
     seed : equal arguments and seed give equal bits, whatever evaluates.
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
     checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
-        be of the same f, by name, and the same args.
+        be of the same f, by name, and the same args. The one before is kept as ``FILE.previous``. What cannot be
+        written is logged and counted in ``failures``, and the run goes on. SIGTERM and SIGHUP save the run, close the
+        workers, and then have the effect that they would have had.
     history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises; "nan" to mark the candidate as failed and go on; "retry(k)" to evaluate it again
@@ -148,8 +152,8 @@ def minimize(
     Returns
     -------
     Result  ``x``, ``value``, ``reason``, ``evaluations`` ...; prints as a table. Ctrl-C returns the result so far, and
-        so does a generation without any usable value, unless it is the first. An exception at the final mean is
-        counted in ``failures``.
+        so do a generation without any usable value, unless it is the first, and, with ``checkpoint``, SIGTERM where the
+        caller's own handler returns. An exception at the final mean is counted in ``failures``.
 
     Raises
     ------
@@ -164,6 +168,7 @@ def minimize(
     >>> bool(result.value < 1e-12)
     True
     """
+    check_flags(seeded=seeded, noisy=noisy, vectorized=vectorized)
     shape = check_x0(x0).shape
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
     failing: dict[str, Any] = {"on_error": on_error, "max_failures": max_failures, "timeout": timeout}
@@ -185,21 +190,27 @@ def minimize(
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
-    try:
-        state = _resume(es, checkpoint, evaluator.init())
-        kept = begin_history(history, es.generation)
-        reasons, lost = _generations(es, evaluator, state, limits, kept)
-        return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
-    except EvaluationError as error:
-        error.result = failed(es, evaluator, stochastic=stochastic)
-        raise
-    finally:
-        evaluator.close()
+    return _run(es, evaluator, limits, history, final)
 
 
-def _resume(es: Optimizer, checkpoint: str | os.PathLike[str] | None, state: State) -> State:
-    """Return the evaluator's state, and go on with a checkpoint if there is one."""
-    return state if checkpoint is None or not os.path.exists(checkpoint) else es.load(checkpoint, state)
+def _run(
+    es: Optimizer, evaluator: Evaluator, limits: Limits, history: bool | str | os.PathLike[str], final: int
+) -> Result:
+    """Begin or resume, run generations, evaluate the final mean; leave no worker and no handler behind."""
+    stochastic = limits.stochastic
+    with Signals(active=limits.checkpoint is not None) as signals:
+        try:
+            state = resume(es, limits.checkpoint, evaluator.init())
+            kept = begin_history(history, es.generation)
+            saver = Saver(es, limits, kept, signals)
+            reasons, lost = _generations(es, evaluator, state, limits, kept, saver)
+            result = finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+            return replace(saver.mark(result), history=kept)
+        except EvaluationError as error:
+            error.result = failed(es, evaluator, stochastic=stochastic)
+            raise
+        finally:
+            evaluator.close()
 
 
 def _choose_strategy(
@@ -284,54 +295,45 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
 
 
 def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None
+    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None, saver: Saver
 ) -> tuple[dict[str, float], Evals | None]:
     """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
 
     However the run ends, what it has learned is saved; a file that was complete already is not written again.
     """
-    saved, begun = time.perf_counter(), known(es)
-
-    def save_if_due() -> None:
-        nonlocal saved
-        if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
-            _save(es, limits, kept)
-            saved = time.perf_counter()
-
-    reasons: dict[str, float] = {}
-    compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
     try:
-        while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
-            evals, info = None, None
-            if compiled is None or not compiled.run():
-                evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else save_if_due)
-                try:
-                    info = es.learn(evals, state)
-                except EvaluationError:
-                    forget(es)
-                    if es.generation == 0:
-                        raise
-                    return {"failed": float(es.generation)}, evals
-            if kept is not None and evals and info:
-                kept.record(es.progress, es.population(), evals.values, info)
-            save_if_due()
-            if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
-                reasons = {**es.stop(), "callback": float(es.generation)}
-                break
-            del info  # two vectors that the next generation has no use for
-    except KeyboardInterrupt:
-        reasons = {**es.stop(), "interrupted": float(es.generation)}
-    finally:
-        if known(es) != begun:
-            _save(es, limits, kept)
+        try:
+            return _until_stop(es, evaluator, state, limits, kept, saver)
+        finally:
+            saver.save()
+    except KeyboardInterrupt as interrupt:
+        return {**es.stop(), name_of(interrupt): float(es.generation)}, None
+
+
+def _until_stop(
+    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None, saver: Saver
+) -> tuple[dict[str, float], Evals | None]:
+    compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
+    while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
+        saver.check()
+        evals, info = None, None
+        if compiled is None or not compiled.run():
+            evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else saver.save_if_due)
+            try:
+                info = es.learn(evals, state)
+            except EvaluationError:
+                forget(es)
+                if es.generation == 0:
+                    raise
+                return {"failed": float(es.generation)}, evals
+        if kept is not None and evals and info:
+            kept.record(es.progress, es.population(), evals.values, info)
+        unsaved = saver.save_if_due()
+        if limits.callback is not None and evals and info:
+            if _wants_stop(limits.callback, _step(es, evals, info, unsaved)):
+                return {**es.stop(), "callback": float(es.generation)}, None
+        del info  # two vectors that the next generation has no use for
     return reasons, None
-
-
-def _save(es: Optimizer, limits: Limits, kept: History | None) -> None:
-    if limits.checkpoint is not None:
-        es.save(limits.checkpoint)
-    if kept is not None and kept.path is not None:
-        kept.save()
 
 
 def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
@@ -342,7 +344,7 @@ def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
     return False
 
 
-def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
+def _step(es: Optimizer, evals: Evals, info: Info, unsaved: dict[str, int]) -> Step:
     progress = es.progress
     finite = evals.values[np.isfinite(evals.values)]
     return Step(
@@ -354,7 +356,7 @@ def _step(es: Optimizer, evals: Evals, info: Info) -> Step:
         float(finite.mean()) if finite.size else np.nan,
         progress.best_value,
         evals.values,
-        info.failures,
+        {**info.failures, **unsaved},
         info,
         es.evaluator_state,
     )

@@ -373,9 +373,9 @@ class Optimizer:
         return summarise(self._run, self.strategy, self.shape, self.stop())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run and the values of an open generation to ``path`` (.npz), atomically, for :meth:`load`."""
+        """Write the run and the values of an open generation to ``path`` (.npz), atomically; keep ``PATH.previous``."""
         run = self._run if self._open is None else _progress.freeze(self._run, self._open, self.seconds)
-        checkpoint.save(path, run, configuration=self._configuration)
+        checkpoint.save(path, run, configuration=self._configuration, previous=True)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.

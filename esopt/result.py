@@ -21,6 +21,7 @@ _SENTENCES = {
     "seconds": "the time is up",
     "callback": "the callback stopped the run",
     "interrupted": "the run was interrupted",
+    "terminated": "a signal asked the process to end",
     "failed": "a whole generation failed",
     "exception": "an exception ended the run",
     "diverged": "the mean is not finite any more; use a smaller learning rate",
@@ -61,7 +62,7 @@ class Result:
         which no usable value was found.
     evaluations, gradients, generations, steps : what it took (calls of f, calls of its gradient, updates, cost units).
     seconds : wall-clock time, final evaluations and earlier parts of a resumed run included.
-    failures : failed evaluations by kind.
+    failures : failed evaluations by kind; and how often a "checkpoint" or the "history" could not be written.
     evaluator : what evaluated the candidates.
     strategy : what proposed them.
     history : what :meth:`plot` draws, if the run kept it.

@@ -153,3 +153,13 @@ def plot(
 ) -> None:
     """Draw a run: values, sigma and axis ratio, mean, eigenvalues, standard deviations."""
     raise typer.Exit(commands.plot(file, file.with_suffix(".png") if out is None else out))
+
+
+@app.command()
+def inspect(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints, histories, policies, or folders that train wrote.")],
+) -> None:
+    """Say what files are: kind, versions, configuration, generation, best value, sizes. 1 if one is damaged."""
+    from .inspection import inspect
+
+    raise typer.Exit(inspect(files))

@@ -23,9 +23,12 @@ _REASONS = {
     "generations": "the budget of generations is used up",
     "seconds": "the time is up",
     "interrupted": "it was interrupted",
+    "terminated": "a signal asked it to end",
     "failed": "a whole generation failed",
     "diverged": "the parameters are not finite any more",
 }
+_FILES = {"checkpoint", "history"}
+"""Failures that are of a disk, not of an episode."""
 
 
 def summary(returns: NDArray[np.float64], interval: tuple[float, float]) -> str:
@@ -48,9 +51,11 @@ def report(result: TrainResult, seconds: float, episodes: int) -> list[str]:
         f"Played by {result.path}.",
     ]
     returns = result.returns
-    if run.failures:
-        failed = ", ".join(f"{count} {kind}" for kind, count in run.failures.items())
+    failed = ", ".join(f"{count} {kind}" for kind, count in run.failures.items() if kind not in _FILES)
+    if failed:
         lines.append(f"Failed episodes: {failed}.")
+    if _FILES & run.failures.keys():
+        lines.append(f"Checkpoints that could not be written: {run.failures.get('checkpoint', 0)}.")
     if returns.size < episodes:
         lines.append(f"The final evaluation was cut short after {returns.size} of {episodes} episodes.")
     if not returns.size:

@@ -44,9 +44,9 @@ class Failure(NamedTuple):
 
 def read_policy(on_error: object) -> Policy:
     """Return what ``on_error`` says; ValueError for anything but "raise", "nan" and "retry(k)"."""
-    if on_error == "raise":
+    if isinstance(on_error, str) and on_error == "raise":
         return Policy(raises=True)
-    if on_error == "nan":
+    if isinstance(on_error, str) and on_error == "nan":
         return Policy(raises=False)
     found = re.fullmatch(r"retry\(\s*([1-9]\d{0,5})\s*\)", on_error) if isinstance(on_error, str) else None
     if found is None:
@@ -59,7 +59,7 @@ def read_policy(on_error: object) -> Policy:
 
 def check_policy(on_error: object) -> None:
     """Refuse anything but "raise" and "nan", where retries are another setting."""
-    if on_error not in ("raise", "nan"):
+    if not (isinstance(on_error, str) and on_error in ("raise", "nan")):
         raise ValueError(
             f'on_error must be "raise" or "nan", got {on_error!r}. Pass "nan" to go on without failed candidates.'
         )

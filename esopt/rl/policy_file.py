@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._archive import members_of, read_member, replacing, write_member
+from .._archive import archiving, check_seal, members_of, opened, read_member, write_member
 from ..errors import PolicyFileError
 from .actions import Actions, BoxActions, DiscreteActions, MultiBinaryActions, MultiDiscreteActions
 from .observations import ArrayObservations, described, restored
@@ -61,11 +61,10 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> Path:
     if len(text) > _HEADER_LIMIT:
         raise ValueError(f"the header of the policy takes {len(text)} bytes. Keep ``about`` below {_HEADER_LIMIT}.")
     target = Path(path)
-    with replacing(os.path.realpath(target), "a policy") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            write_member(archive, _HEADER, np.frombuffer(text, np.uint8))
-            for name, array in arrays.items():
-                write_member(archive, name, array)
+    with archiving(os.path.realpath(target), "a policy") as archive:
+        write_member(archive, _HEADER, np.frombuffer(text, np.uint8))
+        for name, array in arrays.items():
+            write_member(archive, name, array)
     return target
 
 
@@ -77,14 +76,18 @@ def load(path: str | os.PathLike[str], build: Callable[..., Policy]) -> Policy:
     FileNotFoundError  if there is no such file.
     PolicyFileError  (a ValueError) if it is damaged, no policy, or of a newer version.
     """
-    with open(path, "rb") as file, _refusing(os.fspath(path)), zipfile.ZipFile(file) as archive:
-        members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
-        header = _header(archive, members.pop(f"{_HEADER}.npy"))
-        arrays: Arrays = {}
-        for name, info in members.items():
-            arrays[name.removesuffix(".npy")] = read_member(archive, info, "f").astype(np.float64)
-        fields = _fields_v1(header, arrays) if header["version"] == 1 else _fields(header, arrays)
-        return build(**fields)
+    with opened(path) as file, _refusing(os.fspath(path)):
+        sealed = check_seal(file)
+        with zipfile.ZipFile(file) as archive:
+            if archive.comment and not sealed:
+                raise ValueError("its checksum is damaged")
+            members = members_of(archive, os.fstat(file.fileno()).st_size, _HEADER)
+            header = _header(archive, members.pop(f"{_HEADER}.npy"))
+            arrays: Arrays = {}
+            for name, info in members.items():
+                arrays[name.removesuffix(".npy")] = read_member(archive, info, "f").astype(np.float64)
+            fields = _fields_v1(header, arrays) if header["version"] == 1 else _fields(header, arrays)
+            return build(**fields)
 
 
 def _version() -> str:

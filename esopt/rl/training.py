@@ -296,7 +296,7 @@ def _conclude(
 ) -> tuple[RolloutState, Mapping[str, float]]:
     """Return what is known at the end, the last centre included, unless the user is waiting; and why it is the end."""
     state: RolloutState = result.evaluator_state if result.generations else rollouts.init()
-    if "interrupted" in reason:
+    if "interrupted" in reason or "terminated" in reason:
         return state, reason
     try:
         return rollouts.look(result.mean, state), reason

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._kernels import cma, factor, laps
-from .._parts import check_instance
+from .._parts import check_flags, check_instance
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share, moment
 from ..protocols import Move, Sampler, State, StepSize
@@ -152,6 +152,7 @@ class Family:
     def __post_init__(self) -> None:
         check_nonnegative("tolfun", self.tolfun)
         check_nonnegative("tolx", self.tolx)
+        check_flags(active=self.active)
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         check_instance("step_size", self.step_size, StepSize, "CSA()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))

@@ -42,7 +42,7 @@ def check_sigma(sigma: float | Array | Radius) -> float | Array | Radius:
         start = np.asarray(sigma.norm if isinstance(sigma, Radius) else sigma)
     except ValueError:
         start = np.asarray([], object)
-    if start.dtype.kind not in "fiu":
+    if start.dtype.kind not in "fiu" or (isinstance(sigma, Radius) and start.ndim):
         raise TypeError(f"sigma must be a number or one per coordinate, got {sigma!r}. Pass for example sigma=0.1.")
     square = start.ndim == 2 and start.shape[0] == start.shape[1]
     if not (start.size and np.isfinite(start).all() and (square or (start > 0.0).all())):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_instance
+from .._parts import check_flags, check_instance
 from ..noise import Array, Key, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
@@ -123,6 +123,7 @@ class LRACMAES:
     share: Share = "pair"
 
     def __post_init__(self) -> None:
+        check_flags(active=self.active)
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)

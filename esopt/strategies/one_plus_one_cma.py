@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from .._kernels import cma
-from .._parts import check_instance
+from .._parts import check_flags, check_instance
 from ..noise import Array, Key, Noise, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
@@ -94,6 +94,7 @@ class OnePlusOneCMA:
     share: Share = "pair"
 
     def __post_init__(self) -> None:
+        check_flags(active=self.active)
         check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         block = self.sampler.block

@@ -1,0 +1,92 @@
+"""Saving a run now and then and at its end. What cannot be saved is said and counted; the run goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from . import checkpoint
+from ._limits import Limits
+from ._log import log
+from ._progress import add_counts
+from ._signals import Signals
+from ._streaming import known
+from .history import History
+from .optimizer import Optimizer
+from .protocols import State
+from .result import Result
+
+
+class Saver:
+    """Writes the checkpoint and the history of a run, where it has a place for them.
+
+    ``failures`` counts what could not be written: a full disk, or a folder that lost its permissions, costs a run
+    nothing but its newest checkpoint.
+    """
+
+    def __init__(self, es: Optimizer, limits: Limits, kept: History | None, signals: Signals) -> None:
+        self.failures: dict[str, int] = {}
+        self._es, self._path, self._kept, self._signals = es, limits.checkpoint, kept, signals
+        self._every = limits.checkpoint_seconds
+        self._last, self._generation, self._saved = time.perf_counter(), es.generation, known(es)
+
+    def save_if_due(self) -> dict[str, int]:
+        """Save if it is time for a periodic checkpoint; return what could not be written."""
+        due = self._path is not None and time.perf_counter() - self._last >= self._every
+        return self.save() if due else {}
+
+    def check(self) -> None:
+        """Raise if a signal asked for the end and something swallowed the exception."""
+        self._signals.check()
+
+    def save(self) -> dict[str, int]:
+        """Save what was learned since the last time, if anything; return what could not be written."""
+        es, failed = self._es, {}
+        if known(es) == self._saved:
+            return {}
+        with self._signals.held():
+            if self._path is not None and self._write("checkpoint", self._path, es.save):
+                failed["checkpoint"] = 1
+            if self._kept is not None and self._kept.path is not None:
+                if self._write("history", self._kept.path, self._kept.save):
+                    failed["history"] = 1
+            if not failed:
+                self._generation, self._saved = es.generation, known(es)
+            self._last, self.failures = time.perf_counter(), add_counts(self.failures, failed)
+        return failed
+
+    def mark(self, result: Result) -> Result:
+        """Return the result with the count of what could not be written."""
+        return replace(result, failures=add_counts(result.failures, self.failures)) if self.failures else result
+
+    def _write(
+        self, what: str, path: str | os.PathLike[str], write: Callable[[str | os.PathLike[str]], None]
+    ) -> OSError | None:
+        try:
+            write(path)
+        except OSError as error:
+            log.warning(
+                "cannot write the %s at generation %d (%s). %s is as it was at generation %d; the run goes on and "
+                "tries again. Make room, or mend the permissions of the folder.",
+                *(what, self._es.generation, error.strerror or error, os.fspath(path), self._generation),
+            )
+            return error
+        return None
+
+
+def resume(es: Optimizer, path: str | os.PathLike[str] | None, state: State) -> State:
+    """Return the evaluator's state, and go on with a checkpoint if there is one."""
+    if path is None:
+        return state
+    if os.path.exists(path):
+        return es.load(path, state)
+    earlier = checkpoint.previous_of(path)
+    if os.path.exists(earlier):
+        log.warning(
+            "there is no %s, but %s: a new run begins, and will replace it. To go on with that one, stop this run and "
+            "rename it.",
+            *(os.fspath(path), os.path.basename(earlier)),
+        )
+    return state
