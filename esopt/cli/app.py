@@ -49,7 +49,7 @@ BONUS = _option("Subtracted from the reward of every step in training. (default:
 NORMALISE = typer.Option("--normalise/--no-normalise", help="Normalise observations. (default: the preset's)")
 TIMEOUT = _option("Seconds after which an episode counts as hung; its worker process is killed.")
 WORKERS = _option("Threads or processes that play; changes no result. (default: all cores, or no process)", least=1)
-WAY = _option("auto, compiled, workers or process.", "--path")
+WAY = _option("auto, compiled, workers, process or envpool.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 GROW = _option("Let each population grow until its episodes took so many steps.", least=1)

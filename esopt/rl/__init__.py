@@ -13,6 +13,7 @@ _HOMES = {
     "CompiledEngine": "engine",
     "DiscreteActions": "actions",
     "Engine": "engine",
+    "EnvPoolEngine": "envpool",
     "EpisodeError": "gym_engine",
     "Estimate": "statistics",
     "GymEngine": "gym_engine",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from .engine import normal as normal
     from .engine import uniform as uniform
     from .environments import make_env as make_env
+    from .envpool import EnvPoolEngine as EnvPoolEngine
     from .evaluation import evaluate as evaluate
     from .gym_engine import EpisodeError as EpisodeError
     from .gym_engine import GymEngine as GymEngine

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from .._kernels.objective import enabled
 from .engine import CompiledEngine, Engine, World
 from .environments import EnvSource, env_name
+from .envpool import EnvPoolEngine
 from .gym_engine import GymEngine, Rules
 from .policy import Policy
 from .workers import Workers
 
-PATHS = ("auto", "compiled", "workers", "process")
+PATHS = ("auto", "compiled", "workers", "process", "envpool")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class Choice:
     @property
     def law(self) -> str:
         """What the bits of a run depend on: engines of one law play the same episodes."""
+        if isinstance(self.engine, EnvPoolEngine):
+            return "envpool"
         return "gymnasium" if isinstance(self.engine, (GymEngine, Workers)) else "compiled"
 
     def __str__(self) -> str:
@@ -46,8 +49,9 @@ def choose_engine(
     Parameters
     ----------
     path : "compiled" for environments that are written in compiled code, :class:`esopt.rl.World` and the ids that have
-        one; "workers" for processes, "process" for this one; "auto" for the first of them that serves.
-    workers : threads of compiled code, None for one per core; or processes, None for none but this one.
+        one; "workers" for processes, "process" for this one; "auto" for the first of them that serves; "envpool" for
+        the ids of EnvPool, see :class:`esopt.rl.EnvPoolEngine`.
+    workers : threads of compiled code or EnvPool, None for one per core; or processes, None for none but this one.
     rules, on_error, episode_timeout, retries : as in :class:`esopt.rl.Workers`. A timeout needs processes.
 
     Raises
@@ -69,6 +73,8 @@ def choose_engine(
             )
     if path == "workers" or (path == "auto" and (episode_timeout is not None or (workers or 1) > 1)):
         return Choice(Workers(env, policy, workers or 1, rules, on_error, episode_timeout, retries), reason)
+    if path == "envpool" and episode_timeout is None:
+        return Choice(EnvPoolEngine(env, policy, workers, rules, on_error), reason)
     if episode_timeout is not None:
         raise ValueError('episode_timeout= needs processes that can be killed. Use path="workers".')
     return Choice(GymEngine(env, policy, rules, on_error), reason)

@@ -59,7 +59,7 @@ class Rollouts:
     averaging : None to check the centre itself; else an average of the centres so far, the last 1 / (averaging + 1) of
         the generations above all: what a step of the search has too much, the next ones take back.
     seed : of the checks' episodes.
-    path : "auto", "compiled", "workers" or "process"; see :func:`esopt.rl.choose_engine`.
+    path : "auto", "compiled", "workers", "process" or "envpool"; see :func:`esopt.rl.choose_engine`.
     workers : threads or processes that play. They change no bit.
     on_error : "raise" when an environment raises, hangs or returns nan, or "nan" to mark the candidate as failed.
     episode_timeout : seconds after which an episode counts as hung.

@@ -144,7 +144,8 @@ def train(
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
-    path : how episodes are played: "auto", "compiled", "workers", "process"; see :func:`esopt.rl.choose_engine`.
+    path : how episodes are played: "auto", "compiled", "workers", "process" or "envpool"; see
+        :func:`esopt.rl.choose_engine`.
     on_error : "raise" when an environment raises, hangs or returns nan, or "nan" to let the candidate fail and go on.
     episode_timeout, retries : see :class:`esopt.rl.Workers`.
     seed : in [0, 2**64); equal arguments and seed give equal bits, whatever the number of workers.

@@ -158,7 +158,7 @@ ERRORS = {
     "bad strategy": (["--strategy", "cma"], "Pass ars, cmaes, openai_es or pgpe"),
     "bad preset": (["--preset", "arz"], "there is no preset 'arz'. Did you mean ars"),
     "bad policy": (["--policy", "mlp"], "Pass linear, or mlp:64,64"),
-    "bad path": (["--path", "fast"], "path must be one of auto, compiled, workers, process"),
+    "bad path": (["--path", "fast"], "path must be one of auto, compiled, workers, process, envpool"),
     "sigma of a preset": (["--preset", "pgpe", "--sigma", "1"], "--sigma goes with --strategy"),
 }
 

@@ -240,7 +240,7 @@ def test_the_path_is_chosen_said_and_can_be_forced():
     assert chosen(Walk, workers=2)[0] is chosen(Walk, episode_timeout=3.0)[0] is Workers
     with pytest.raises(ValueError, match="Walk cannot be played with path='compiled': it is a function"):
         chosen(Walk, path="compiled")
-    with pytest.raises(ValueError, match="path must be one of auto, compiled, workers, process, got 'fast'"):
+    with pytest.raises(ValueError, match="path must be one of auto, compiled, workers, process, envpool, got 'fast'"):
         chosen(Walk, path="fast")
     with pytest.raises(ValueError, match="episode_timeout= needs processes"):
         chosen(Walk, path="process", episode_timeout=1.0)
