@@ -105,8 +105,9 @@ class Streams:
         tasks = cut(population, recipe, objective.seeded, 0 if settings.timeout else max(1, size), chosen)
         call = Call(settings.token, b"", objective if pool.shared else None, recipe, Task(0, 0, None, None, None))
         ticket = next(self._numbers)
-        self._jobs[ticket] = _Job(ticket, population, call, tasks, count, Journal(objective, population))
-        self._fill()
+        if count:
+            self._jobs[ticket] = _Job(ticket, population, call, tasks, count, Journal(objective, population))
+            self._fill()
         return ticket
 
     def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
