@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import socket
 import statistics
 import sys
@@ -229,6 +230,7 @@ def main() -> None:
     cases = [Case(count, 64, dim, seconds) for dim, seconds in sizes for count in (1, 2, 4, 8)]
     if arguments.quick:
         cases = [Case(2, 16, 100, 0.005), Case(4, 16, 100, 0.005)]
+    load = os.getloadavg()[0]
     found = local(arguments.cores, arguments.generations, cases)
     here = measure(100_000, 256)
     network = replace(here, latency=arguments.latency, bandwidth=arguments.bandwidth)
@@ -241,6 +243,7 @@ def main() -> None:
         content = {
             "name": "scaling",
             "constants": asdict(here),
+            "load": load,
             "network": {"latency": arguments.latency, "bandwidth": arguments.bandwidth, "assumed": True},
             "local": found,
             "planned": planned,

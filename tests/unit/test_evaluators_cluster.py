@@ -14,6 +14,7 @@ from esopt.evaluators import _cluster
 from esopt.evaluators._cluster import Cluster, Parcel, Seat, answer, check_version, welcome
 from esopt.evaluators._policy import Policy
 from esopt.evaluators._pool import Outcome
+from esopt.evaluators._stream import Settings, Streams
 from esopt.evaluators._tasks import Call, Task, loads, make_recipe, new_token, pack_objective
 
 
@@ -221,6 +222,40 @@ def test_closing_drops_what_is_under_way() -> None:
     pool.close(kill=True)
     pool._leave(pool.seats[0], asked=False)
     assert (found, pool.filled, pool.room()) == ({}, 0, 2)
+
+
+def generation_bytes(n: int, dim: int, scale: Any = 0.5) -> tuple[float, float]:
+    """Return the bytes to and from the busiest of two workers in a generation, after the first one."""
+    pool = Queues((1, 1), f=lambda x: 1.0)
+    welcome(pool.token, pool.payload)
+    settings = Settings(Objective(lambda x: 1.0), None, 2, Policy(raises=True), token=pool.token)
+    streams = Streams(pool, settings)
+
+    def generation(number: int) -> list[tuple[int, int]]:
+        population = Population(np.zeros(dim), scale, Antithetic().noise(Key(1, number), n, dim))
+        ticket, rows = streams.submit(population), 0
+        while rows < n:
+            for seat in pool.seats:
+                while pool.queues.get(seat):
+                    pool.go(seat)
+            parts = streams.wait(0.0)
+            assert {at for at, _ in parts} == {ticket}
+            rows += sum(len(part.rows) for _, part in parts)
+        return pool.traffic()
+
+    before = generation(0)
+    each = [np.subtract(after, past) for after, past in zip(generation(1), before, strict=True)]
+    return float(max(sent for sent, _ in each)), float(max(received for _, received in each))
+
+
+def test_a_worker_gets_one_recipe_a_generation_and_gives_values() -> None:
+    small, wide, many = generation_bytes(64, 10), generation_bytes(64, 10_010), generation_bytes(6400, 10_010)
+    assert small[0] < 2000
+    assert wide[0] - small[0] == pytest.approx(8 * 10_000, abs=50)  # the mean
+    assert many[0] - wide[0] == pytest.approx(0.0, abs=50)  # and no rows
+    assert wide[1] == small[1] < 2500
+    assert 3200 * 8 <= many[1] < 6400 * 8  # the values of its rows, about half of all
+    assert generation_bytes(64, 100, np.eye(100))[0] == pytest.approx(small[0] + 8 * (90 + 100 * 100), abs=300)
 
 
 @pytest.mark.parametrize(("backend", "module", "advice"), [("dask", "distributed", "Client"), ("ray", "ray", "init")])
