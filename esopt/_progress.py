@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .noise import Array
 from .protocols import State
@@ -42,6 +43,48 @@ class Run:
     evaluator: State
     progress: Progress
     objective: str
+
+
+@dataclass(frozen=True, eq=False)
+class Flight:
+    """What an asynchronous run has between ask and tell.
+
+    Parameters
+    ----------
+    log : (m, 3)  generation, row, and the generation in which it was told (-1 if in none) of what was counted so far.
+    issued : rows of the present generation that were handed out.
+    flying : (w, 2)  generation and row of the candidates that are being evaluated.
+    landed : (l, 2)  those that arrived and were not told, in the order of arrival, with their ``values`` (l,), ``steps``
+        (l,) and ``failures``, a JSON list of counts.
+    generations, seeds, numbers, sizes : (k,)  recipes of the generations they are of: seed and generation of the noise
+        and the number of its rows.
+    means, scales : (k, d) and (k, ...)  and where it was drawn.
+    points, values_told : (b, d) and (b,)  what was told last, before the map.
+    """
+
+    log: NDArray[np.int64]
+    issued: int
+    flying: NDArray[np.int64]
+    landed: NDArray[np.int64]
+    values: Array
+    steps: NDArray[np.int64]
+    failures: str
+    generations: NDArray[np.int64]
+    seeds: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    means: Array
+    scales: Array
+    points: Array
+    values_told: Array
+
+
+@dataclass(frozen=True, eq=False)
+class AsyncRun:
+    """What a checkpoint of an asynchronous run holds."""
+
+    run: Run
+    flight: Flight
 
 
 def start(x0: Array) -> Progress:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from ._async import Flights, check_mode
 from ._constrained import as_constraints, constrain, is_constrained
 from ._defaults import default_integer_strategy, default_strategy
 from ._laps import laps
@@ -83,6 +84,9 @@ def minimize(
     history: bool | str | os.PathLike[str] = False,
     on_error: str = "raise",
     final_evaluations: int = 30,
+    mode: str = "sync",
+    max_lag: int = 20,
+    arrivals: NDArray[np.void] | None = None,
 ) -> Result:
     """Minimise ``f`` from ``x0``.
 
@@ -131,6 +135,12 @@ def minimize(
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
+    mode : "sync", or "async" to keep all ``workers`` busy where the times of evaluations differ: a generation is then
+        the next n results to arrive. The order of arrival is part of the result, ``result.arrivals``; no strategy means
+        the default without :class:`esopt.Portfolio`. Unless ``noisy`` or ``seeded``, values count as exact.
+    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are counted in
+        ``failures`` as "late".
+    arrivals : with "async", the arrivals of an earlier result, to be replayed bit for bit, whatever evaluates.
 
     Returns
     -------
@@ -152,6 +162,7 @@ def minimize(
     True
     """
     shape = check_x0(x0).shape
+    check_mode(mode, max_lag, arrivals, checkpoint)
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
     if evaluator is None:
@@ -162,7 +173,7 @@ def minimize(
         objective = _own_objective(evaluator, given, on_error, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
+    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
@@ -171,13 +182,21 @@ def minimize(
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
+    flights: Flights | None = None
     try:
+        if mode == "async":
+            flights = Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
         state = _resume(es, checkpoint, evaluator.init())
         kept = begin_history(history, es.generation)
-        reasons, lost = _generations(es, evaluator, state, limits, kept)
-        return replace(finish(es, evaluator, reasons, lost, final, stochastic=stochastic), history=kept)
+        if flights is None:
+            reasons, lost = _generations(es, evaluator, state, limits, kept)
+        else:
+            reasons, lost = _arrivals(es, flights, state, limits, kept), None
+        result = finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+        return replace(result, history=kept, arrivals=None if flights is None else flights.log)
     except EvaluationError as error:
-        error.result = failed(es, evaluator, stochastic=stochastic)
+        result = failed(es, evaluator, stochastic=stochastic)
+        error.result = replace(result, arrivals=None if flights is None else flights.log)
         raise
     finally:
         evaluator.close()
@@ -195,6 +214,7 @@ def _choose_strategy(
     box: Map | None,
     dim: int,
     stochastic: bool,
+    asynchronous: bool,
 ) -> Strategy:
     if strategy is None and isinstance(box, Rounded):
         strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
@@ -202,7 +222,13 @@ def _choose_strategy(
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
         strategy = default_strategy(
-            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
+            sigma,
+            dim,
+            gradients=gradients,
+            stochastic=stochastic,
+            most=most,
+            constrained=limited,
+            asynchronous=asynchronous,
         )
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
@@ -306,6 +332,38 @@ def _generations(
         if es.generation > begun:
             _save(es, limits, kept)
     return reasons, None
+
+
+def _arrivals(
+    es: Optimizer, flights: Flights, state: State, limits: Limits, kept: History | None
+) -> dict[str, float]:
+    """Run generations of whatever arrives until there is a reason to stop; return the reasons."""
+    saved = time.perf_counter()
+
+    def save() -> None:
+        nonlocal saved
+        es.flight = flights.freeze()
+        _save(es, limits, kept)
+        saved = time.perf_counter()
+
+    def after(evals: Evals | None, info: Info | None) -> dict[str, float]:
+        if kept is not None and evals and info:
+            kept.record(es.progress, es.population(), evals.values, info)
+        if limits.checkpoint is not None and time.perf_counter() - saved >= limits.checkpoint_seconds:
+            save()
+        if limits.callback is not None and evals and info and _wants_stop(limits.callback, _step(es, evals, info)):
+            return {**es.stop(), "callback": float(es.generation)}
+        return {**es.stop(), **limits.used_up(es.progress)}
+
+    try:
+        reasons = flights.run(state, after)
+    except KeyboardInterrupt:
+        reasons = {**es.stop(), "interrupted": float(es.generation)}
+    finally:
+        if flights.landed:
+            save()
+    flights.empty()
+    return reasons
 
 
 def _save(es: Optimizer, limits: Limits, kept: History | None) -> None:

@@ -18,7 +18,7 @@ from . import checkpoint
 from ._constrained import mark
 from ._describe import describe, differences
 from ._injection import inject
-from ._progress import Progress, Run, advance, advance_lap, start
+from ._progress import AsyncRun, Flight, Progress, Run, add_counts, advance, advance_lap, start
 from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, count_failures, name_type
 from .errors import CheckpointError
 from .integers import Rounded, as_box
@@ -159,6 +159,7 @@ class Optimizer:
             start(box.nearest(flat) if isinstance(box, Rounded) else flat),
             about,
         )
+        self.flight: Flight | None = None
         self._population: Population | None = None
         self._since = time.perf_counter()
 
@@ -272,17 +273,37 @@ class Optimizer:
         failures = count_failures(checked, derivatives)
         return self.learn(Evals(checked, **derivatives, steps=int(steps), failures=failures))
 
-    def learn(self, evals: Evals, evaluator_state: State = ()) -> Info:
-        """Learn from what an evaluator returned for :meth:`population`; return what was learned."""
-        population, progress = self.population(), self._run.progress
+    def learn(
+        self, evals: Evals, evaluator_state: State = (), news: tuple[Population, Evals] | None = None
+    ) -> Info:
+        """Learn from what an evaluator returned for :meth:`population`; return what was learned.
+
+        ``news`` is what was evaluated, if the candidates are not those of :meth:`population`.
+        """
+        progress = self._run.progress
+        population, found = (self.population(), evals) if news is None else news
         state, info = self.strategy.tell(self._run.strategy, evals)
         if evals.failures:
             info = replace(info, failures={**evals.failures, **info.failures})
         now = time.perf_counter()
-        after = advance(progress, population, evals, info, progress.seconds + now - self._since)
+        after = advance(progress, population, found, info, progress.seconds + now - self._since)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._since = Run(state, evaluator_state, after, self._run.objective), None, now
         return info
+
+    def count(self, population: Population, evals: Evals) -> None:
+        """Count evaluations that nothing is learned from; their best one may be the best of the run."""
+        before, now = self._run.progress, time.perf_counter()
+        after = advance(before, population, evals, Info(before.generation), before.seconds + now - self._since)
+        failures = json.dumps(add_counts(json.loads(before.failures), evals.failures))
+        kept = replace(
+            after,
+            generation=before.generation,
+            value=before.value,
+            value_stderr=before.value_stderr,
+            failures=failures,
+        )
+        self._run, self._since = replace(self._run, progress=kept), now
 
     def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
         """Put candidates from elsewhere, or the direction of a gradient, into the next population.
@@ -362,7 +383,9 @@ class Optimizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""
-        checkpoint.save(path, self._run, configuration=self._configuration)
+        flight = self.flight
+        tree, kind = (self._run, "run") if flight is None else (AsyncRun(self._run, flight), "asynchronous run")
+        checkpoint.save(path, tree, configuration=self._configuration, kind=kind)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
@@ -378,7 +401,12 @@ class Optimizer:
         CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
         """
         template = replace(self._run, evaluator=evaluator_state)
-        loaded = checkpoint.load(path, template, configuration=self._configuration)
+        if self.flight is None:
+            loaded = checkpoint.load(path, template, configuration=self._configuration, kind="run")
+        else:
+            whole = AsyncRun(template, self.flight)
+            whole = checkpoint.load(path, whole, configuration=self._configuration, kind="asynchronous run")
+            loaded, self.flight = whole.run, whole.flight
         own = self._run.objective
         if own and loaded.objective:
             _compare_objectives(loaded.objective, own, os.path.basename(os.fspath(path)))

@@ -213,6 +213,30 @@ class Population:
 
 
 @dataclass(frozen=True, eq=False)
+class Arrivals:
+    """Where told values come from, if not from the rows of this generation's ``ask``: asynchronous runs.
+
+    The first n values are news, one for each row of ``ask``; the k that may follow were told in the generation before,
+    and are there to be ranked again.
+
+    Parameters
+    ----------
+    points : (n + k, d)  the candidates, before the map.
+    noise : n rows, what the news were drawn with, around the means of their own generations.
+    lags : (n + k,)  how many generations ago each was drawn; 0 for this one.
+    """
+
+    points: Array
+    noise: Noise
+    lags: NDArray[np.int64]
+
+    @property
+    def again(self) -> int:
+        """How many of the values were told before, k."""
+        return len(self.points) - self.noise.n
+
+
+@dataclass(frozen=True, eq=False)
 class Evals:
     """What an evaluator found; rows in the order of the population.
 
@@ -228,6 +252,8 @@ class Evals:
         asked for.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
+    arrivals : None, or the origin of the values where they are not those of the rows of ``ask``; for strategies that
+        are ``asynchronous``.
     """
 
     values: Array
@@ -240,6 +266,14 @@ class Evals:
     failures: Mapping[str, int] = field(default_factory=dict)
     constraints: Array | None = None
     equalities: Array | None = None
+    arrivals: Arrivals | None = None
+
+
+class Part(NamedTuple):
+    """Some rows of a population, as soon as they are evaluated."""
+
+    rows: NDArray[np.int64]
+    evals: Evals
 
 
 @dataclass(frozen=True, eq=False)
