@@ -196,19 +196,28 @@ def replay(
 ) -> dict[str, float]:
     """Do again what ``log`` says, whatever evaluates; return the reasons to stop."""
     airport.keep = frozenset(log["generation"].tolist())
-    at, reasons = len(airport.log), after(None, None)
+    at, reasons = 0, after(None, None)
     while at < len(log) and not (reasons and (log["told"][at:] >= 0).any()):
-        mine = np.flatnonzero(log["told"] == es.generation)
+        generation, mine = es.generation, np.flatnonzero(log["told"] == es.generation)
         stop = int(mine[-1]) + 1 if mine.size and not reasons else len(log)
         _land(evaluator, airport, log[at:stop])
         at = stop
-        reasons = reasons or _tell(airport, after)
-    if not np.array_equal(airport.record()[: len(airport.log)], log[:at]):
-        raise ValueError(
-            "arrivals is the log of another run: its candidates do not fit the generations of this one. "
-            "Pass the same strategy, x0, seed, bounds and max_lag."
-        )
+        if not reasons:
+            reasons = _tell(airport, after)
+            if es.generation - generation != min(mine.size, 1) and not reasons:
+                raise _foreign()
+    expected = log[:at].copy()
+    expected["told"][expected["told"] >= es.generation] = -1
+    if not np.array_equal(airport.record(), expected):
+        raise _foreign()
     return reasons or {"arrivals": float(at)}
+
+
+def _foreign() -> ValueError:
+    return ValueError(
+        "arrivals is the log of another run: its candidates do not fit the generations of this one. "
+        "Pass the same strategy, x0, seed, bounds and max_lag."
+    )
 
 
 def _land(evaluator: Any, airport: Airport, entries: NDArray[np.void]) -> None:
@@ -217,6 +226,8 @@ def _land(evaluator: Any, airport: Airport, entries: NDArray[np.void]) -> None:
     tickets, found = {}, {}
     for generation in sorted({place[0] for place in places}):
         rows = np.array(sorted(row for own, row in places if own == generation))
+        if generation not in airport.recipes or rows[0] < 0:
+            raise _foreign()
         population = airport.recipe((generation, int(rows[-1])))
         tickets[evaluator.submit(population, rows)] = generation
     while len(found) < len(places):

@@ -58,6 +58,7 @@ class VirtualWorkers:
     now: float = 0.0
     busy: float = 0.0
     begun: int = 0
+    _tickets: int = 0
     _running: list[tuple[float, int, float, int, int, Population]] = field(default_factory=list)
     _waiting: list[tuple[int, int, Population]] = field(default_factory=list)
 
@@ -83,11 +84,11 @@ class VirtualWorkers:
 
     def submit(self, population: Population, rows: NDArray[np.int64]) -> int:
         """Begin with ``rows`` as soon as workers are free."""
-        ticket = self.begun
+        self._tickets += 1
         for row in rows.tolist():
-            self._waiting.append((ticket, row, population))
+            self._waiting.append((self._tickets, row, population))
         self._begin()
-        return ticket
+        return self._tickets
 
     def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
         """Go on to the next time at which an evaluation ends, and return it."""
