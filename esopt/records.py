@@ -276,6 +276,18 @@ class Part(NamedTuple):
     evals: Evals
 
 
+class Part(NamedTuple):
+    """Some rows of a population, as soon as they are evaluated.
+
+    ``rows``, (m,) and increasing, are all noise rows or all explicit ones; ``evals`` has a row for each of them, but no
+    products with probes for explicit rows. Its steps and failures are those of the part. Columns of which no row is
+    known, and whose width nobody knows, are None.
+    """
+
+    rows: NDArray[np.int64]
+    evals: Evals
+
+
 @dataclass(frozen=True, eq=False)
 class Gradient:
     """An estimate of the gradient of J(mean, scale) = E f(mean + scale * eps), with its error bars.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,11 @@ from ..errors import EvaluationError
 from ..noise import Array
 from ..objective import ALONG_PROBES, CONSTRAINTS, DERIVATIVES, PARTS, Objective
 from ..records import Evals, Population
+from ._policy import LINES, POPULATION, Failure, Policy, call_again, name_candidate
 from ._results import _BadResult, derivatives, expected, number
 
-OnError = Literal["raise", "nan"]
 Seeds = NDArray[np.int64] | None
 
-POPULATION = "population = es.population() of that generation (or strategy.ask(state))"
 GO_ON = 'Pass on_error="nan" to count such candidates as failed and go on.'
 
 _VALUES = frozenset({"values"})
@@ -29,14 +28,6 @@ _CHUNK_NUMBERS = 1 << 20
 def as_objective(objective: Objective | Callable[..., Any]) -> Objective:
     """Return ``objective``, a plain function wrapped."""
     return objective if isinstance(objective, Objective) else Objective(objective)
-
-
-def check_policy(on_error: object) -> None:
-    """Refuse anything but the two policies."""
-    if on_error not in ("raise", "nan"):
-        raise ValueError(
-            f'on_error must be "raise" or "nan", got {on_error!r}. Pass "nan" to go on without failed candidates.'
-        )
 
 
 def check_count(name: str, count: object) -> None:
@@ -97,13 +88,17 @@ def _check_probes(population: Population, words: str) -> None:
 
 @dataclass
 class _Table:
-    """What was found so far about ``len(values)`` rows; ``found`` holds derivatives by need, nan until written."""
+    """What was found so far about ``len(values)`` rows; ``found`` holds derivatives by need, nan until written.
+
+    ``failures`` counts what failed, ``notes`` names the first few of each kind.
+    """
 
     values: Array
     wanted: tuple[str, ...] = ()
     found: dict[str, Array] = field(default_factory=dict)
     steps: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    notes: list[Failure] = field(default_factory=list)
 
     @classmethod
     def empty(cls, count: int, n: int, dim: int, wanted: tuple[str, ...]) -> _Table:
@@ -117,6 +112,13 @@ class _Table:
         if times:
             self.failures[kind] = self.failures.get(kind, 0) + times
 
+    def fail(self, kind: str, row: int, what: str, part: str = "f", count: int = 1) -> None:
+        """Count ``count`` failures of ``kind``, and note who failed and why, unless that is known of many others."""
+        before = self.failures.get(kind, 0)
+        self.count(kind, count)
+        if before < LINES and count:
+            self.notes.append(Failure(kind, row, what, part, count))
+
     def keep(self, need: str, start: int, rows: Array, known: NDArray[np.bool_]) -> None:
         """Keep the derivatives ``rows``, (m, ...), of rows ``start`` on where they are finite, and count the others.
 
@@ -127,13 +129,18 @@ class _Table:
         usable &= known
         self._column(need, rows.shape[1:])[start : start + len(rows)][usable] = rows[usable]
 
-    def keep_one(self, need: str, at: int, row: Array) -> None:
-        """Keep the derivative of one row if it is finite, or count it."""
+    def keep_one(self, need: str, at: int, row: Array, candidate: int) -> None:
+        """Keep the derivative of one row if it is finite, or count that of the ``candidate`` as failed."""
         column = self._column(need, row.shape)
         if np.isfinite(row).all():
             column[at] = row
         else:
-            self.count(PARTS[need].failure)
+            self.fail(PARTS[need].failure, candidate, "not finite", PARTS[need].part)
+
+    def head(self, count: int) -> _Table:
+        """Return the first ``count`` rows with all the counts, of a table whose other rows are not known."""
+        found = {need: rows[:count] for need, rows in self.found.items()}
+        return _Table(self.values[:count], self.wanted, found, self.steps, self.failures, self.notes)
 
     def put(self, start: int, other: _Table) -> None:
         """Copy the rows of ``other`` to ``start`` on, and add its counts."""
@@ -205,7 +212,7 @@ def call_rows(
     first: int,
     seeds: Seeds,
     probes: Array | None,
-    on_error: OnError,
+    policy: Policy,
     table: _Table,
     at: int,
 ) -> _Fault | None:
@@ -217,25 +224,47 @@ def call_rows(
     wanted = table.wanted
     for i, row in enumerate(rows):
         seed = 0 if seeds is None else int(seeds[i])
-        try:
-            value, steps = number(objective.f(*objective.arguments(row.copy(), seed)))
-            table.values[at + i] = value
-            table.steps += steps
-            if value != value:
-                table.count("nan")
-        except _BadResult as error:
-            return _Fault(first + i, error, "f", raised=False)
-        except Exception as error:
-            if on_error == "raise":
-                return _Fault(first + i, error, "f", raised=True)
-            table.count("exception")
-            continue
+        fault = call_one(objective, row, first + i, seed, policy, table, at + i)
+        if fault is not None:
+            return fault
+        value = table.values[at + i]
         if wanted and value == value:
             probe = probes[i] if probes is not None and i < len(probes) else None
-            fault = derive(objective, row, first + i, seed, probe, on_error, table, at + i, wanted)
+            fault = derive(objective, row, first + i, seed, probe, policy, table, at + i, wanted)
             if fault is not None:
                 return fault
     return None
+
+
+def call_one(
+    objective: Objective, row: Array, candidate: int, seed: int, policy: Policy, table: _Table, at: int
+) -> _Fault | None:
+    """Write the value of one row to ``table`` at ``at``; nan if f raised as often as the policy lets it try."""
+    left = policy.retries
+    while True:
+        try:
+            value, steps = number(objective.f(*objective.arguments(row.copy(), seed)))
+        except _BadResult as error:
+            return _Fault(candidate, error, "f", raised=False)
+        except Exception as error:
+            if policy.raises:
+                return _Fault(candidate, error, "f", raised=True)
+            if left:
+                left -= 1
+                table.fail("retried", candidate, name_error(error))
+                continue
+            table.fail("exception", candidate, name_error(error))
+            return None
+        table.values[at] = value
+        table.steps += steps
+        if value != value:
+            table.fail("nan", candidate, "f returned nan")
+        return None
+
+
+def name_error(error: BaseException) -> str:
+    """Return the type and the words of an exception in one line, for the log."""
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
 
 
 def derive(
@@ -244,7 +273,7 @@ def derive(
     candidate: int,
     seed: int,
     probe: Array | None,
-    on_error: OnError,
+    policy: Policy,
     table: _Table,
     at: int,
     wanted: tuple[str, ...],
@@ -256,20 +285,24 @@ def derive(
     shape = row.shape if objective.shape is None else objective.shape
     for need in wanted:
         part = PARTS[need].part
-        x, *rest = objective.arguments(row.copy(), seed)
-        if need in ALONG_PROBES:
-            if probe is None:
-                continue
-            rest.insert(0, probe.copy().reshape(shape))
-        try:
-            result = getattr(objective, part)(x, *rest)
-        except Exception as error:
-            if on_error == "raise":
-                return _Fault(candidate, error, part, raised=True)
-            table.count("exception")
+        if need in ALONG_PROBES and probe is None:
+            continue
+        for left in range(policy.retries, -1, -1):
+            x, *rest = objective.arguments(row.copy(), seed)
+            if need in ALONG_PROBES and probe is not None:
+                rest.insert(0, probe.copy().reshape(shape))
+            try:
+                result = getattr(objective, part)(x, *rest)
+            except Exception as error:
+                if policy.raises:
+                    return _Fault(candidate, error, part, raised=True)
+                table.fail("retried" if left else "exception", candidate, name_error(error), part)
+            else:
+                break
+        else:
             break
         try:
-            table.keep_one(need, at, derivatives(need, result, shape))
+            table.keep_one(need, at, derivatives(need, result, shape), candidate)
         except _BadResult as error:
             return _Fault(candidate, error, part, raised=False)
     return None
@@ -278,20 +311,16 @@ def derive(
 def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exception:
     """Return the error that ends an evaluation; raise it ``from fault.error`` if the user's function raised."""
     row, part = fault.row, fault.part
-    seed = str(population.seeds[row]) if objective.seeded else ""
-    who = f"candidate {row} of generation {population.noise.key.generation}" + (f" (seed {seed})" if seed else "")
-    if not fault.raised:
+    who = name_candidate(row, objective, population)
+    if not fault.raised and isinstance(fault.error, _BadResult):
         shape = (population.dim,) if objective.shape is None else objective.shape
         advice = "Return a float." if part in ("f", "jvp") else "Return one number for each element of x."
         advice = "Return a float array." if part in ("hess", "constraints", "equalities") else advice
         return TypeError(f"{part} returned {fault.error} for {who}. Expected {expected(part, shape)}. {advice}")
-    shaped = "" if objective.shape is None else f".reshape({objective.shape})"
-    x = f"population[{row}]{shaped}"
-    v = [f"population.probes.rows({row}, {row + 1})[0].astype(float){shaped}"] if part in ("hvp", "jvp") else []
-    arguments = ", ".join([x, *v, *([seed] if seed else []), *(["*args"] if objective.args else [])])
+    what = f"raised {type(fault.error).__name__}: {fault.error}" if fault.raised else str(fault.error)
     error = EvaluationError(
-        f"{who} raised {type(fault.error).__name__}: {fault.error}{'' if part == 'f' else f' (in {part})'}.\n"
-        f"Reproduce it with: {part}({arguments}), where {POPULATION}. {GO_ON}"
+        f"{who} {what}{'' if part == 'f' else f' (in {part})'}.\n"
+        f"Reproduce it with: {call_again(row, part, objective, population)}, where {POPULATION}. {GO_ON}"
     )
     error.x = population[row] if objective.shape is None else population[row].reshape(objective.shape)
     error.seed = int(population.seeds[row]) if objective.seeded else None

@@ -18,14 +18,14 @@ from ..noise import Array, Philox
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Population
+from ._policy import Policy, check_failed, check_limits, log_failures, read_policy
 from ._results import _BadResult, describe
 from ._rows import (
-    OnError,
     _Fault,
     _Table,
     as_objective,
+    call_one,
     check_count,
-    check_policy,
     chunks,
     derive,
     probe_rows,
@@ -78,8 +78,8 @@ class Compiled:
         read-only.
     threads : threads to use at most; None for numba's setting. A function with ``parallel=True`` of its own runs on its
         own threads.
-    on_error : as in :class:`esopt.Serial`. An exception in compiled code is found in exactly its own row; the row is
-        then evaluated again in Python for the exception itself.
+    on_error, max_failures, timeout : as in :class:`esopt.Serial`. An exception in compiled code is found in exactly its
+        own row; under "raise" and "retry(k)" the row is then evaluated again in Python.
 
     Notes
     -----
@@ -99,14 +99,17 @@ class Compiled:
 
     objective: Objective | Callable[..., Any]
     threads: int | None = None
-    on_error: OnError = "raise"
+    on_error: str = "raise"
+    max_failures: float | None = None
+    timeout: float | None = None
     _live: _Live = field(default_factory=_Live, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         objective = as_objective(self.objective)
         object.__setattr__(self, "objective", objective)
         check_count("threads", self.threads)
-        check_policy(self.on_error)
+        read_policy(self.on_error)
+        check_limits(self.max_failures, self.timeout, "Compiled")
         for name, function in (("f", objective.f), ("grad", objective.grad)):
             if function is not None and not kernels.jitted(function):
                 raise TypeError(
@@ -124,7 +127,7 @@ class Compiled:
         wanted = wanted_derivatives(population, objective, self)
         grads = "grads" in wanted
         if not kernels.enabled():
-            return Serial(objective, self.on_error).evaluate(population, state)
+            return Serial(objective, self.on_error, self.max_failures).evaluate(population, state)
         if self._live.value is None or (grads and self._live.gradient is None):
             self._compile(objective, grads)
         total = len(population)
@@ -252,11 +255,12 @@ class Compiled:
 
     def _report(self, found: _Found, objective: Objective, population: Population, wanted: tuple[str, ...]) -> _Table:
         """Count the failures and compute what the kernels do not, or raise the first fault."""
+        policy = read_policy(self.on_error)
         notes, grad_notes, missing = found.notes, found.grad_notes, np.isnan(found.values)
         raised, grad_raised = notes == kernels.RAISED, grad_notes == kernels.RAISED
         negative, reshaped = (notes < 0) & ~raised, grad_notes == kernels.RESHAPED
         stop = np.zeros(len(population), bool)
-        for faults in (negative, reshaped, raised, grad_raised) if self.on_error == "raise" else (negative, reshaped):
+        for faults in (negative, reshaped, raised, grad_raised) if policy.raises else (negative, reshaped):
             stop[: len(faults)] |= faults
         table = _Table.empty(len(population), population.n, population.dim, tuple(n for n in wanted if n != "grads"))
         usable = ~missing
@@ -270,10 +274,15 @@ class Compiled:
         table.values = found.values
         if "grads" in wanted:
             table.found["grads"] = found.grads
-        table.count("exception", int(raised.sum()) + int(grad_raised.sum()))
+        table.steps = int(notes[~raised].sum())
+        for at in np.flatnonzero(raised):
+            _retry(int(at), "f", objective, population, policy, table)
+        for at in np.flatnonzero(grad_raised):
+            _retry(int(at), "grad", objective, population, policy, table)
         table.count("nan", int((missing & ~raised).sum()))
         table.count("gradient", int((grad_notes == kernels.UNBOUNDED).sum()))
-        table.steps = int(notes[~raised].sum())
+        log_failures(table.notes, table.failures, objective, population)
+        check_failed(table.values, table.failures, self.max_failures, population)
         return table
 
     def _derive(
@@ -288,7 +297,7 @@ class Compiled:
             for i in np.flatnonzero(usable[first : first + len(rows)]):
                 at, probe = first + int(i), probes[i] if probes is not None and i < len(probes) else None
                 seed = int(seeds[at]) if objective.seeded else 0
-                fault = derive(objective, rows[i], at, seed, probe, self.on_error, table, at, table.wanted)
+                fault = derive(objective, rows[i], at, seed, probe, read_policy(self.on_error), table, at, table.wanted)
                 if fault is not None:
                     return fault
         return None
@@ -324,6 +333,23 @@ class _Found(NamedTuple):
 def _plain(array: Array) -> Array:
     """Return ``array`` contiguous, writable and float64: kernels are compiled for that alone."""
     return array if array.flags.carray and array.dtype == np.float64 else np.array(array, np.float64, order="C")
+
+
+def _retry(
+    row: int, part: Literal["f", "grad"], objective: Objective, population: Population, policy: Policy, table: _Table
+) -> None:
+    """Count a row where ``part`` raised; under a policy of retries, evaluate it again in Python."""
+    if not policy.retries:
+        table.fail("exception", row, "raised in compiled code", part)
+        return
+    table.fail("retried", row, "raised in compiled code", part)
+    again, x = policy._replace(retries=policy.retries - 1), population[row]
+    seed = int(population.seeds[row]) if objective.seeded else 0
+    fault = call_one(objective, x, row, seed, again, table, row) if part == "f" else None
+    if fault is None and "grads" in table.found and not np.isnan(table.values[row]):
+        fault = derive(objective, x, row, seed, None, again, table, row, ("grads",))
+    if fault is not None:
+        raise stop_at(fault, objective, population)
 
 
 def _repeat(row: int, part: Literal["f", "grad"], objective: Objective, population: Population, raised: bool) -> _Fault:

@@ -1,76 +1,30 @@
-"""Worker processes or threads through joblib, for any Python function."""
+"""Worker processes or threads, for any Python function; and the clusters that joblib knows."""
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from types import NoneType
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-from ..errors import EvaluationError
-from ..noise import Array, Philox
-from ..objective import ALONG_PROBES, Objective
+import numpy as np
+from numpy.typing import NDArray
+
+from ..objective import Objective
 from ..protocols import State
-from ..records import Evals, Population
-from ._rows import (
-    OnError,
-    Seeds,
-    _Fault,
-    _Table,
-    as_objective,
-    call_rows,
-    check_count,
-    check_policy,
-    chunks,
-    probe_rows,
-    stop_at,
-    wanted_derivatives,
-)
+from ..records import Evals, Part, Population
+from ._policy import check_limits, read_policy
+from ._pool import Inline, Pool, Threads
+from ._rows import _Table, as_objective, check_count, wanted_derivatives
+from ._stream import Settings, Stream, Streams
+from ._tasks import new_token, pack_objective
 from .serial import Serial
-
-_TASKS_PER_WORKER = 4
-_KEPT = 4
-
-_objectives: dict[str, Objective | bytes] = {}
-"""In a worker process: the latest objectives that were sent to it, by token; bytes until they are needed."""
-
-
-class _Task(NamedTuple):
-    """Rows start ... stop of a recipe; or explicit rows, candidates from ``start`` on, with their ``probes``."""
-
-    start: int
-    stop: int
-    source: Population | Array
-    seeds: Seeds
-    probes: Array | None
-    dim: int
-    wanted: tuple[str, ...]
-    on_error: OnError
-
-
-class _Answer(NamedTuple):
-    """What a worker found; ``table`` is None if it does not have the objective."""
-
-    task: _Task | None
-    start: int
-    table: _Table | None
-    fault: _Fault | None
-    error: bytes = b""
 
 
 @dataclass
 class _Live:
-    """What belongs to this process and not to a checkpoint: the open joblib context and what its workers were sent."""
+    """What belongs to this process and not to a checkpoint: the workers and what they are doing."""
 
-    parallel: Any = None
-    shared: bool = False
-    token: str = ""
-    payload: bytes = b""
-    limits: Any = None
+    streams: Streams | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +68,9 @@ class Joblib:
     backend: str = "loky"
     threads_per_worker: int | None = None
     chunk: int | None = None
-    on_error: OnError = "raise"
+    on_error: str = "raise"
+    max_failures: float | None = None
+    timeout: float | None = None
     _live: _Live = field(default_factory=_Live, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +80,8 @@ class Joblib:
         check_count("workers", self.workers)
         check_count("threads_per_worker", self.threads_per_worker)
         check_count("chunk", self.chunk)
-        check_policy(self.on_error)
+        read_policy(self.on_error)
+        check_limits(self.max_failures, self.timeout, 'Joblib(backend="threading")' * (self.backend == "threading"))
         if self.backend == "multiprocessing":
             raise ValueError(
                 'Joblib() got backend="multiprocessing", which forks this process; a fork of a process that has '
@@ -139,126 +96,50 @@ class Joblib:
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
         """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
+        if self._here:
+            return Serial(objective, self.on_error, self.max_failures).evaluate(population, state)
         wanted = wanted_derivatives(population, objective, self)
-        if self.workers == 1 and self.backend in ("loky", "threading"):
-            return Serial(objective, self.on_error).evaluate(population, state)
         table = _Table.empty(len(population), population.n, population.dim, wanted)
         try:
-            faults = self._evaluate(population, objective, table)
-        except BrokenExecutor as error:
-            self.close()
-            raise EvaluationError(
-                f"a worker process died in generation {population.noise.key.generation}: {error}\n"
-                "Expected f to return or to raise; look for a crash in native code, os._exit or too little memory. "
-                "Use Serial() to find the candidate, or fewer workers."
-            ) from error
+            streams = self._streams()
+            for start, piece in streams.tables(streams.submit(population)):
+                table.put(start, piece)
         except BaseException:
-            self.close()
+            self._after_error()
             raise
-        if faults:
-            fault = min(faults)
-            raise stop_at(fault, objective, population) from (fault.error if fault.raised else None)
         return table.evals(population.dim), state
+
+    def stream(self, population: Population, state: State, rows: NDArray[np.int64] | None = None) -> Stream:
+        """Return the parts of the population, or of some ``rows`` of it, in the order of completion.
+
+        Together they are what :meth:`evaluate` returns, to the bit.
+        """
+        streams = self._streams()
+        return Stream(streams, streams.submit(population, rows), self._after_error)
+
+    def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
+        """Begin to evaluate a population, or some ``rows`` of it, beside others; return its ticket for :meth:`wait`."""
+        return self._streams().submit(population, rows)
+
+    def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
+        """Return (ticket, part) for what was found since the last call, as soon as there is anything.
+
+        Empty after ``seconds`` without any, and at once if nothing is under way.
+        """
+        try:
+            return self._streams().wait(seconds)
+        except BaseException:
+            self._after_error()
+            raise
 
     def close(self) -> None:
         """Stop the workers; the next evaluation would start new ones."""
-        live, parallel = self._live, self._live.parallel
-        live.parallel, live.payload, live.token, live.limits = None, b"", "", None
-        if parallel is not None:
-            parallel.__exit__(None, None, None)
+        self._end(kill=False)
 
-    def _evaluate(self, population: Population, objective: Objective, table: _Table) -> list[_Fault]:
-        """Fill ``table`` in the order in which results arrive; return what stopped the tasks, if anything did."""
-        live = self._live
-        if live.parallel is None:
-            self._open(objective)
-        faults: list[_Fault] = []
-        missing = list(self._pass(self._tasks(population, objective, table.wanted), objective, table, faults, 0))
-        while missing:
-            # A worker that joined later, or that another user of joblib started, does not have the function yet.
-            missing = list(self._pass(iter(missing), objective, table, faults, self.workers))
-        return faults
-
-    def _pass(
-        self, tasks: Iterator[_Task], objective: Objective, table: _Table, faults: list[_Fault], payloads: int
-    ) -> Iterator[_Task]:
-        """Run tasks, the first few of them with the objective; yield those whose worker did not have it."""
-        stopped = [] if payloads else faults
-        broken: TypeError | None = None
-        with self._limited():
-            for answer in self._live.parallel(self._calls(tasks, objective, stopped, payloads)):
-                if answer.task is not None:
-                    yield answer.task
-                elif answer.table is not None and broken is None:
-                    try:
-                        table.put(answer.start, answer.table)
-                    except TypeError as mixed:
-                        broken = mixed  # raised once all answers are in: joblib warns of those that nobody fetched
-                if answer.fault is not None:
-                    error = _unpack_error(answer.error) if answer.error else answer.fault.error
-                    faults.append(answer.fault._replace(error=error))
-        if broken is not None:
-            raise broken
-
-    def _tasks(self, population: Population, objective: Objective, wanted: tuple[str, ...]) -> Iterator[_Task]:
-        """Cut the population into tasks, in the order of its rows; probes travel if they are of use."""
-        if not any(need in wanted for need in ALONG_PROBES):
-            population = replace(population, probes=None)
-        n, total, pair = population.n, len(population), 2 if population.noise.mirrored else 1
-        seeds = population.seeds if objective.seeded else None
-        size = self.chunk or -(-total // (_TASKS_PER_WORKER * self.workers))
-        size = -(-size // pair) * pair
-        short = isinstance(population.noise, Philox) and isinstance(population.probes, (Philox, NoneType))
-        recipe = replace(population, extra=None, tags=()) if short else None
-        for first, last, source in ((0, n, recipe), (n, total, None)):
-            for start in range(first, last, size):
-                stop = min(start + size, last)
-                own = None if seeds is None else seeds[start:stop]
-                rows = population.rows(start, stop) if source is None else source
-                probes = probe_rows(population, start, stop) if source is None else None
-                yield _Task(start, stop, rows, own, probes, population.dim, wanted, self.on_error)
-
-    def _calls(
-        self, tasks: Iterator[_Task], objective: Objective, stopped: list[_Fault], payloads: int
-    ) -> Iterator[Any]:
-        """Wrap tasks for joblib, which asks for the next one when a worker is free; after a fault there are no more."""
-        from joblib import delayed
-
-        live = self._live
-        call = delayed(_work)
-        for number, task in enumerate(tasks):
-            if stopped:
-                return
-            if live.shared:
-                yield call(task, objective, "", b"", self._limited)
-            else:
-                yield call(task, None, live.token, live.payload if number < payloads else b"")
-
-    def _open(self, objective: Objective) -> None:
-        """Enter a joblib context that stays open, and prepare what its workers will need."""
-        from joblib import Parallel, parallel_config
-        from joblib.parallel import get_active_backend
-
-        live, backend = self._live, None
-        if self.backend != "loky":
-            with parallel_config(backend=self.backend, n_jobs=self.workers):
-                backend, _ = get_active_backend()
-        live.shared = bool(getattr(backend, "supports_sharedmem", False))
-        if not live.shared:
-            live.token, live.payload = os.urandom(16).hex(), _pack_objective(objective, self._threads)
-        if backend is None:
-            from ._processes import _Processes
-
-            backend = _Processes(self._threads, _receive, (live.token, live.payload))
-        parallel = Parallel(
-            n_jobs=self.workers,
-            backend=backend,
-            return_as="generator_unordered" if backend.supports_return_generator else "list",
-            batch_size=1,
-            max_nbytes=None,
-        )
-        parallel.__enter__()
-        live.parallel = parallel
+    @property
+    def _here(self) -> bool:
+        """Whether the one worker is this process."""
+        return self.workers == 1 and self.timeout is None and self.backend in ("loky", "threading")
 
     @property
     def _threads(self) -> int:
@@ -267,133 +148,36 @@ class Joblib:
 
         return self.threads_per_worker or max(1, int(cpu_count()) // self.workers)
 
-    def _limited(self, api: str | None = None) -> AbstractContextManager[Any]:
-        """Limit the threads of linear algebra in this process (OpenMP: of this thread) while it has worker threads."""
-        live = self._live
-        if not live.shared:
-            return nullcontext()
-        if live.limits is None:
-            from threadpoolctl import ThreadpoolController
+    def _streams(self) -> Streams:
+        """Return what the workers are doing; start them if there are none."""
+        if self._live.streams is None:
+            objective, policy, token = as_objective(self.objective), read_policy(self.on_error), new_token()
+            settings = Settings(objective, self, self.workers, policy, self.chunk, self.max_failures, self.timeout)
+            if self._here or self.backend == "threading":
+                pool: Pool = Inline() if self._here else Threads(self.workers, self._threads)
+            else:
+                payload = pack_objective(objective, self._threads)
+                settings = settings._replace(token=token, payload=payload)
+                pool = self._pool(token, payload)
+            self._live.streams = Streams(pool, settings)
+        return self._live.streams
 
-            live.limits = ThreadpoolController()
-        limit: AbstractContextManager[Any] = live.limits.limit(limits=self._threads, user_api=api)
-        return limit
+    def _pool(self, token: str, payload: bytes) -> Pool:
+        """Return processes of one's own, or those of a backend of joblib."""
+        if self.backend == "loky":
+            from ._workers import Processes
 
+            return Processes(self.workers, self._threads, token, payload, ahead=int(self.timeout is None))
+        from ._backends import Backend
 
-class _WorkerTraceback(Exception):
-    """The traceback of an exception in a worker process, as text; the cause of the exception as it arrives here."""
+        return Backend(self.backend, self.workers, ahead=int(self.timeout is None))
 
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
+    def _after_error(self) -> None:
+        """End workers that are still at something that nobody wants."""
+        if self._live.streams is not None and self._live.streams.busy:
+            self._end(kill=True)
 
-
-def _dumps(value: object) -> bytes:
-    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
-
-    return bytes(cloudpickle.dumps(value))
-
-
-def _loads(payload: bytes) -> Any:
-    import cloudpickle
-
-    return cloudpickle.loads(payload)
-
-
-def _pack_objective(objective: Objective, threads: int) -> bytes:
-    """Return the objective as bytes that a fresh process understands, even if it is a lambda of the main script."""
-    try:
-        return _dumps((objective, threads))
-    except Exception as error:
-        raise TypeError(
-            f"the objective cannot be sent to a worker process: {error}. Expected a function without open files, "
-            'locks, generators and the like. Make those inside the function, or use backend="threading".'
-        ) from error
-
-
-def _receive(token: str, payload: bytes) -> None:
-    """In a worker: keep the bytes of an objective; of several, the latest."""
-    _objectives[token] = payload
-    for old in list(_objectives)[:-_KEPT]:
-        del _objectives[old]
-
-
-def _known_objective(token: str) -> Objective | None:
-    """In a worker: return the objective of ``token`` if it was sent; its first use rebuilds it and limits threads."""
-    from threadpoolctl import threadpool_limits
-
-    known = _objectives.get(token)
-    if isinstance(known, bytes):
-        try:
-            known, threads = _loads(known)
-        except Exception as error:
-            raise EvaluationError(
-                f"the objective cannot be rebuilt in a worker process: {type(error).__name__}: {error}. Expected a "
-                "function whose modules can be imported there. Install them, or define it in the main script."
-            ) from error
-        _objectives[token] = known
-        threadpool_limits(threads)
-    return known
-
-
-def _work(
-    task: _Task,
-    objective: Objective | None,
-    token: str,
-    payload: bytes,
-    limited: Callable[[str], AbstractContextManager[Any]] = nullcontext,
-) -> _Answer:
-    """In a worker: evaluate one task with serial kernels."""
-    from .._kernels import threads
-
-    if payload and token not in _objectives:
-        _receive(token, payload)
-    objective = objective or _known_objective(token)
-    if objective is None:
-        return _Answer(task, task.start, None, None)
-    table = _table(task)
-    fault = None
-    with threads.limited(1), limited("openmp"):
-        for first, rows, probes in _pieces(task):
-            at = first - task.start
-            seeds = None if task.seeds is None else task.seeds[at : at + len(rows)]
-            fault = call_rows(objective, rows, first, seeds, probes, task.on_error, table, at)
-            if fault is not None:
-                break
-    if fault is None or not token:
-        return _Answer(None, task.start, table, fault)
-    return _Answer(None, task.start, table, fault._replace(error=RuntimeError()), _pack_error(fault.error))
-
-
-def _table(task: _Task) -> _Table:
-    """Return an empty table for the task's rows; a task has noise rows or explicit rows, never both."""
-    count, recipe = task.stop - task.start, isinstance(task.source, Population)
-    probed = count if recipe else 0 if task.probes is None else len(task.probes)
-    return _Table.empty(count, probed, task.dim, task.wanted)
-
-
-def _pieces(task: _Task) -> Iterator[tuple[int, Array, Array | None]]:
-    """Yield (first row, rows, probes)."""
-    source = task.source
-    if isinstance(source, Population):
-        for first, rows in chunks(source, task.start, task.stop):
-            yield first, rows, probe_rows(source, first, first + len(rows)) if task.wanted else None
-    else:
-        yield task.start, source, task.probes
-
-
-def _pack_error(error: Exception) -> bytes:
-    """Return an exception and its traceback as bytes; one that cannot be sent becomes a RuntimeError of its text."""
-    text = "".join(traceback.format_exception(error))
-    try:
-        payload = _dumps((error, text))
-        _loads(payload)
-    except Exception:
-        payload = _dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
-    return payload
-
-
-def _unpack_error(payload: bytes) -> Exception:
-    error, text = _loads(payload)
-    found: Exception = error
-    found.__cause__ = _WorkerTraceback(text)
-    return found
+    def _end(self, *, kill: bool) -> None:
+        streams, self._live.streams = self._live.streams, None
+        if streams is not None:
+            streams.close(kill=kill)

@@ -13,16 +13,15 @@ from ..noise import Array
 from ..objective import ALONG_PROBES, PARTS, Objective
 from ..protocols import State
 from ..records import Evals, Population
+from ._policy import POPULATION, check_failed, check_limits, log_failures, read_policy
 from ._results import _BadResult, derivatives, expected, numbers
 from ._rows import (
     GO_ON,
-    POPULATION,
-    OnError,
     Seeds,
     _Table,
     as_objective,
     check_count,
-    check_policy,
+    name_error,
     probe_rows,
     wanted_derivatives,
 )
@@ -40,7 +39,8 @@ class Vectorized:
         take a direction for each row, and return the shape of the rows and (m,). nan marks a failed evaluation.
     chunk : rows per call; None for all in one call.
     on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the values of that call
-        nan and counts as many of "exception".
+        nan and counts as many of "exception"; "retry(k)" makes the call again first, up to k times.
+    max_failures, timeout : as in :class:`esopt.Serial`.
 
     Notes
     -----
@@ -58,12 +58,15 @@ class Vectorized:
 
     objective: Objective | Callable[..., Any]
     chunk: int | None = None
-    on_error: OnError = "raise"
+    on_error: str = "raise"
+    max_failures: float | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
         check_count("chunk", self.chunk)
-        check_policy(self.on_error)
+        read_policy(self.on_error)
+        check_limits(self.max_failures, self.timeout, "Vectorized")
 
     def init(self) -> State:
         """Return the empty state."""
@@ -79,6 +82,8 @@ class Vectorized:
         for start in range(0, total, self.chunk or max(total, 1)):
             stop = min(start + (self.chunk or total), total)
             self._call(objective, population, start, stop, None if seeds is None else seeds[start:stop], table)
+        log_failures(table.notes, table.failures, objective, population)
+        check_failed(table.values, table.failures, self.max_failures, population)
         return table.evals(population.dim), state
 
     def close(self) -> None:
@@ -88,34 +93,62 @@ class Vectorized:
         self, objective: Objective, population: Population, start: int, stop: int, seeds: Seeds, table: _Table
     ) -> None:
         """Evaluate one batch; an exception in f or a derivative belongs to all of its rows."""
-        count = stop - start
-        part, shape = "f", (population.dim,) if objective.shape is None else objective.shape
-        try:
-            values, steps = numbers(objective.f(*_arguments(objective, population.rows(start, stop), seeds)), count)
-            table.values[start:stop] = values
-            table.steps += steps
-            table.count("nan", int(np.isnan(values).sum()))
-            for need in table.wanted:
-                part = PARTS[need].part
-                probes = probe_rows(population, start, stop) if need in ALONG_PROBES else None
-                count = stop - start if probes is None else len(probes)
-                if count:
-                    rows, own = population.rows(start, start + count), None if seeds is None else seeds[:count]
+        count, values = stop - start, table.values[start:stop]
+        policy = read_policy(self.on_error)
+        for part in ("f", *(PARTS[need].part for need in table.wanted)):
+            along = next((need for need in ALONG_PROBES if PARTS[need].part == part), None)
+            probes = probe_rows(population, start, stop) if along else None
+            count = stop - start if probes is None else len(probes)
+            for left in range(policy.retries, -1, -1) if count else ():
+                rows, own = population.rows(start, start + count), None if seeds is None else seeds[:count]
+                try:
                     result = getattr(objective, part)(*_arguments(objective, rows, own, probes))
-                    table.keep(need, start, derivatives(need, result, shape, count), ~np.isnan(values[:count]))
+                except Exception as error:
+                    if policy.raises:
+                        raise self._fault(error, part, objective, population, start, count) from error
+                    table.fail("retried" if left else "exception", start, name_error(error), part, count)
+                    if not left:
+                        return
+                else:
+                    self._keep(result, part, objective, population, start, count, values, table)
+                    break
+
+    def _keep(
+        self,
+        result: object,
+        part: str,
+        objective: Objective,
+        population: Population,
+        start: int,
+        count: int,
+        values: Array,
+        table: _Table,
+    ) -> None:
+        """Write what the function ``part`` returned for ``count`` rows to the table, or raise TypeError."""
+        shape = (population.dim,) if objective.shape is None else objective.shape
+        try:
+            if part == "f":
+                values[:], steps = numbers(result, count)
+                table.steps += steps
+                table.count("nan", int(np.isnan(values).sum()))
+            else:
+                need = next(need for need, kind in PARTS.items() if kind.part == part)
+                table.keep(need, start, derivatives(need, result, shape, count), ~np.isnan(values[:count]))
         except _BadResult as error:
             which, wanted = _which(population, start, start + count), expected(part, shape, count)
             raise TypeError(f"{part} returned {error} for {which}. Expected {wanted}. Return a float array.") from None
-        except Exception as error:
-            if self.on_error == "raise":
-                which, cut = _which(population, start, start + count), f"rows({start}, {start + count})"
-                v = f", population.probes.{cut}.astype(float)" if part in ("hvp", "jvp") else ""
-                seeding = f", population.seeds[{start}:{start + count}]" if objective.seeded else ""
-                raise EvaluationError(
-                    f"{part} raised {type(error).__name__} for {which}: {error}.\n"
-                    f"Reproduce it with: {part}(population.{cut}{v}{seeding}), where {POPULATION}. {GO_ON}"
-                ) from error
-            table.count("exception", count)
+
+    def _fault(
+        self, error: Exception, part: str, objective: Objective, population: Population, start: int, count: int
+    ) -> EvaluationError:
+        """Return the error that ends an evaluation."""
+        which, cut = _which(population, start, start + count), f"rows({start}, {start + count})"
+        v = f", population.probes.{cut}.astype(float)" if part in ("hvp", "jvp") else ""
+        seeding = f", population.seeds[{start}:{start + count}]" if objective.seeded else ""
+        return EvaluationError(
+            f"{part} raised {type(error).__name__} for {which}: {error}.\n"
+            f"Reproduce it with: {part}(population.{cut}{v}{seeding}), where {POPULATION}. {GO_ON}"
+        )
 
 
 def _which(population: Population, start: int, stop: int) -> str:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import EvaluationError
-from ..evaluators._rows import GO_ON, check_count, check_policy
+from ..evaluators._policy import check_policy
+from ..evaluators._rows import GO_ON, check_count
 from ..noise import check_seed, child
 from ..objective import Objective, Outcome
 from ..records import Evals, Population

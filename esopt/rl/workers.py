@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import EvaluationError
 from ..evaluators._rows import check_count
-from ..evaluators.joblib import _dumps, _loads, _pack_error, _unpack_error
+from ..evaluators._tasks import dumps, loads, pack_error, unpack_error
 from ..noise import Philox
 from ..records import Population
 from .engine import Array, Integers, Played
@@ -198,7 +198,7 @@ class Workers:
             return list(left.values())
         self._live.seconds = spent / max(1, sum(task.stop - task.start for task in tasks))
         for unit, kind, what, error in sorted(faults):
-            table.fail(unit, Fault(kind, what, _unpack_error(error) if error else None), int(table.lengths[unit]))
+            table.fail(unit, Fault(kind, what, unpack_error(error) if error else None), int(table.lengths[unit]))
         return []
 
     def _after_loss(self, tasks: list[_Task], table: Table, tried: dict[int, int]) -> list[_Task]:
@@ -243,7 +243,7 @@ class Workers:
 
         live = self._live
         try:
-            payload = _dumps((self.env, self.policy, self.rules, self.episode_timeout))
+            payload = dumps((self.env, self.policy, self.rules, self.episode_timeout))
         except Exception as error:
             raise TypeError(
                 f"the environment cannot be sent to a worker process: {error}. Expected a gymnasium id, or a function "
@@ -302,7 +302,7 @@ def _stage() -> Stage:
     """In a worker: return the stage; at its first use, make it."""
     if _here.stage is None:
         try:
-            env, policy, rules, _here.timeout = _loads(_here.payload)
+            env, policy, rules, _here.timeout = loads(_here.payload)
         except Exception as error:
             raise EvaluationError(
                 f"the environment cannot be rebuilt in a worker process: {type(error).__name__}: {error}. Expected a "
@@ -348,7 +348,7 @@ def _work(task: _Task) -> _Answer:
             answer.lengths[at] = episode.steps
             fault = episode.fault
             if fault is not None:
-                packed = b"" if fault.error is None else _pack_error(fault.error)
+                packed = b"" if fault.error is None else pack_error(fault.error)
                 answer.faults.append((unit, fault.kind, fault.what, packed))
                 if task.stop_at_fault:
                     break

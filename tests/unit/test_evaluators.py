@@ -500,8 +500,14 @@ def test_large_rows_are_made_a_few_at_a_time() -> None:
 
 @pytest.mark.parametrize("make", [Serial, Vectorized, Compiled, threads_of])
 def test_settings_are_checked_and_frozen(make: Any) -> None:
-    with pytest.raises(ValueError, match=r'on_error must be "raise" or "nan", got \'skip\'\. Pass'):
-        make(bowl, on_error="skip")
+    for policy in ("skip", "retry", "retry(0)", "retry(-1)", "retry(1.5)", None, 3):
+        with pytest.raises(ValueError, match=r'on_error must be "raise", "nan" or "retry\(k\)" .*, got .*\. Pass'):
+            make(bowl, on_error=policy)
+    for most in (-1, 1.5, float("nan"), "half", True):
+        with pytest.raises(ValueError, match=r"max_failures must be None, a whole number .*, got .*\. Pass"):
+            make(bowl, max_failures=most)
+    with pytest.raises(ValueError, match=r"got timeout=2.0, but it calls f in this process, .*Joblib\(f, workers=2"):
+        make(bowl, timeout=2.0)
     with pytest.raises(TypeError, match="f must be a function, got int"):
         make(3)
     evaluator = make(bowl)

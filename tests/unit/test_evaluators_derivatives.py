@@ -23,6 +23,8 @@ from esopt import (
     Serial,
     Vectorized,
 )
+from esopt.evaluators._policy import read_policy
+from esopt.evaluators._tasks import cut, make_recipe
 from esopt.noise import Array
 
 DIM = 5
@@ -332,15 +334,17 @@ def test_functions_own_their_arguments(make: Any) -> None:
 
 
 def test_probes_travel_in_the_recipe() -> None:
-    evaluator = threads(WHOLE)
-    tasks = list(evaluator._tasks(population(), WHOLE, NEEDS))
-    assert all(task.source.probes is not None and task.probes is None for task in tasks[:-1])
-    assert all(task.probes.shape == (0, DIM) for task in tasks if not isinstance(task.source, Population))
-    without = list(evaluator._tasks(population(), WHOLE, ("grads",)))
-    assert all(task.source.probes is None for task in without if isinstance(task.source, Population))
-    rows = list(evaluator._tasks(population(given=True), WHOLE, NEEDS))
-    assert [len(task.probes) for task in rows] == [task.stop - task.start for task in rows if task.start < 14] + [0]
-    assert not any(isinstance(task.source, Population) for task in rows)
+    made = population()
+    recipe = make_recipe(made, NEEDS, read_policy("raise"))
+    assert recipe.population.probes is not None
+    assert all(task.probes is None for task in cut(made, recipe, False, 4))
+    assert make_recipe(made, ("grads",), read_policy("raise")).population.probes is None
+    given = population(given=True)
+    recipe = make_recipe(given, NEEDS, read_policy("raise"))
+    assert recipe.population is None
+    rows = list(cut(given, recipe, False, 4))
+    assert all(len(task.probes) == task.stop - task.start == len(task.rows) for task in rows if task.start < 14)
+    assert rows[-1].probes is None
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,258 @@
+"""Worker processes of one's own: each with a socket, and with a thread here that reads its answers.
+
+Each process has its own queue, so that a death concerns the tasks of one process, and the one that it was at is known.
+There are no semaphores, shared memory or files that could be left behind. A process ends when its socket is closed,
+and so when this process ends, however that happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from multiprocessing.connection import Connection, Pipe
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+
+from ..errors import EvaluationError
+from ._pool import Done, Outcome
+from ._tasks import Call, dumps, unpack_error
+from ._worker import READY, Order, Reply
+
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_STARTS = 3
+"""A pool whose processes ended so often in a row before they were ready gives up."""
+
+_EXIT_SECONDS = 5.0
+
+
+class _Job(NamedTuple):
+    number: int
+    done: Done
+
+
+class _Process:
+    """One process. ``jobs``: what it was given, oldest first; it is at the first."""
+
+    def __init__(self, threads: int, setup: tuple[str, bytes]) -> None:
+        self.jobs: deque[_Job] = deque()
+        self.recipes: list[int] = []
+        self.dead = self.ready = self.unwanted = self.idle = False
+        self.since = 0.0
+        self.lock = Lock()
+        self._setup = setup
+        self._sending = Lock()
+        self._sending.acquire()  # until the setup is sent
+        self._popen, self._connection = _start(threads)
+        self._thread = Thread(target=self._read, name="esopt-worker", daemon=True)
+        self._thread.start()
+
+    def send(self, messages: Iterable[Any]) -> None:
+        """Send messages; if the process is gone, its reader knows what to do."""
+        with self._sending, contextlib.suppress(OSError):
+            for message in messages:
+                self._connection.send(message)
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        self.unwanted = True
+        self._popen.kill()
+
+    def end(self, *, kill: bool) -> None:
+        """Ask the process to end; :meth:`join` waits for it."""
+        self.unwanted = True
+        if kill:
+            self._popen.kill()
+        _hang_up(self._connection)
+
+    def join(self) -> None:
+        """Wait for the process and its reader."""
+        try:
+            self._popen.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+        self._thread.join()
+
+    def _read(self) -> None:
+        """In a thread: send what the process needs, pass its answers on, and say so when it is gone."""
+        try:
+            try:
+                self._connection.send(self._setup)
+            finally:
+                self._setup = ("", b"")
+                self._sending.release()
+            while True:
+                reply: Reply = self._connection.recv()
+                with self.lock:
+                    self.since = time.monotonic()
+                    if reply.number == READY:
+                        self.ready = True
+                        continue
+                    job = self.jobs.popleft()
+                job.done(_outcome(reply))
+                del job, reply
+        except (EOFError, OSError):
+            pass
+        finally:
+            self._popen.kill()  # a process that has closed its socket is of no use
+            self._popen.wait()
+            with self.lock:
+                self.dead = True
+                self.idle = not (self.ready and self.jobs)
+                jobs, self.jobs = self.jobs, deque()
+                self._connection.close()
+            for at, job in enumerate(jobs):
+                job.done(Outcome(begun=self.ready and at == 0))
+
+
+class Processes:
+    """A pool of ``workers`` processes with ``threads`` threads each, which have the objective of ``token``."""
+
+    shared, own = False, True
+
+    def __init__(self, workers: int, threads: int, token: str, payload: bytes, *, ahead: int = 1) -> None:
+        self._threads, self._setup, self._room = threads, (token, payload), 1 + ahead
+        self._processes: list[_Process] = []
+        self._count = self._lost = self._starts = 0
+        self._sent: tuple[int, bytes] = (-1, b"")
+        self._workers = workers
+        self._finalizer = weakref.finalize(self, _end, self._processes, kill=True)
+
+    def room(self) -> int:
+        """Return how many more tasks may be submitted."""
+        return self._workers * self._room - sum(len(process.jobs) for process in self._processes)
+
+    def submit(self, call: Call, done: Done) -> int:
+        """Send ``call`` to the process that has least to do; the recipe, if it does not have it yet."""
+        self._replace()
+        number = self._count = self._count + 1
+        while True:
+            process = min(self._processes, key=lambda one: len(one.jobs))
+            with process.lock:
+                if not process.dead:
+                    if not process.jobs:
+                        process.since = time.monotonic()
+                    process.jobs.append(_Job(number, done))
+                    break
+            self._replace()
+        process.send(self._messages(process, call, number))
+        return number
+
+    def running(self, number: int) -> float:
+        """Return the seconds since a process began with a task; 0.0 if it is not known to have begun."""
+        for process in self._processes:
+            with process.lock:
+                if process.ready and process.jobs and process.jobs[0].number == number:
+                    return time.monotonic() - process.since
+        return 0.0
+
+    def kill(self, number: int) -> None:
+        """Kill the process that is at a task; another takes its place."""
+        for process in self._processes:
+            with process.lock:
+                if process.jobs and process.jobs[0].number == number:
+                    process.kill()
+
+    def take_lost(self) -> int:
+        """Return how many processes ended unasked since the last call, and were at no task."""
+        self._replace()
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def rest(self) -> None:
+        """Do nothing."""
+
+    def close(self, *, kill: bool) -> None:
+        """End the processes and wait for them."""
+        self._finalizer.detach()
+        _end(self._processes, kill=kill)
+
+    def _messages(self, process: _Process, call: Call, number: int) -> list[Any]:
+        """Return what to send: perhaps a recipe, made once for all processes; then the task."""
+        messages: list[Any] = []
+        recipe = call.recipe
+        if recipe.number not in process.recipes:
+            if self._sent[0] != recipe.number:
+                self._sent = (recipe.number, dumps(recipe))
+            process.recipes.append(recipe.number)
+            messages += [process.recipes.pop(0)] if len(process.recipes) > _RECIPES else []
+            messages.append(self._sent[1])
+        return [*messages, Order(number, call.token, recipe.number, call.task)]
+
+    def _replace(self) -> None:
+        """Start processes where there are none, or none any more."""
+        for process in [one for one in self._processes if one.dead]:
+            self._processes.remove(process)
+            self._lost += process.idle and not process.unwanted
+            self._starts = 0 if process.ready else self._starts + 1
+        if self._starts >= _STARTS:
+            raise EvaluationError(
+                f"{self._starts} worker processes in a row ended before they could begin. Expected them to import "
+                "esopt; look for a message above, too little memory, or a limit on processes. Use Serial(f), or fewer "
+                "workers."
+            )
+        while len(self._processes) < self._workers:
+            self._processes.append(_Process(self._threads, self._setup))
+
+
+_RECIPES = 8
+"""Recipes that a process keeps: as many as there are populations at a time."""
+
+
+def _end(processes: list[_Process], *, kill: bool) -> None:
+    """End all processes at once, and wait."""
+    ended, processes[:] = list(processes), []
+    for process in ended:
+        process.end(kill=kill or bool(process.jobs))
+    for process in ended:
+        process.join()
+
+
+def _start(threads: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
+    """Start a fresh interpreter that serves the other end of a socket."""
+    ours, theirs = Pipe()
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
+        f"from esopt.evaluators._worker import serve; serve({theirs.fileno()})"
+    )
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    try:
+        popen = subprocess.Popen(
+            [sys.executable, *flags, "-c", code],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **dict.fromkeys(_THREADS, str(threads))},
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return popen, ours
+
+
+def _hang_up(connection: Connection[Any, Any]) -> None:
+    """Shut our direction of the socket down: the process sees the end of its tasks, ends, and then the reader does."""
+    import socket
+
+    with contextlib.suppress(OSError):
+        own = socket.socket(fileno=os.dup(connection.fileno()))
+        with own:
+            own.shutdown(socket.SHUT_WR)
+
+
+def _outcome(reply: Reply) -> Outcome:
+    return Outcome(reply.answer) if reply.answer is not None else Outcome(error=unpack_error(reply.error))
