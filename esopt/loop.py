@@ -362,7 +362,7 @@ def _arrivals(
     finally:
         if flights.landed:
             save()
-    flights.empty()
+        flights.empty()
     return reasons
 
 

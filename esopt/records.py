@@ -270,13 +270,6 @@ class Evals:
 
 
 class Part(NamedTuple):
-    """Some rows of a population, as soon as they are evaluated."""
-
-    rows: NDArray[np.int64]
-    evals: Evals
-
-
-class Part(NamedTuple):
     """Some rows of a population, as soon as they are evaluated.
 
     ``rows``, (m,) and increasing, are all noise rows or all explicit ones; ``evals`` has a row for each of them, but no

@@ -132,9 +132,14 @@ class Joblib:
             self._after_error()
             raise
 
+    def drop(self, ticket: int) -> None:
+        """Give up what is unfinished of a ticket: what waits is forgotten, late answers are dropped."""
+        if self._live.streams is not None:
+            self._live.streams.drop(ticket)
+
     def close(self) -> None:
-        """Stop the workers; the next evaluation would start new ones."""
-        self._end(kill=False)
+        """Stop the workers, in the middle of what was given up; the next evaluation would start new ones."""
+        self._end(kill=self._live.streams is not None and self._live.streams.busy)
 
     @property
     def _here(self) -> bool:

@@ -29,9 +29,9 @@ STRATEGIES = {
     "sep": esopt.SepCMA(),
     "snes": esopt.snes(),
     "openai": esopt.openai_es(n=12, sigma=0.1, lr=0.1),
-    "ars": esopt.ars(n=12, sigma=0.1),
+    "ars": esopt.ars(n=12, sigma=0.1, lr=0.1),
     "pgpe": esopt.pgpe(n=12),
-    "gradient": esopt.GradientES(),
+    "gradient": esopt.GradientES(rule=esopt.Adam(0.1)),
     "restarts": esopt.Restarts(esopt.CMAES(tolfun=1.0)),
     "default": None,
 }
@@ -42,7 +42,7 @@ def virtual(f: Callable[..., Any] = sphere, workers: int = 4, seed: int = 0, **s
 
 
 def fly(f: Callable[..., Any] = sphere, workers: int = 4, **options: Any) -> esopt.Result:
-    options = {"evaluations": 400, "seed": 3, **options}
+    options = {"evaluations": 250, "seed": 3, **options}
     return esopt.minimize(None, START, evaluator=virtual(f, workers), mode="async", **options)
 
 
@@ -95,7 +95,7 @@ def test_every_worker_is_busy_and_candidates_are_late():
     late = found.arrivals["told"] - found.arrivals["generation"]
     assert late.min() == 0
     assert 3 <= late.max() <= 20
-    assert 2.0 < 8 * (late > 0).mean() < 3.5  # three are in flight when a generation of eight is complete
+    assert 1.5 < 8 * (late > 0).mean() < 3.0  # three are in flight when a generation of eight is complete
     assert found.generations == 100
     assert found.evaluations == 801
     assert found.value < 1e-6
@@ -106,7 +106,7 @@ def test_rows_beyond_the_population_are_of_the_same_noise():
 
     assert found.arrivals["row"].max() >= 8
     one = found.arrivals[found.arrivals["generation"] == 0]
-    assert len(np.unique(one["row"])) == len(one) == 24 == one["row"].max() + 1  # 16, and 8 for those that arrived
+    assert len(np.unique(one["row"])) == len(one) == 23 == one["row"].max() + 1  # 16, and one for each of seven
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -120,7 +120,7 @@ def test_every_generation_has_its_size_and_rows_are_told_once(name):
         assert len(set(sizes.tolist())) == 1
     assert len(np.unique(found.arrivals[["generation", "row"]])) == len(found.arrivals)
     assert found.evaluations == len(found.arrivals) + 1
-    assert found.value < 0.1
+    assert found.value < 1.0
 
 
 def test_pairs_are_told_together():
@@ -157,7 +157,7 @@ def test_a_run_is_replayed_bit_for_bit(name):
     for evaluator in (esopt.Serial(sphere), virtual(workers=2, seed=9)):
         again = esopt.minimize(
             None, START, evaluator=evaluator, mode="async", arrivals=found.arrivals, strategy=STRATEGIES[name],
-            evaluations=400, seed=3,
+            evaluations=250, seed=3,
         )  # fmt: skip
         assert_same(again, found)
         np.testing.assert_array_equal(again.arrivals, found.arrivals)
@@ -176,7 +176,7 @@ def test_replays_of_other_runs(options):
     found = fly(**{"strategy": esopt.CMAES(0.4), **options})
     again = esopt.minimize(
         None, START, evaluator=esopt.Serial(sphere), mode="async", arrivals=found.arrivals, seed=3,
-        **{"strategy": esopt.CMAES(0.4), "evaluations": 400, **options},
+        **{"strategy": esopt.CMAES(0.4), "evaluations": 250, **options},
     )  # fmt: skip
     assert_same(again, found)
     assert again.reason == found.reason
@@ -188,14 +188,14 @@ def test_an_interrupted_run_is_replayed_to_its_end():
     def f(x):
         nonlocal calls
         calls += 1
-        if calls == 205:
+        if calls == 155:
             raise KeyboardInterrupt
         return sphere(x)
 
     found = fly(f, strategy=esopt.CMAES())
     assert found.reason == {"interrupted": float(found.generations)}
     again = fly(strategy=esopt.CMAES(), arrivals=found.arrivals, final_evaluations=0)
-    assert again.reason == {"arrivals": 204.0}
+    assert again.reason == {"arrivals": 154.0}
     np.testing.assert_array_equal(again.mean, found.mean)
     assert again.evaluations == found.evaluations + 1  # that of the mean
 
@@ -225,20 +225,20 @@ def test_a_killed_run_goes_on_with_what_was_in_flight(name, tmp_path):
     def f(x):
         nonlocal calls
         calls += 1
-        if calls == 150:
+        if calls == 60:
             raise Killed
         return sphere(x)
 
     path = tmp_path / "run.npz"
-    options: dict[str, Any] = {"strategy": STRATEGIES[name], "checkpoint": path, "checkpoint_seconds": 0.0}
+    options: dict[str, Any] = {"strategy": STRATEGIES[name], "checkpoint": path, "checkpoint_seconds": 0.0, "evaluations": 120}
     with pytest.raises(esopt.EvaluationError):
         fly(f, **options)
-    calls = 150
+    calls = 60
     found = fly(f, **options)
 
-    assert calls == 150 + 400 - 149 + (len(found.arrivals) - 400) + 1  # no result was lost, and one is the mean's
+    assert calls == 60 + len(found.arrivals) - 59 + 1  # no result was lost, and one is the mean's
     assert len(np.unique(found.arrivals[["generation", "row"]])) == len(found.arrivals)
-    replayed = fly(strategy=STRATEGIES[name], arrivals=found.arrivals)
+    replayed = fly(strategy=STRATEGIES[name], arrivals=found.arrivals, evaluations=120)
     assert_same(replayed, found)
     assert fly(f, **options).evaluations == found.evaluations  # a finished run stays as it is
 
@@ -299,7 +299,7 @@ def test_late_candidates_are_dropped_and_counted():
     assert lag[~lost].max() == 1
     assert lost.any()
     assert found.failures == {"late": lost.sum()}
-    assert found.evaluations == len(found.arrivals) + 1 <= 400
+    assert found.evaluations == len(found.arrivals) + 1 <= 250
 
 
 def test_a_restart_drops_what_belongs_to_the_run_before():
@@ -344,7 +344,7 @@ def test_targets_callbacks_and_history():
 
 
 @pytest.mark.parametrize("strategy", [esopt.MAES(), esopt.Portfolio(), esopt.CMAES(step_size=esopt.TPA()),
-                                      esopt.GradientES(estimator=esopt.Bonnet())])  # fmt: skip
+                                      esopt.GradientES(sizing=esopt.NormTest(most=64))])  # fmt: skip
 def test_strategies_that_cannot_are_refused(strategy):
     with pytest.raises(TypeError, match=r"Use CMAES\(\) or SepCMA\(\)"):
         fly(strategy=strategy)
