@@ -83,7 +83,7 @@ def cases(d: int) -> list[Case]:
         ("openai_es ellipsoid of 100", _openai, gentle, d, 0.2, 2.0),
         ("openai_es noisy sphere", _openai, noisy, d, 0.02, 2.0),
     ]
-    return every
+    return [case for case in every if d < 10 or case[2] is not rastrigin]
 
 
 def _openai() -> Any:
@@ -166,17 +166,17 @@ def biased(report: Report, seeds: int) -> None:
 
 
 def sleeps(x: Array) -> float:
-    """A sphere that takes between 2 and 200 milliseconds."""
+    """A sphere that takes between 20 milliseconds and 2 seconds."""
     bits = int(np.ascontiguousarray(x).view(np.uint64).sum() % np.uint64(2**53))
     u = float(np.random.default_rng(bits).uniform())
-    time.sleep(0.002 * min(100.0, 1.0 / u))
+    time.sleep(0.02 * min(100.0, 1.0 / u))
     return float(x @ x)
 
 
 def really(report: Report, evaluations: int) -> None:
     """Four processes whose f sleeps."""
     speed: Mapping[str, list[float]] = {"sync": [], "async": []}
-    for seed in range(3):
+    for seed in range(2):
         for mode, rates in speed.items():
             began = [0.0, 0.0]
 
@@ -194,7 +194,7 @@ def really(report: Report, evaluations: int) -> None:
 
 
 def measure(report: Report, args: argparse.Namespace) -> None:
-    seeds = args.rounds or (2 if args.quick else 16)
+    seeds = args.rounds or (2 if args.quick else 10)
     ratios: list[float] = []
     every: dict[str, list[float]] = {}
     for d in (5,) if args.quick else (5, 10):
@@ -217,7 +217,7 @@ def measure(report: Report, args: argparse.Namespace) -> None:
         report.figure("throughput, async / sync: CMAES, SepCMA, snes", ratios, "x", ">=", 1.8)
     if not args.only:
         biased(report, seeds)
-        really(report, 100 if args.quick else 400)
+        really(report, 60 if args.quick else 240)
 
 
 if __name__ == "__main__":

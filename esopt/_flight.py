@@ -194,18 +194,12 @@ class Airport:
 
     def _points(self, units: Sequence[Unit]) -> Array:
         """Return the candidates before the map, (n, d)."""
-        rows = [
-            replace(self.recipe((unit.generation, unit.first)), map=None).rows(unit.first, unit.first + len(unit.found))
-            for unit in units
-        ]
-        return np.concatenate(rows)
+        return np.concatenate([replace(self.recipe((g, stop - 1)), map=None).rows(a, stop) for g, a, stop in _runs(units)])
 
     def _with_origin(self, units: Sequence[Unit], points: Array, evals: Evals) -> Evals:
         """Return the evaluations with where they come from, and the best of those before, one for each late result."""
         now, population = self.es.generation, self.es.population()
-        rows = [
-            self.recipes[unit.generation].noise.rows(unit.first, unit.first + len(unit.found)) for unit in units
-        ]
+        rows = [self.recipes[g].noise.rows(start, stop) for g, start, stop in _runs(units)]
         own = population.noise
         noise = Given(np.concatenate(rows), own.block, own.mirrored, own.key, own.law)
         lags = np.repeat([now - unit.generation for unit in units], own.block)
@@ -271,6 +265,17 @@ class Airport:
         flying: list[Place] = [(g, r) for g, r in flight.flying.tolist()]
         self.flying.update(dict.fromkeys(flying))
         return flying
+
+
+def _runs(units: Sequence[Unit]) -> list[tuple[int, int, int]]:
+    """Return (generation, start, stop) of the rows of ``units``, those that follow each other in one."""
+    runs: list[tuple[int, int, int]] = []
+    for unit in units:
+        generation, start, stop = unit.generation, unit.first, unit.first + len(unit.found)
+        if runs and runs[-1][::2] == (generation, start):
+            start = runs.pop()[1]
+        runs.append((generation, start, stop))
+    return runs
 
 
 def gather(units: Sequence[Unit]) -> Evals:
