@@ -31,8 +31,8 @@ def check_asynchronous(strategy: Strategy, population: Population) -> None:
         return
     raise TypeError(
         f'mode="async" got {strategy!r}, which learns from the candidates of one generation only. Use CMAES() or '
-        "SepCMA() with CSA(), snes(), openai_es(), ars(), pgpe() or another GradientES with Score(), also in Restarts() "
-        'and bounds; or leave out mode="async".'
+        "SepCMA() with CSA(), snes(), openai_es(), ars(), pgpe() or another GradientES with Score(), also in "
+        'Restarts() and bounds; or leave out mode="async".'
     )
 
 
@@ -191,9 +191,7 @@ def fly(es: Optimizer, evaluator: Any, airport: Airport, again: list[Place], aft
             evaluator.drop(ticket)
 
 
-def replay(
-    es: Optimizer, evaluator: Any, airport: Airport, log: NDArray[np.void], after: After
-) -> dict[str, float]:
+def replay(es: Optimizer, evaluator: Any, airport: Airport, log: NDArray[np.void], after: After) -> dict[str, float]:
     """Do again what ``log`` says, whatever evaluates; return the reasons to stop."""
     airport.keep = frozenset(log["generation"].tolist())
     at, reasons = 0, after(None, None)
@@ -223,7 +221,8 @@ def _foreign() -> ValueError:
 def _land(evaluator: Any, airport: Airport, entries: NDArray[np.void]) -> None:
     """Evaluate what ``entries`` of a log name, and let them land in their order."""
     places = list(zip(entries["generation"].tolist(), entries["row"].tolist(), strict=True))
-    tickets, found = {}, {}
+    tickets: dict[Any, int] = {}
+    found: dict[Place, Evals] = {}
     for generation in sorted({place[0] for place in places}):
         rows = np.array(sorted(row for own, row in places if own == generation))
         if generation not in airport.recipes or rows[0] < 0:

@@ -52,9 +52,9 @@ class _Telling(NamedTuple):
 class Airport:
     """Candidates of ``es`` in flight and landed.
 
-    ``max_lag`` is how many generations old a candidate may be when it is told. ``again`` says that values are exact: the
-    best of a generation are then ranked again with the next, at most one for each late result and four news.
-    ``keep`` names generations whose recipes a replay still needs.
+    ``max_lag`` is how many generations old a candidate may be when it is told. ``again`` says that values are exact:
+    the best of a generation are then ranked again with the next one, at most one for each late result and for every
+    four news. ``keep`` names generations whose recipes a replay still needs.
     """
 
     es: Optimizer
@@ -114,7 +114,7 @@ class Airport:
         unit = Unit(generation, first, found, len(self.log))
         self.log += [[generation, r, _NEVER] for r in range(first, first + block)]
         if self._expired(unit):
-            self._drop([unit], "late")
+            self._drop([unit], "outdated")
         else:
             self.landed.append(unit)
 
@@ -161,7 +161,7 @@ class Airport:
         self.points, self.values, self._telling = telling.points[kept], telling.values[kept], None
         expired = [unit for unit in self.landed if self._expired(unit)]
         self.landed = [unit for unit in self.landed if not self._expired(unit)]
-        self._drop(expired, "late")
+        self._drop(expired, "outdated")
         needed = {es.generation, *(place[0] for place in (*self.flying, *self.apart))} | (self.keep & {*self.recipes})
         needed |= {unit.generation for unit in self.landed}
         self.recipes = {generation: self.recipes[generation] for generation in sorted(needed)}
@@ -194,7 +194,9 @@ class Airport:
 
     def _points(self, units: Sequence[Unit]) -> Array:
         """Return the candidates before the map, (n, d)."""
-        return np.concatenate([replace(self.recipe((g, stop - 1)), map=None).rows(a, stop) for g, a, stop in _runs(units)])
+        return np.concatenate(
+            [replace(self.recipe((g, stop - 1)), map=None).rows(a, stop) for g, a, stop in _runs(units)]
+        )
 
     def _with_origin(self, units: Sequence[Unit], points: Array, evals: Evals) -> Evals:
         """Return the evaluations with where they come from, and the best of those before, one for each late result."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +54,8 @@ class Flight:
     log : (m, 3)  generation, row, and the generation in which it was told (-1 if in none) of what was counted so far.
     issued : rows of the present generation that were handed out.
     flying : (w, 2)  generation and row of the candidates that are being evaluated.
-    landed : (l, 2)  those that arrived and were not told, in the order of arrival, with their ``values`` (l,), ``steps``
-        (l,) and ``failures``, a JSON list of counts.
+    landed : (l, 2)  those that arrived and were not told, in the order of arrival.
+    values, steps, failures : (l,), (l,) and a JSON list of counts: what was found about them.
     generations, seeds, numbers, sizes : (k,)  recipes of the generations they are of: seed and generation of the noise
         and the number of its rows.
     means, scales : (k, d) and (k, ...)  and where it was drawn.
@@ -85,6 +85,16 @@ class AsyncRun:
 
     run: Run
     flight: Flight
+
+
+def pack(run: Run, flight: Flight | None) -> tuple[Run | AsyncRun, str]:
+    """Return the tree of a checkpoint, and what it is in words."""
+    return (run, "run") if flight is None else (AsyncRun(run, flight), "asynchronous run")
+
+
+def unpack(tree: Run | AsyncRun) -> tuple[Run, Flight | None]:
+    """Return what :func:`pack` got."""
+    return (tree.run, tree.flight) if isinstance(tree, AsyncRun) else (tree, None)
 
 
 def start(x0: Array) -> Progress:
@@ -119,6 +129,14 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
         value_stderr,
         failures,
     )
+
+
+def count(progress: Progress, population: Population, evals: Evals, seconds: float) -> Progress:
+    """Return the progress after evaluations that nothing was learned from."""
+    info = Info(progress.generation, failures=evals.failures)
+    value, value_stderr = progress.value, progress.value_stderr
+    after = advance(progress, population, evals, info, seconds)
+    return replace(after, generation=progress.generation, value=value, value_stderr=value_stderr)
 
 
 def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:

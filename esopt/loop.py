@@ -139,7 +139,7 @@ def minimize(
         the next n results to arrive. The order of arrival is part of the result, ``result.arrivals``; no strategy means
         the default without :class:`esopt.Portfolio`. Unless ``noisy`` or ``seeded``, values count as exact.
     max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are counted in
-        ``failures`` as "late".
+        ``failures`` as "outdated".
     arrivals : with "async", the arrivals of an earlier result, to be replayed bit for bit, whatever evaluates.
 
     Returns
@@ -182,20 +182,30 @@ def minimize(
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
-    flights: Flights | None = None
+    flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
+    return _run(es, evaluator, flights, limits, history, final)
+
+
+def _run(
+    es: Optimizer,
+    evaluator: Evaluator,
+    flights: Flights | None,
+    limits: Limits,
+    history: bool | str | os.PathLike[str],
+    final: int,
+) -> Result:
+    """Run to the end, the final evaluation included."""
     try:
-        if mode == "async":
-            flights = Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
-        state = _resume(es, checkpoint, evaluator.init())
+        state = _resume(es, limits.checkpoint, evaluator.init())
         kept = begin_history(history, es.generation)
         if flights is None:
             reasons, lost = _generations(es, evaluator, state, limits, kept)
         else:
             reasons, lost = _arrivals(es, flights, state, limits, kept), None
-        result = finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
+        result = finish(es, evaluator, reasons, lost, final, stochastic=limits.stochastic)
         return replace(result, history=kept, arrivals=None if flights is None else flights.log)
     except EvaluationError as error:
-        result = failed(es, evaluator, stochastic=stochastic)
+        result = failed(es, evaluator, stochastic=limits.stochastic)
         error.result = replace(result, arrivals=None if flights is None else flights.log)
         raise
     finally:
@@ -334,9 +344,7 @@ def _generations(
     return reasons, None
 
 
-def _arrivals(
-    es: Optimizer, flights: Flights, state: State, limits: Limits, kept: History | None
-) -> dict[str, float]:
+def _arrivals(es: Optimizer, flights: Flights, state: State, limits: Limits, kept: History | None) -> dict[str, float]:
     """Run generations of whatever arrives until there is a reason to stop; return the reasons."""
     saved = time.perf_counter()
 

@@ -18,7 +18,7 @@ from . import checkpoint
 from ._constrained import mark
 from ._describe import describe, differences
 from ._injection import inject
-from ._progress import AsyncRun, Flight, Progress, Run, add_counts, advance, advance_lap, start
+from ._progress import Flight, Progress, Run, advance, advance_lap, count, pack, start, unpack
 from ._told import as_array, check_constraints, check_derivatives, check_steps, check_values, count_failures, name_type
 from .errors import CheckpointError
 from .integers import Rounded, as_box
@@ -273,9 +273,7 @@ class Optimizer:
         failures = count_failures(checked, derivatives)
         return self.learn(Evals(checked, **derivatives, steps=int(steps), failures=failures))
 
-    def learn(
-        self, evals: Evals, evaluator_state: State = (), news: tuple[Population, Evals] | None = None
-    ) -> Info:
+    def learn(self, evals: Evals, evaluator_state: State = (), news: tuple[Population, Evals] | None = None) -> Info:
         """Learn from what an evaluator returned for :meth:`population`; return what was learned.
 
         ``news`` is what was evaluated, if the candidates are not those of :meth:`population`.
@@ -293,17 +291,9 @@ class Optimizer:
 
     def count(self, population: Population, evals: Evals) -> None:
         """Count evaluations that nothing is learned from; their best one may be the best of the run."""
-        before, now = self._run.progress, time.perf_counter()
-        after = advance(before, population, evals, Info(before.generation), before.seconds + now - self._since)
-        failures = json.dumps(add_counts(json.loads(before.failures), evals.failures))
-        kept = replace(
-            after,
-            generation=before.generation,
-            value=before.value,
-            value_stderr=before.value_stderr,
-            failures=failures,
-        )
-        self._run, self._since = replace(self._run, progress=kept), now
+        seconds, now = self.seconds, time.perf_counter()
+        progress = count(self._run.progress, population, evals, seconds)
+        self._run, self._since = replace(self._run, progress=progress), now
 
     def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
         """Put candidates from elsewhere, or the direction of a gradient, into the next population.
@@ -383,8 +373,7 @@ class Optimizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to ``path`` (.npz), atomically; :meth:`load` continues it in the same bits."""
-        flight = self.flight
-        tree, kind = (self._run, "run") if flight is None else (AsyncRun(self._run, flight), "asynchronous run")
+        tree, kind = pack(self._run, self.flight)
         checkpoint.save(path, tree, configuration=self._configuration, kind=kind)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
@@ -401,12 +390,8 @@ class Optimizer:
         CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
         """
         template = replace(self._run, evaluator=evaluator_state)
-        if self.flight is None:
-            loaded = checkpoint.load(path, template, configuration=self._configuration, kind="run")
-        else:
-            whole = AsyncRun(template, self.flight)
-            whole = checkpoint.load(path, whole, configuration=self._configuration, kind="asynchronous run")
-            loaded, self.flight = whole.run, whole.flight
+        tree, kind = pack(template, self.flight)
+        loaded, self.flight = unpack(checkpoint.load(path, tree, configuration=self._configuration, kind=kind))
         own = self._run.objective
         if own and loaded.objective:
             _compare_objectives(loaded.objective, own, os.path.basename(os.fspath(path)))

@@ -252,8 +252,8 @@ class Evals:
         asked for.
     steps : cost units consumed, for example environment steps.
     failures : counts by kind.
-    arrivals : None, or the origin of the values where they are not those of the rows of ``ask``; for strategies that
-        are ``asynchronous``.
+    arrivals : an :class:`Arrivals`, the origin of the values, where they are not those of the rows of ``ask``; for
+        strategies that are ``asynchronous``. None for the usual ones.
     """
 
     values: Array
@@ -266,7 +266,7 @@ class Evals:
     failures: Mapping[str, int] = field(default_factory=dict)
     constraints: Array | None = None
     equalities: Array | None = None
-    arrivals: Arrivals | None = None
+    arrivals: Any = None
 
 
 class Part(NamedTuple):

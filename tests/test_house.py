@@ -65,6 +65,8 @@ FLOORS = {
     "optimizer": 7,
     "_defaults": 7,
     "_outcome": 7,
+    "_flight": 7,
+    "_async": 7,
     "loop": 7,
     "comparison": 7,
     "smoothing": 7,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._kernels import cma, factor, laps
+from .._kernels import cma, laps
 from .._parts import check_instance
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share, moment
@@ -160,7 +160,7 @@ class Family:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether :meth:`tell` takes :attr:`Evals.arrivals`: under :class:`CSA`, whose paths forgive late candidates."""
+        """Whether :meth:`tell` takes :attr:`Evals.arrivals`; other rules for sigma than :class:`CSA` do not."""
         return type(self.step_size) is CSA
 
     def ask(self, state: Any) -> Population:

@@ -63,7 +63,7 @@ class VirtualWorkers:
     _waiting: list[tuple[int, int, Population]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._serial = Serial(self.objective, on_error=self.on_error)  # type: ignore[arg-type]
+        self._serial = Serial(self.objective, on_error=self.on_error)
         self.objective = self._serial.objective
 
     def init(self) -> State:

@@ -230,7 +230,12 @@ def test_a_killed_run_goes_on_with_what_was_in_flight(name, tmp_path):
         return sphere(x)
 
     path = tmp_path / "run.npz"
-    options: dict[str, Any] = {"strategy": STRATEGIES[name], "checkpoint": path, "checkpoint_seconds": 0.0, "evaluations": 120}
+    options: dict[str, Any] = {
+        "strategy": STRATEGIES[name],
+        "checkpoint": path,
+        "checkpoint_seconds": 0.0,
+        "evaluations": 120,
+    }
     with pytest.raises(esopt.EvaluationError):
         fly(f, **options)
     calls = 60
@@ -298,15 +303,15 @@ def test_late_candidates_are_dropped_and_counted():
     lost = found.arrivals["told"] < 0
     assert lag[~lost].max() == 1
     assert lost.any()
-    assert found.failures == {"late": lost.sum()}
+    assert found.failures == {"outdated": lost.sum()}
     assert found.evaluations == len(found.arrivals) + 1 <= 250
 
 
 def test_a_restart_drops_what_belongs_to_the_run_before():
     found = fly(strategy=STRATEGIES["restarts"], evaluations=2000)
 
-    assert found.failures["late"] == (found.arrivals["told"] < 0).sum() > 0
-    assert found.failures["late"] < 100
+    assert found.failures["outdated"] == (found.arrivals["told"] < 0).sum() > 0
+    assert found.failures["outdated"] < 100
 
 
 # Budgets, callbacks, refusals
