@@ -32,13 +32,14 @@ def default_strategy(
     stochastic: bool,
     most: float = math.inf,
     constrained: bool = False,
+    asynchronous: bool = False,
 ) -> Strategy:
     """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 
     With gradients Bonnet with Adam and a shrinking sigma. For a stochastic f CMAES with n = 4 d to d = 40, where it was
     the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the mean
     of the last run; SNES beyond. Else by d: Portfolio to 40, CMAES with restarts to 200, SepCMA with restarts to
-    10,000, SNES. No Portfolio for a ``constrained`` f.
+    10,000, SNES. No Portfolio for a ``constrained`` f, or if results are to arrive in any order.
     """
     if gradients:
         shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
@@ -50,7 +51,7 @@ def default_strategy(
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
     portfolio = Portfolio(spread)
-    if dim <= PORTFOLIO_DIM and not constrained and np.ndim(portfolio.sigma) < 2:
+    if dim <= PORTFOLIO_DIM and not constrained and not asynchronous and np.ndim(portfolio.sigma) < 2:
         return portfolio
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._describe import describe, differences
 from ._open import NO_PAST, NOTHING, Gathering, Open, Past
@@ -58,6 +59,58 @@ def freeze(run: Run, gathering: Gathering, seconds: float) -> Run:
     return replace(run, open=gathering.frozen(), progress=replace(run.progress, seconds=seconds))
 
 
+@dataclass(frozen=True, eq=False)
+class Flight:
+    """What an asynchronous run has between ask and tell.
+
+    Parameters
+    ----------
+    log : (m, 3)  generation, row, and the generation in which it was told (-1 if in none) of what was counted so far.
+    issued : rows of the present generation that were handed out.
+    flying : (w, 2)  generation and row of the candidates that are being evaluated.
+    landed : (l, 2)  those that arrived and were not told, in the order of arrival.
+    values, steps, failures : (l,), (l,) and a JSON list of counts: what was found about them.
+    generations, seeds, numbers, sizes : (k,)  recipes of the generations they are of: seed and generation of the noise
+        and the number of its rows.
+    means, scales : (k, d) and (k, ...)  and where it was drawn.
+    points, values_told : (b, d) and (b,)  what was told last, before the map.
+    """
+
+    log: NDArray[np.int64]
+    issued: int
+    flying: NDArray[np.int64]
+    landed: NDArray[np.int64]
+    values: Array
+    steps: NDArray[np.int64]
+    failures: str
+    generations: NDArray[np.int64]
+    seeds: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    means: Array
+    scales: Array
+    points: Array
+    values_told: Array
+
+
+@dataclass(frozen=True, eq=False)
+class AsyncRun:
+    """What a checkpoint of an asynchronous run holds."""
+
+    run: Run
+    flight: Flight
+
+
+def pack(run: Run, flight: Flight | None) -> tuple[Run | AsyncRun, str]:
+    """Return the tree of a checkpoint, and what it is in words."""
+    return (run, "run") if flight is None else (AsyncRun(run, flight), "asynchronous run")
+
+
+def unpack(tree: Run | AsyncRun) -> tuple[Run, Flight | None]:
+    """Return what :func:`pack` got."""
+    return (tree.run, tree.flight) if isinstance(tree, AsyncRun) else (tree, None)
+
+
 def start(x0: Array) -> Progress:
     """Return the progress before the first generation."""
     return Progress(0, 0, 0, 0, 0.0, x0.copy(), np.inf, np.nan, np.nan, "{}")
@@ -91,6 +144,14 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
         value_stderr,
         failures,
     )
+
+
+def count(progress: Progress, population: Population, evals: Evals, seconds: float) -> Progress:
+    """Return the progress after evaluations that nothing was learned from."""
+    info = Info(progress.generation, failures=evals.failures)
+    value, value_stderr = progress.value, progress.value_stderr
+    after = advance(progress, population, evals, info, seconds)
+    return replace(after, generation=progress.generation, value=value, value_stderr=value_stderr)
 
 
 def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:

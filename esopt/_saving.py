@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from . import checkpoint
+from ._async import Flights
 from ._limits import Limits
 from ._log import log
 from ._progress import add_counts
@@ -26,11 +27,14 @@ class Saver:
     nothing but its newest checkpoint.
     """
 
-    def __init__(self, es: Optimizer, limits: Limits, kept: History | None, signals: Signals) -> None:
+    def __init__(
+        self, es: Optimizer, limits: Limits, kept: History | None, signals: Signals, flights: Flights | None = None
+    ) -> None:
         self.failures: dict[str, int] = {}
+        self._flights = flights
         self._es, self._path, self._kept, self._signals = es, limits.checkpoint, kept, signals
         self._every = limits.checkpoint_seconds
-        self._last, self._generation, self._saved = time.perf_counter(), es.generation, known(es)
+        self._last, self._generation, self._saved = time.perf_counter(), es.generation, self._known()
 
     def save_if_due(self) -> dict[str, int]:
         """Save if it is time for a periodic checkpoint; return what could not be written."""
@@ -44,18 +48,23 @@ class Saver:
     def save(self) -> dict[str, int]:
         """Save what was learned since the last time, if anything; return what could not be written."""
         es, failed = self._es, {}
-        if known(es) == self._saved:
+        if self._known() == self._saved:
             return {}
         with self._signals.held():
+            if self._flights is not None:
+                es.flight = self._flights.freeze()
             if self._path is not None and self._write("checkpoint", self._path, es.save):
                 failed["checkpoint"] = 1
             if self._kept is not None and self._kept.path is not None:
                 if self._write("history", self._kept.path, self._kept.save):
                     failed["history"] = 1
             if not failed:
-                self._generation, self._saved = es.generation, known(es)
+                self._generation, self._saved = es.generation, self._known()
             self._last, self.failures = time.perf_counter(), add_counts(self.failures, failed)
         return failed
+
+    def _known(self) -> tuple[object, ...]:
+        return *known(self._es), 0 if self._flights is None else self._flights.landed
 
     def mark(self, result: Result) -> Result:
         """Return the result with the count of what could not be written."""

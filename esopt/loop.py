@@ -5,32 +5,26 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from ._async import Flights, check_mode
 from ._constrained import as_constraints, constrain, is_constrained
 from ._defaults import default_integer_strategy, default_strategy
-from ._laps import laps
+from ._generations import run
 from ._limits import Limits, count_final
-from ._outcome import failed, finish
 from ._parts import check_flags
-from ._saving import Saver, resume
-from ._signals import Signals, name_of
-from ._streaming import evaluate, forget
 from ._told import check_x0
-from .errors import EvaluationError
 from .evaluators.serial import Serial
-from .history import History, begin_history
 from .integers import Rounded, as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
 from .optimizer import Optimizer
-from .protocols import Evaluator, State, Strategy
-from .records import Evals, Info, Step
+from .protocols import Evaluator, Strategy
+from .records import Step
 from .result import Result
 
 
@@ -94,6 +88,9 @@ def minimize(
     max_failures: float | None = None,
     timeout: float | None = None,
     final_evaluations: int = 30,
+    mode: str = "sync",
+    max_lag: int = 20,
+    arrivals: NDArray[np.void] | None = None,
 ) -> Result:
     """Minimise ``f`` from ``x0``.
 
@@ -148,6 +145,12 @@ def minimize(
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
+    mode : "sync", or "async" to keep all ``workers`` busy where the times of evaluations differ: a generation is then
+        the next n results to arrive. The order of arrival is part of the result, ``result.arrivals``; no strategy means
+        the default without :class:`esopt.Portfolio`. Unless ``noisy`` or ``seeded``, values count as exact.
+    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are counted in
+        ``failures`` as "outdated".
+    arrivals : with "async", the arrivals of an earlier result, to be replayed bit for bit, whatever evaluates.
 
     Returns
     -------
@@ -170,6 +173,7 @@ def minimize(
     """
     check_flags(seeded=seeded, noisy=noisy, vectorized=vectorized)
     shape = check_x0(x0).shape
+    check_mode(mode, max_lag, arrivals, checkpoint)
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
     failing: dict[str, Any] = {"on_error": on_error, "max_failures": max_failures, "timeout": timeout}
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
@@ -181,7 +185,7 @@ def minimize(
         objective = _own_objective(evaluator, given, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
+    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
@@ -190,27 +194,8 @@ def minimize(
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
-    return _run(es, evaluator, limits, history, final)
-
-
-def _run(
-    es: Optimizer, evaluator: Evaluator, limits: Limits, history: bool | str | os.PathLike[str], final: int
-) -> Result:
-    """Begin or resume, run generations, evaluate the final mean; leave no worker and no handler behind."""
-    stochastic = limits.stochastic
-    with Signals(active=limits.checkpoint is not None) as signals:
-        try:
-            state = resume(es, limits.checkpoint, evaluator.init())
-            kept = begin_history(history, es.generation)
-            saver = Saver(es, limits, kept, signals)
-            reasons, lost = _generations(es, evaluator, state, limits, kept, saver)
-            result = finish(es, evaluator, reasons, lost, final, stochastic=stochastic)
-            return replace(saver.mark(result), history=kept)
-        except EvaluationError as error:
-            error.result = failed(es, evaluator, stochastic=stochastic)
-            raise
-        finally:
-            evaluator.close()
+    flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
+    return run(es, evaluator, flights, limits, history, final)
 
 
 def _choose_strategy(
@@ -220,6 +205,7 @@ def _choose_strategy(
     box: Map | None,
     dim: int,
     stochastic: bool,
+    asynchronous: bool,
 ) -> Strategy:
     if strategy is None and isinstance(box, Rounded):
         strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
@@ -227,7 +213,13 @@ def _choose_strategy(
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
         strategy = default_strategy(
-            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, constrained=limited
+            sigma,
+            dim,
+            gradients=gradients,
+            stochastic=stochastic,
+            most=most,
+            constrained=limited,
+            asynchronous=asynchronous,
         )
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
@@ -292,71 +284,3 @@ def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | 
             f"evaluations={evaluations} is less than one generation of {len(population)} and the final mean. "
             "Give a larger budget, or a smaller n to the strategy."
         )
-
-
-def _generations(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None, saver: Saver
-) -> tuple[dict[str, float], Evals | None]:
-    """Run generations until there is a reason to stop; return them, and what a strategy could not use at the end.
-
-    However the run ends, what it has learned is saved; a file that was complete already is not written again.
-    """
-    try:
-        try:
-            return _until_stop(es, evaluator, state, limits, kept, saver)
-        finally:
-            saver.save()
-    except KeyboardInterrupt as interrupt:
-        return {**es.stop(), name_of(interrupt): float(es.generation)}, None
-
-
-def _until_stop(
-    es: Optimizer, evaluator: Evaluator, state: State, limits: Limits, kept: History | None, saver: Saver
-) -> tuple[dict[str, float], Evals | None]:
-    compiled = laps(es, evaluator, limits) if kept is None else None  # a history wants every generation
-    while not (reasons := {**es.stop(), **limits.used_up(es.progress)}):
-        saver.check()
-        evals, info = None, None
-        if compiled is None or not compiled.run():
-            evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else saver.save_if_due)
-            try:
-                info = es.learn(evals, state)
-            except EvaluationError:
-                forget(es)
-                if es.generation == 0:
-                    raise
-                return {"failed": float(es.generation)}, evals
-        if kept is not None and evals and info:
-            kept.record(es.progress, es.population(), evals.values, info)
-        unsaved = saver.save_if_due()
-        if limits.callback is not None and evals and info:
-            if _wants_stop(limits.callback, _step(es, evals, info, unsaved)):
-                return {**es.stop(), "callback": float(es.generation)}, None
-        del info  # two vectors that the next generation has no use for
-    return reasons, None
-
-
-def _wants_stop(callback: Callable[[Step], Any], step: Step) -> bool:
-    try:
-        callback(step)
-    except StopIteration:
-        return True
-    return False
-
-
-def _step(es: Optimizer, evals: Evals, info: Info, unsaved: dict[str, int]) -> Step:
-    progress = es.progress
-    finite = evals.values[np.isfinite(evals.values)]
-    return Step(
-        progress.generation,
-        progress.evaluations,
-        progress.steps,
-        progress.seconds,
-        es.mean,
-        float(finite.mean()) if finite.size else np.nan,
-        progress.best_value,
-        evals.values,
-        {**info.failures, **unsaved},
-        info,
-        es.evaluator_state,
-    )

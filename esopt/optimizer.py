@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _late, _progress, _told, checkpoint
 from ._injection import inject
 from ._open import NO_PAST, NOTHING, Gathering, thaw, without_half_pairs
-from ._progress import Progress, Run
+from ._progress import Flight, Progress, Run
 from ._summary import summarise
 from .integers import Rounded, as_box
 from .maps import Map
@@ -89,6 +89,7 @@ class Optimizer:
         self._run = Run(strategy.init(flat, check_seed(seed)), (), _progress.start(first), about)
         self._stale = stale
         _late.check_policy(stale, strategy, self._run.strategy)
+        self.flight: Flight | None = None
         self._population: Population | None = None
         self._open: Gathering | None = None
         self._since = time.perf_counter()
@@ -160,34 +161,17 @@ class Optimizer:
 
     @overload
     def tell(
-        self,
-        values: ArrayLike,
-        grads: ArrayLike | None = None,
-        *,
-        hessians: ArrayLike | None = None,
-        hvps: ArrayLike | None = None,
-        jvps: ArrayLike | None = None,
-        constraints: ArrayLike | None = None,
-        equalities: ArrayLike | None = None,
-        steps: int = 0,
-        rows: None = None,
-        generation: None = None,
-    ) -> Info: ...
+        self, values: ArrayLike, grads: ArrayLike | None = None, *, hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None, jvps: ArrayLike | None = None, constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None, steps: int = 0, rows: None = None, generation: None = None,
+    ) -> Info: ...  # fmt: skip
     @overload
     def tell(
-        self,
-        values: ArrayLike,
-        grads: ArrayLike | None = None,
-        *,
-        hessians: ArrayLike | None = None,
-        hvps: ArrayLike | None = None,
-        jvps: ArrayLike | None = None,
-        constraints: ArrayLike | None = None,
-        equalities: ArrayLike | None = None,
-        steps: int = 0,
-        rows: ArrayLike | None = None,
+        self, values: ArrayLike, grads: ArrayLike | None = None, *, hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None, jvps: ArrayLike | None = None, constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None, steps: int = 0, rows: ArrayLike | None = None,
         generation: int | None = None,
-    ) -> Info | None: ...
+    ) -> Info | None: ...  # fmt: skip
     def tell(
         self,
         values: ArrayLike,
@@ -289,14 +273,20 @@ class Optimizer:
         """Return what is known of this generation's candidates; nan where nothing is."""
         return (self._open or Gathering(self.population())).evals()
 
-    def learn(self, evals: Evals, evaluator_state: State = (), told: NDArray[np.bool_] | None = None) -> Info:
+    def learn(
+        self, evals: Evals, evaluator_state: State = (), told: NDArray[np.bool_] | None = None,
+        news: tuple[Population, Evals] | None = None,
+    ) -> Info:  # fmt: skip
         """Learn from what an evaluator found about :meth:`population`, of the rows ``told`` (n,), None for all.
+
+        ``news`` is what was evaluated, if the candidates are not those of :meth:`population`.
 
         Raises
         ------
         ValueError  for evaluations of more rows, unless the strategy is one that ``grows``; or of fewer.
         """
-        population, run, past = _told.evaluated(self.population(), evals, self.strategy), self._run, self._run.past
+        run, past = self._run, self._run.past
+        population, found = news or (_told.evaluated(self.population(), evals, self.strategy), evals)
         used = evals if told is None else without_half_pairs(evals, told, population)
         if past.generation.size or past.lost:
             used, past = _late.join(used, past, population, self.strategy, run.strategy)
@@ -306,11 +296,16 @@ class Optimizer:
         if told is not None and self._stale == "reweight":
             past = _late.close(past, population, used, evals, told)
         now = time.perf_counter()
-        after = _progress.advance(run.progress, population, evals, info, run.progress.seconds + now - self._since)
+        after = _progress.advance(run.progress, population, found, info, run.progress.seconds + now - self._since)
         run = Run(state, evaluator_state, after, run.objective, past=past)
         # One assignment, so that an interrupt cannot separate the state from its bookkeeping.
         self._run, self._population, self._open, self._since = run, None, None, now
         return info
+
+    def count(self, population: Population, evals: Evals) -> None:
+        """Count evaluations that nothing is learned from; their best one may be the best of the run."""
+        progress = _progress.count(self._run.progress, population, evals, self.seconds)
+        self._run, self._since = replace(self._run, progress=progress), time.perf_counter()
 
     def inject(self, x: ArrayLike | None = None, *, gradient: ArrayLike | None = None) -> None:
         """Put candidates from elsewhere, or the direction of a gradient, into the next population.
@@ -375,7 +370,8 @@ class Optimizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run and the values of an open generation to ``path`` (.npz), atomically; keep ``PATH.previous``."""
         run = self._run if self._open is None else _progress.freeze(self._run, self._open, self.seconds)
-        checkpoint.save(path, run, configuration=self._configuration, previous=True)
+        tree, kind = _progress.pack(run, self.flight)
+        checkpoint.save(path, tree, configuration=self._configuration, kind=kind, previous=True)
 
     def load(self, path: str | os.PathLike[str], evaluator_state: State = ()) -> State:
         """Continue the run saved at ``path`` by an optimizer with the same strategy, x0 and seed; budgets may differ.
@@ -391,7 +387,9 @@ class Optimizer:
         CheckpointError  if the file is damaged, foreign, or of another configuration; nothing is lost.
         """
         template = replace(self._run, evaluator=evaluator_state, past=NO_PAST)
-        loaded = checkpoint.load(path, template, configuration=self._configuration, added=("open", "past"))
+        tree, kind = _progress.pack(template, self.flight)
+        tree = checkpoint.load(path, tree, configuration=self._configuration, kind=kind, added=("open", "past"))
+        loaded, self.flight = _progress.unpack(tree)
         own, name = self._run.objective, os.path.basename(os.fspath(path))
         if own and loaded.objective:
             _progress.compare_objectives(loaded.objective, own, name)

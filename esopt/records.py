@@ -228,6 +228,30 @@ class Population:
 
 
 @dataclass(frozen=True, eq=False)
+class Arrivals:
+    """Where told values come from, if not from the rows of this generation's ``ask``: asynchronous runs.
+
+    The first n values are news, one for each row of ``ask``; the k that may follow were told in the generation before,
+    and are there to be ranked again.
+
+    Parameters
+    ----------
+    points : (n + k, d)  the candidates, before the map.
+    noise : n rows, what the news were drawn with, around the means of their own generations.
+    lags : (n + k,)  how many generations ago each was drawn; 0 for this one.
+    """
+
+    points: Array
+    noise: Noise
+    lags: NDArray[np.int64]
+
+    @property
+    def again(self) -> int:
+        """How many of the values were told before, k."""
+        return len(self.points) - self.noise.n
+
+
+@dataclass(frozen=True, eq=False)
 class Evals:
     """What an evaluator found; rows in the order of the population.
 
@@ -245,6 +269,8 @@ class Evals:
     failures : counts by kind.
     stale : pairs of a population of an earlier generation and values (n,) of its noise rows that came too late for it,
         nan for rows without.
+    arrivals : an :class:`Arrivals`, the origin of the values, where they are not those of the rows of ``ask``; for
+        strategies that are ``asynchronous``. None for the usual ones.
     """
 
     values: Array
@@ -258,6 +284,7 @@ class Evals:
     constraints: Array | None = None
     equalities: Array | None = None
     stale: Any = ()
+    arrivals: Any = None
 
 
 class Part(NamedTuple):

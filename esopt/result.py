@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .history import History
 from .noise import Array
@@ -19,6 +20,7 @@ _SENTENCES = {
     "generations": "the budget of generations is used up",
     "steps": "the budget of steps is used up",
     "seconds": "the time is up",
+    "arrivals": "the arrival log ends here",
     "callback": "the callback stopped the run",
     "interrupted": "the run was interrupted",
     "terminated": "a signal asked the process to end",
@@ -70,6 +72,8 @@ class Result:
     multipliers : Lagrange multipliers of the constraints, then of the equalities, at the time when ``x`` was found;
         None without.
     evaluator_state : what the evaluator knew after the last generation.
+    arrivals : the log of an asynchronous run, a record for each candidate in the order of arrival: the ``generation``
+        and ``row`` it was drawn as, and the generation in which it was ``told``, -1 for none. None for other runs.
     """
 
     x: Array
@@ -90,6 +94,7 @@ class Result:
     violation: float = 0.0
     multipliers: Array | None = None
     evaluator_state: Any = ()
+    arrivals: NDArray[np.void] | None = None
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the run and return the path of the picture; see :meth:`esopt.History.plot`.

@@ -87,7 +87,7 @@ def cost(name: str, problem: str, share: float, seed: int) -> tuple[int, list[in
         fails,
         x0,
         strategy=STRATEGIES[name](),
-        evaluations=LIMITS[name],
+        evaluations=LIMIT,
         target=TARGETS[name],
         seed=seed,
         on_error="nan",

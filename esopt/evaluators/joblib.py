@@ -124,9 +124,13 @@ class Joblib:
         """
         return self._live.wait(self._start, seconds)
 
+    def drop(self, ticket: int) -> None:
+        """Give up what is unfinished of a ticket: what waits is forgotten, late answers are dropped."""
+        self._live.drop(ticket)
+
     def close(self) -> None:
-        """Stop the workers; the next evaluation would start new ones."""
-        self._live.close(kill=False)
+        """Stop the workers, in the middle of what was given up; the next evaluation would start new ones."""
+        self._live.close(kill=self._live.busy)
 
     @property
     def _here(self) -> bool:

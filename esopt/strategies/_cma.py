@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._kernels import cma, factor, laps
+from .._kernels import cma, laps
 from .._parts import check_flags, check_instance
 from ..errors import EvaluationError
 from ..noise import Array, Key, Noise, Share, moment
@@ -18,6 +18,7 @@ from ..records import Evals, Goal, Info, Lap, Population
 from ..samplers.gaussian import Gaussian
 from ..schedules import check_nonnegative
 from ..step_sizes import CSA
+from ._elsewhere import arrived, toward, white
 from .gradient_es import check_sigma
 
 REASONS = (
@@ -158,6 +159,11 @@ class Family:
         object.__setattr__(self, "sigma", check_sigma(self.sigma))
         check_size(self.n, self.sampler)
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether :meth:`tell` takes :attr:`Evals.arrivals`; other rules for sigma than :class:`CSA` do not."""
+        return type(self.step_size) is CSA
+
     def ask(self, state: Any) -> Population:
         """Return this generation's population."""
         return populate(self, state)
@@ -234,9 +240,12 @@ def learn(strategy: Family, state: Any, shape: Array, evals: Evals) -> tuple[Any
     """
     noise = draw(strategy, state)
     values = check_values(evals, noise)
-    if _regenerates(state, shape):
+    if evals.arrivals is not None:
+        rows, values = arrived(state, shape, evals.arrivals), evals.values
+    elif _regenerates(state, shape):
         return _resized(strategy, state, evals, _learn_large(strategy, state, shape, noise, values))
-    rows = noise.rows()
+    else:
+        rows = noise.rows()
     if len(state.injected):
         rows = np.concatenate([rows, white(state.injected, state.mean, state.sigma, shape)])
         values = evals.values[: len(rows)]
@@ -348,50 +357,3 @@ def reasons(state: Any, shape: Array, tolerances: tuple[float, float, float] = T
 def period(dim: int) -> int:
     """Return how many generations pass between two looks at the condition of C."""
     return 100 + 10 * dim
-
-
-_FAR = 1e100
-"""Injected candidates further away than this are looked at from there."""
-
-
-def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
-    """Return the noise (k, d) that would have made the candidates ``rows``, shortened to what noise may be.
-
-    Hansen (2011), Injecting external solutions into CMA-ES, eq. 4: at most sqrt(d) + 2 d / (d + 2) long.
-    """
-    far = rows - mean
-    peak = np.abs(far).max(axis=1, initial=0.0, keepdims=True)
-    away = far * np.minimum(1.0, _FAR / np.maximum(peak, 1e-300)) / sigma  # squares of its entries stay finite
-    eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
-    longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
-    lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))
-    shortened: Array = eps * np.minimum(1.0, longest / np.maximum(lengths, 1e-300))
-    return shortened
-
-
-def _solve(matrix: Array, columns: Array) -> Array:
-    """Return A^-1 ``columns``, by elimination without BLAS: the bits depend on no number of threads."""
-    table = np.concatenate([matrix, columns], axis=1)
-    dim = len(matrix)
-    for j in range(dim):
-        pivot = j + int(np.abs(table[j:, j]).argmax())
-        if pivot != j:
-            table[[j, pivot], j:] = table[[pivot, j], j:]
-        table[j, j + 1 :] /= table[j, j]
-        table[j + 1 :, j + 1 :] -= table[j + 1 :, j, None] * table[j, j + 1 :]
-    for j in range(dim - 1, 0, -1):
-        table[:j, dim:] -= table[:j, j, None] * table[j, dim:]
-    return table[:, dim:]
-
-
-def toward(state: Any, shape: Array, gradient: Array) -> Array:
-    """Return mean - sqrt(d) * sigma * C g / |C^1/2 g|, (d,); ``shape`` as in :func:`learn`."""
-    if shape.ndim == 2:
-        inner = factor.apply(shape.T, gradient[None])
-        step = factor.apply(shape, inner)[0]
-    else:
-        inner = np.sqrt(shape) * gradient
-        step = np.sqrt(shape) * inner
-    length = math.sqrt(float(np.square(inner).sum()))
-    mean: Array = state.mean - (math.sqrt(gradient.size) * state.sigma / length) * step
-    return mean

@@ -72,6 +72,11 @@ class Bounded:
         check_instance("inner", self.inner, Strategy, "CMAES()")
         check_instance("map", self.map, Map, "Smooth(low, high)")
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether ``inner`` is."""
+        return bool(getattr(self.inner, "asynchronous", False))
+
     def init(self, x0: Array, seed: int) -> BoundedState:
         """Return the state before the first generation, around ``x0`` (d,), which must be inside.
 
@@ -131,7 +136,7 @@ class Bounded:
         weight, told = state.weight, (evals.grads, evals.hessians, evals.hvps, evals.jvps)
         if self.map.penalises or any(derivative is not None for derivative in told):
             population = self._ask(state)
-            rows = population.rows()
+            rows = population.rows() if evals.arrivals is None else evals.arrivals.points
             evals = self._pull(population, rows, evals)
             if self.map.penalises:
                 if not math.isfinite(weight):

@@ -21,6 +21,7 @@ from ..samplers.antithetic import Antithetic
 from ..samplers.paired import Paired
 from ..schedules import at
 from ..shaping import Raw
+from ._delayed import arrived
 from ._snes import HUGE, ROUNDING, TINY, lap
 
 
@@ -231,6 +232,11 @@ class GradientES:
             name = kind.__name__ if "with_scale" in getattr(kind, "__dataclass_fields__", ()) else "Score"
             raise ValueError(f"scale_rule needs the gradient of the scale. Pass {name}(with_scale=True).")
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether :meth:`tell` takes :attr:`Evals.arrivals`: with gradients from values alone, and a fixed n."""
+        return type(self.estimator) is Score and self.sizing is None
+
     def init(self, x0: Array, seed: int) -> GradientState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -278,7 +284,11 @@ class GradientES:
         ------
         EvaluationError  if no block of rows is free of failures; the state is as before.
         """
-        population = self.ask(state).evaluated(evals)
+        population = self.ask(state)
+        if evals.arrivals is None:
+            population = population.evaluated(evals)
+        else:
+            population, evals = arrived(population, evals, evals.arrivals)
         if not self.shaping.raw or not np.isfinite(evals.values[: population.n]).all():
             utilities = self._utilities(evals.values[: population.n], population)
             derivatives = evals.hessians, evals.hvps, evals.jvps

@@ -150,6 +150,11 @@ class Restarts:
         if missing:
             raise TypeError(f"inner must have the settings n and sigma, {self.inner!r} lacks {', '.join(missing)}.")
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether ``inner`` is."""
+        return bool(getattr(self.inner, "asynchronous", False))
+
     def init(self, x0: Array, seed: int) -> RestartState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         inner = self.inner.init(x0, child(check_seed(seed), 0))
@@ -165,7 +170,8 @@ class Restarts:
         """Return the state after the update; at the end of a run, that of the next one."""
         inner, info = self._strategy(state).tell(state.inner, evals)
         values = evals.values[~np.isnan(evals.values)]
-        after, note = self._follow(state, inner, 1, evals.values.size, float(values.min(initial=np.inf)))
+        news = evals.values.size - (0 if evals.arrivals is None else evals.arrivals.again)
+        after, note = self._follow(state, inner, 1, news, float(values.min(initial=np.inf)))
         if note:
             info = replace(info, choices={**info.choices, "restart": note})
         return after, replace(info, generation=state.generation)

@@ -9,7 +9,8 @@
 
 Every ``check_*`` takes an instance, and claims that go beyond its protocol by keyword. It returns nothing, or raises
 :class:`ConformanceError`, an AssertionError that says which law is broken, what came out, what should have, and what
-to do. Numbers are fixed, so a part passes always or never.
+to do. Numbers are fixed, so a part passes always or never. :class:`VirtualWorkers` are an evaluator with a clock of its
+own, for asynchronous runs without waiting.
 """
 
 from ._check import ConformanceError
@@ -22,10 +23,12 @@ from .samplers import check_sampler
 from .shaping import check_shaping
 from .step_sizes import check_step_size
 from .strategies import check_strategy
+from .virtual import VirtualWorkers, heavy_tailed
 from .worlds import check_world
 
 __all__ = [
     "ConformanceError",
+    "VirtualWorkers",
     "check_baseline",
     "check_estimator",
     "check_evaluator",
@@ -36,4 +39,5 @@ __all__ = [
     "check_step_size",
     "check_strategy",
     "check_world",
+    "heavy_tailed",
 ]

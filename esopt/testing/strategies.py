@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvaluationError
-from ..noise import Array, Key, check_seed
+from ..noise import Array, Given, Key, check_seed
 from ..objective import ALONG_PROBES, PARTS
 from ..optimizer import Optimizer
 from ..protocols import State, Strategy
-from ..records import Evals
+from ..records import Arrivals, Evals
 from ..samplers.gaussian import Gaussian
 from ._check import Check, bits, normals
 from ._problems import Problem, constant, sphere
@@ -72,6 +72,8 @@ def check_strategy(
         _check_run(check, strategy, dim)
         _check_pieces(check, strategy, dim)
         _check_failures(check, strategy, dim, survives)
+        if getattr(strategy, "asynchronous", False):
+            _check_arrivals(check, strategy, dim)
         if rank_based:
             _check_ranks(check, strategy, dim)
         if translation_equivariant:
@@ -186,6 +188,29 @@ def _check_pieces(check: Check, strategy: Strategy, dim: int) -> None:
         do = "Compute from the state and the values alone, whatever their array looks like."
         law = "values told in pieces, in any order, give the bits of values told at once"
         check.same(law, es.state, bits(state), do=do)
+
+
+def _check_arrivals(check: Check, strategy: Strategy, dim: int) -> None:
+    """Check that results are learned from by where they come from, whatever rows they are told as."""
+    problem, state = sphere(0.25), strategy.init(np.ones(dim), 5)
+    for _ in range(3):
+        population = strategy.ask(state)
+        evals, n = problem.evaluate(population), population.n
+        noise = population.noise
+        if noise.n == len(population):
+            own = Given(np.asarray(noise.rows(), np.float64), noise.block, noise.mirrored, noise.key, noise.law)
+            order = np.arange(n).reshape(-1, noise.block)[::-1].reshape(-1)
+            turned = replace(own, given=own.given[order])
+            points = replace(population, map=None).rows()
+            here = np.zeros(n, np.int64)
+            plain = strategy.tell(state, evals)[0].mean
+            for rows, told in ((own, evals), (turned, replace(evals, values=evals.values[order]))):
+                found = points if rows is own else points[order]
+                after = strategy.tell(state, replace(told, arrivals=Arrivals(found, rows, here)))[0].mean
+                law = "arrivals of this generation, in any order, move the mean as its rows do"
+                do = "Use the noise in Evals.arrivals instead of that of ask."
+                check.close(law, after, plain, do=do, tolerance=1e-5, size=1.0)
+        state, _ = strategy.tell(state, evals)
 
 
 def _check_failures(check: Check, strategy: Strategy, dim: int, survives: bool) -> None:

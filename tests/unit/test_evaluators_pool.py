@@ -319,7 +319,7 @@ def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: 
                 os.kill(pid, signal.SIGKILL)
                 os.remove(os.path.join(folder, str(pid)))
                 killed += 1
-                wait_for(lambda: not alive(pid))
+                wait_for(lambda pid=pid: not alive(pid))
 
     def between() -> None:
         time.sleep(0.005)
