@@ -307,7 +307,7 @@ def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: 
     expected, none = run(Serial(f), 12, lambda: None)
     assert none == {}
     os.remove(tmp_path / str(os.getpid()))
-    evaluator, killed, stop = Joblib(f, 2), 0, threading.Event()
+    evaluator, killed, stop = Joblib(f, 2, on_error="retry(4)"), 0, threading.Event()
 
     def killer() -> None:
         nonlocal killed
@@ -319,7 +319,7 @@ def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: 
                 os.kill(pid, signal.SIGKILL)
                 os.remove(os.path.join(folder, str(pid)))
                 killed += 1
-                wait_for(lambda: not alive(pid))
+                wait_for(lambda pid=pid: not alive(pid))
 
     def between() -> None:
         time.sleep(0.005)
@@ -401,7 +401,16 @@ def test_workers_end_by_themselves_when_the_program_is_killed(busy: bool) -> Non
 
 
 def test_ctrl_c_ends_the_workers_and_nothing_else_is_said() -> None:
-    begin = "import threading; threading.Timer(3.0, lambda: print(*children(), flush=True)).start()"
+    begin = """
+import threading
+
+def tell():
+    while len(children()) < 2:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    print(*children(), flush=True)
+
+threading.Thread(target=tell).start()"""
     program = script(
         "time.sleep(0.05)", before=f"{begin}\nresult = esopt.minimize(f, [1.0] * 3, workers=2, seconds=3600)"
     )
@@ -440,7 +449,7 @@ def test_forking_executors_are_refused() -> None:
         Executor(lambda x: 0.0, 3)
 
 
-def test_an_executor_of_processes(clean: None) -> None:
+def test_an_executor_of_processes() -> None:
     made = population(k=2)
     f = Objective(lambda x: float(x @ x))
     expected = Serial(f).evaluate(made, ())[0].values
@@ -468,12 +477,12 @@ GATE = threading.Event()
 
 def stuck(x: Any) -> float:
     """Hang where x_0 is large, until the gate opens."""
-    return float(GATE.wait(100.0)) if x[0] > 1.0 else float(x @ x)
+    return float(GATE.wait(100.0)) if x[0] > 0.5 else float(x @ x)
 
 
 def test_an_executor_gives_up_what_hangs_and_does_not_use_its_worker() -> None:
     made = population(n=10, k=0)
-    large = np.flatnonzero(np.asarray(made)[:, 0] > 1.0)
+    large = np.flatnonzero(np.asarray(made)[:, 0] > 0.5)
     assert len(large) == 1
     evaluator = Executor(stuck, Slow(), workers=2, on_error="nan", timeout=1.0)
     evals = evaluator.evaluate(made, ())[0]
