@@ -440,6 +440,32 @@ def test_workers_and_their_threads_are_no_more_than_the_cores(workers: int, clea
     assert threads == {float(max(1, cpu_count() // workers))}
 
 
+def test_parallel_functions_are_refused_in_threads_where_the_program_would_end() -> None:
+    text = """
+        import numba, numpy as np, esopt
+
+        @numba.njit(parallel=True)
+        def f(x):
+            total = 0.0
+            for i in numba.prange(x.size):
+                total += x[i]
+            return total
+
+        population = esopt.Population(np.zeros(3), 1.0, esopt.Gaussian().noise(esopt.Key(1), 8, 3))
+        for _ in range(2):
+            try:
+                esopt.Joblib(f, 2, "threading").evaluate(population, ())
+            except ValueError as error:
+                print(error)
+            f(np.ones(3))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_THREADING_LAYER": "workqueue"}
+    command = [sys.executable, "-c", textwrap.dedent(text)]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert said.returncode == 0
+    assert said.stdout.count("threading layer 'workqueue': that ends the program when two threads enter it") == 2
+
+
 def test_forking_executors_are_refused() -> None:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
