@@ -175,14 +175,10 @@ def minimize(
     shape = check_x0(x0).shape
     check_mode(mode, max_lag, arrivals, checkpoint)
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
-    failing: dict[str, Any] = {"on_error": on_error, "max_failures": max_failures, "timeout": timeout}
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
-    if evaluator is None:
-        objective: Objective | None = (made := _make_objective(seeded, shape, **given))
-        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, **failing)
-    else:
-        given |= {"vectorized": vectorized, "workers": workers, **failing}
-        objective = _own_objective(evaluator, given, seeded=seeded)
+    ways: dict[str, Any] = {"vectorized": vectorized, "workers": workers, "on_error": on_error}
+    ways |= {"max_failures": max_failures, "timeout": timeout}
+    evaluator, objective = _evaluator_and_objective(evaluator, given, ways, shape, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
@@ -224,6 +220,16 @@ def _choose_strategy(
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return constrain(strategy, objective, stochastic=stochastic)
+
+
+def _evaluator_and_objective(
+    evaluator: Evaluator | None, given: dict[str, Any], ways: dict[str, Any], shape: tuple[int, ...], *, seeded: bool
+) -> tuple[Evaluator, Objective | None]:
+    """Return the user's evaluator and its objective, if it shows one, or those of the arguments of :func:`minimize`."""
+    if evaluator is not None:
+        return evaluator, _own_objective(evaluator, {**given, **ways}, seeded=seeded)
+    objective = _make_objective(seeded, shape, **given)
+    return choose_evaluator(objective, **ways), objective
 
 
 def _make_objective(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Part, Population
+from ._layers import refuse_work_queue
 from ._live import Live, Stream, evaluate
 from ._policy import check_limits, read_policy
 from ._pool import Futures, Threads
@@ -116,6 +117,7 @@ class Executor:
         threads = max(1, cores // workers)
         settings = Settings(objective, self, workers, policy, self.chunk, self.max_failures, self.timeout)
         if self._shared:
+            refuse_work_queue(objective)
             return Streams(Threads(workers, threads, self.executor), settings)
         payload = pack_objective(objective, threads)
         pool = Futures(self.executor, workers, int(self.timeout is None))

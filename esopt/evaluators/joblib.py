@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Part, Population
+from ._layers import refuse_work_queue
 from ._live import Live, Stream, evaluate
 from ._policy import check_limits, read_policy
 from ._pool import Inline, Pool, Threads
@@ -153,6 +154,7 @@ class Joblib:
         if self._here:
             return Streams(Inline(), settings)
         if self.backend == "threading":
+            refuse_work_queue(objective)
             return Streams(Threads(self.workers, self._threads), settings)
         payload = pack_objective(objective, self._threads)
         return Streams(self._pool(token, payload), settings._replace(token=token, payload=payload))

@@ -307,7 +307,7 @@ def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: 
     expected, none = run(Serial(f), 12, lambda: None)
     assert none == {}
     os.remove(tmp_path / str(os.getpid()))
-    evaluator, killed, stop = Joblib(f, 2), 0, threading.Event()
+    evaluator, killed, stop = Joblib(f, 2, on_error="retry(4)"), 0, threading.Event()
 
     def killer() -> None:
         nonlocal killed
@@ -401,7 +401,16 @@ def test_workers_end_by_themselves_when_the_program_is_killed(busy: bool) -> Non
 
 
 def test_ctrl_c_ends_the_workers_and_nothing_else_is_said() -> None:
-    begin = "import threading; threading.Timer(3.0, lambda: print(*children(), flush=True)).start()"
+    begin = """
+import threading
+
+def tell():
+    while len(children()) < 2:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    print(*children(), flush=True)
+
+threading.Thread(target=tell).start()"""
     program = script(
         "time.sleep(0.05)", before=f"{begin}\nresult = esopt.minimize(f, [1.0] * 3, workers=2, seconds=3600)"
     )
@@ -431,6 +440,32 @@ def test_workers_and_their_threads_are_no_more_than_the_cores(workers: int, clea
     assert threads == {float(max(1, cpu_count() // workers))}
 
 
+def test_parallel_functions_are_refused_in_threads_where_the_program_would_end() -> None:
+    text = """
+        import numba, numpy as np, esopt
+
+        @numba.njit(parallel=True)
+        def f(x):
+            total = 0.0
+            for i in numba.prange(x.size):
+                total += x[i]
+            return total
+
+        population = esopt.Population(np.zeros(3), 1.0, esopt.Gaussian().noise(esopt.Key(1), 8, 3))
+        for _ in range(2):
+            try:
+                esopt.Joblib(f, 2, "threading").evaluate(population, ())
+            except ValueError as error:
+                print(error)
+            f(np.ones(3))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_THREADING_LAYER": "workqueue"}
+    command = [sys.executable, "-c", textwrap.dedent(text)]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert said.returncode == 0
+    assert said.stdout.count("threading layer 'workqueue': that ends the program when two threads enter it") == 2
+
+
 def test_forking_executors_are_refused() -> None:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -440,7 +475,7 @@ def test_forking_executors_are_refused() -> None:
         Executor(lambda x: 0.0, 3)
 
 
-def test_an_executor_of_processes(clean: None) -> None:
+def test_an_executor_of_processes() -> None:
     made = population(k=2)
     f = Objective(lambda x: float(x @ x))
     expected = Serial(f).evaluate(made, ())[0].values
@@ -468,12 +503,12 @@ GATE = threading.Event()
 
 def stuck(x: Any) -> float:
     """Hang where x_0 is large, until the gate opens."""
-    return float(GATE.wait(100.0)) if x[0] > 1.0 else float(x @ x)
+    return float(GATE.wait(100.0)) if x[0] > 0.5 else float(x @ x)
 
 
 def test_an_executor_gives_up_what_hangs_and_does_not_use_its_worker() -> None:
     made = population(n=10, k=0)
-    large = np.flatnonzero(np.asarray(made)[:, 0] > 1.0)
+    large = np.flatnonzero(np.asarray(made)[:, 0] > 0.5)
     assert len(large) == 1
     evaluator = Executor(stuck, Slow(), workers=2, on_error="nan", timeout=1.0)
     evals = evaluator.evaluate(made, ())[0]
