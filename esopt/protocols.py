@@ -254,6 +254,8 @@ class Evaluator(Protocol):
     Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what
     ``init`` took. Evaluations are those of the population, or of ``population.resize(n)`` for an n that is larger, if
     the user of the evaluator asked for that.
+    ``init`` took. One may also have ``stream(population, state, rows=None)``, for a run with a checkpoint: an iterable
+    of :class:`esopt.records.Part`, in the order of completion, with a ``close()``; its state does not change.
     """
 
     def init(self) -> State: ...
