@@ -67,10 +67,9 @@ def refuse(generation: int, now: int, stale: str, besides: Mapping[str, object])
             f"tell() got values of generation {generation}, which is closed: the run is in generation {now}. "
             'Throw them away, or use Optimizer(GradientES(), x0, stale="reweight").'
         )
-    given = [name for name, numbers in besides.items() if numbers is not None]
-    if given:
+    if besides:
         raise ValueError(
-            f"tell() got {' and '.join(given)} of generation {generation}, which is closed: only values are of use. "
+            f"tell() got {' and '.join(besides)} of generation {generation}, which is closed: only values are of use. "
             "Leave them out."
         )
 
@@ -189,7 +188,7 @@ def recall(strategy: Any, state: State, past: Past, index: int) -> Population:
 def slices(past: Past) -> list[slice]:
     """Return where the rows of each generation are."""
     ends = np.cumsum(past.rows).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [slice(start, end) for start, end in zip([0, *ends][:-1], ends, strict=True)]
 
 
 def check_past(past: Past, state: State, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,9 @@ from .noise import Array
 from .objective import ALONG_PROBES, CONSTRAINTS, DERIVATIVES
 from .protocols import Strategy
 from .records import Evals, Population
+
+_NOTHING: Mapping[str, ArrayLike] = {}
+_VALUES = frozenset({"values"})
 
 
 def as_array(numbers: ArrayLike) -> NDArray[Any]:
@@ -99,17 +103,38 @@ def check_steps(steps: int) -> None:
         raise ValueError(f"tell() got steps={steps}. Pass 0 or more cost units, those of this generation.")
 
 
+def given(
+    grads: ArrayLike | None,
+    hessians: ArrayLike | None,
+    hvps: ArrayLike | None,
+    jvps: ArrayLike | None,
+    constraints: ArrayLike | None,
+    equalities: ArrayLike | None,
+) -> Mapping[str, ArrayLike]:
+    """Return by name what was told besides values."""
+    if grads is hessians is hvps is jvps is constraints is equalities is None:
+        return _NOTHING
+    names = {
+        "grads": grads,
+        "hessians": hessians,
+        "hvps": hvps,
+        "jvps": jvps,
+        "constraints": constraints,
+        "equalities": equalities,
+    }
+    return {name: numbers for name, numbers in names.items() if numbers is not None}
+
+
 def read(
     values: ArrayLike,
-    derivatives: dict[str, ArrayLike | None],
-    constraints: dict[str, ArrayLike | None],
+    told: Mapping[str, ArrayLike],
     steps: int,
     population: Population,
     shape: tuple[int, ...],
     strategy: str,
     rows: NDArray[np.int64] | None = None,
 ) -> Evals:
-    """Return what was told of all candidates, or of some ``rows``; ``shape`` is that of x.
+    """Return what was ``told`` of all candidates, or of some ``rows``; ``shape`` is that of x.
 
     Raises
     ------
@@ -117,9 +142,11 @@ def read(
     """
     check_steps(steps)
     checked = check_values(values, population, rows)
-    told = check_derivatives(derivatives, population, shape, strategy, rows)
-    told |= check_constraints(constraints, population, rows)
-    return Evals(checked, **told, steps=int(steps), failures=count_failures(checked, told))
+    if not told and population.needs == _VALUES:
+        return Evals(checked, steps=int(steps), failures=count_failures(checked, {}))
+    tables = check_derivatives(told, population, shape, strategy, rows)
+    tables |= check_constraints(told, population, rows)
+    return Evals(checked, **tables, steps=int(steps), failures=count_failures(checked, tables))
 
 
 def check_rows(rows: ArrayLike | None, told: NDArray[np.bool_], generation: int) -> NDArray[np.int64]:
@@ -219,7 +246,7 @@ def _check_some(array: NDArray[Any], rows: NDArray[np.int64], generation: int) -
 
 
 def check_derivatives(
-    told: dict[str, ArrayLike | None],
+    told: Mapping[str, ArrayLike],
     population: Population,
     shape: tuple[int, ...],
     strategy: str,
@@ -232,8 +259,8 @@ def check_derivatives(
     ValueError  for derivatives of the wrong number, shape or type, or if one is missing that ``strategy`` needs.
     """
     checked = {}
-    for need, given in told.items():
-        if given is None:
+    for need in DERIVATIVES:
+        if need not in told:
             if need in population.needs:
                 raise ValueError(
                     f"{strategy} needs {DERIVATIVES[need].words}. Call tell(values, {need}=...), one per {_per(need)}."
@@ -241,7 +268,7 @@ def check_derivatives(
             continue
         count = _count(population, rows, probed=need in ALONG_PROBES)
         shapes = _shapes(need, population.dim, shape)
-        array = as_array(given)
+        array = as_array(told[need])
         if array.dtype.kind not in "fiu" or array.shape not in {(count, *flat) for flat in shapes}:
             one = {"grads": "gradient", "hessians": "Hessian (or its diagonal)"}.get(need, "product")
             raise ValueError(
@@ -254,7 +281,7 @@ def check_derivatives(
 
 
 def check_constraints(
-    told: dict[str, ArrayLike | None], population: Population, rows: NDArray[np.int64] | None = None
+    told: Mapping[str, ArrayLike], population: Population, rows: NDArray[np.int64] | None = None
 ) -> dict[str, Array]:
     """Return the ``told`` constraints and equalities that there are, (n, m) and float64; ``rows`` are those told.
 
@@ -264,10 +291,10 @@ def check_constraints(
         there are some and it does not.
     """
     checked, count = {}, _count(population, rows)
-    for name, given in told.items():
-        if given is None:
+    for name in CONSTRAINTS:
+        if name not in told:
             continue
-        array = as_array(given)
+        array = as_array(told[name])
         columns = array.shape[1:]
         if array.dtype.kind not in "fiu" or array.shape[:1] != (count,) or len(columns) > 1 or 0 in columns:
             raise ValueError(

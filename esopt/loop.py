@@ -34,28 +34,33 @@ from .records import Evals, Info, Step
 from .result import Result
 
 
-def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
+def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, **failures: Any) -> Evaluator:
     """Return Vectorized or Joblib if asked for, Compiled for a numba function (and gradient), else Serial.
 
-    The function is never called to find out.
+    The function is never called to find out. ``failures``: on_error, and max_failures and timeout if there are any.
     """
     functions = (objective.f,) if objective.grad is None else (objective.f, objective.grad)
     compiled = all(hasattr(f, "py_func") and type(f).__module__.partition(".")[0] == "numba" for f in functions)
     if vectorized and workers is not None:
         raise ValueError("vectorized=True and workers= exclude each other. Give one of them.")
-    if vectorized:
-        from .evaluators.vectorized import Vectorized
-
-        return Vectorized(objective, on_error=on_error)
     if workers is not None:
         from .evaluators.joblib import Joblib
 
-        return Joblib(objective, workers=workers, on_error=on_error)
+        return Joblib(objective, workers=workers, **failures)
+    if failures.get("timeout") is not None:
+        raise ValueError(
+            f"minimize() got timeout={failures['timeout']!r} without workers=, but a call of f in this process cannot "
+            "be ended. Pass workers=1 or more for processes, which can."
+        )
+    if vectorized:
+        from .evaluators.vectorized import Vectorized
+
+        return Vectorized(objective, **failures)
     if compiled:
         from .evaluators.compiled import Compiled
 
-        return Compiled(objective, on_error=on_error)
-    return Serial(objective, on_error=on_error)
+        return Compiled(objective, **failures)
+    return Serial(objective, **failures)
 
 
 def minimize(
@@ -86,6 +91,8 @@ def minimize(
     checkpoint_seconds: float = 60.0,
     history: bool | str | os.PathLike[str] = False,
     on_error: str = "raise",
+    max_failures: float | None = None,
+    timeout: float | None = None,
     final_evaluations: int = 30,
 ) -> Result:
     """Minimise ``f`` from ``x0``.
@@ -133,7 +140,11 @@ def minimize(
         workers, and then have the effect that they would have had.
     history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
-    on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
+    on_error : "raise" when f raises; "nan" to mark the candidate as failed and go on; "retry(k)" to evaluate it again
+        first, up to k times.
+    max_failures : how many candidates of a generation may fail before :class:`esopt.EvaluationError` ends the run: a
+        whole number, or a share between 0 and 1; None for any number.
+    timeout : seconds for one evaluation, with ``workers``: its process is ended then, and the candidate has failed.
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
@@ -160,13 +171,14 @@ def minimize(
     check_flags(seeded=seeded, noisy=noisy, vectorized=vectorized)
     shape = check_x0(x0).shape
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
+    failing: dict[str, Any] = {"on_error": on_error, "max_failures": max_failures, "timeout": timeout}
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
     if evaluator is None:
         objective: Objective | None = (made := _make_objective(seeded, shape, **given))
-        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)
+        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, **failing)
     else:
-        given |= {"vectorized": vectorized, "workers": workers}
-        objective = _own_objective(evaluator, given, on_error, seeded=seeded)
+        given |= {"vectorized": vectorized, "workers": workers, **failing}
+        objective = _own_objective(evaluator, given, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
     strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic)
@@ -235,15 +247,14 @@ def _make_objective(
     return as_objective("minimize", f, shape, args=args, seeded=seeded, **parts)
 
 
-def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:
+def _own_objective(evaluator: Evaluator, given: dict[str, Any], *, seeded: bool) -> Objective | None:
     """Return the objective that a user's evaluator shows, if it does; refuse arguments that it would not see."""
     if isinstance(evaluator, type) or not isinstance(evaluator, Evaluator):
         raise TypeError(
             f"evaluator must have init, evaluate and close, got {type(evaluator).__name__}. "
             "Pass for example Serial(Objective(f))."
         )
-    ignored = [name for name, value in given.items() if value is not None and value is not False and value != ()]
-    ignored += ["on_error"] if on_error != "raise" else []
+    ignored = [name for name, value in given.items() if not (value is None or value is False or value in ((), "raise"))]
     if ignored:
         raise TypeError(
             f"minimize() got both evaluator and {', '.join(ignored)}, but an evaluator has its own objective. "

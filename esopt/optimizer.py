@@ -228,18 +228,17 @@ class Optimizer:
         ValueError, TypeError  for values or derivatives of the wrong number, shape or type; nothing is lost.
         EvaluationError  if nothing usable is among them; nothing is lost.
         """
-        told = {"grads": grads, "hessians": hessians, "hvps": hvps, "jvps": jvps}
-        limits = {"constraints": constraints, "equalities": equalities}
+        told = _told.given(grads, hessians, hvps, jvps, constraints, equalities)
         if generation is not None and generation != self.generation:
-            _late.refuse(generation, self.generation, self._stale, told | limits)
+            _late.refuse(generation, self.generation, self._stale, told)
             self._run = _late.take(self._run, self.strategy, values, rows, generation, steps)
             return None
         population, name = self.population(), type(self.strategy).__name__
         if rows is None and self._open is None:
-            return self.learn(_told.read(values, told, limits, steps, population, self.shape, name))
+            return self.learn(_told.read(values, told, steps, population, self.shape, name))
         gathering = self._open or Gathering(population)
         chosen = _told.check_rows(rows, gathering.told, self.generation)
-        part = Part(chosen, _told.read(values, told, limits, steps, population, self.shape, name, chosen))
+        part = Part(chosen, _told.read(values, told, steps, population, self.shape, name, chosen))
         gathering.check(part)
         if chosen.size:
             self.collect(part)

@@ -251,7 +251,8 @@ class Evaluator(Protocol):
     """Population to evaluations.
 
     Law: the number of workers, the chunking and the order of completion change no bit. ``close`` gives back what
-    ``init`` took.
+    ``init`` took. One may also have ``stream(population, state, rows=None)``, for a run with a checkpoint: an iterable
+    of :class:`esopt.records.Part`, in the order of completion, with a ``close()``; its state does not change.
     """
 
     def init(self) -> State: ...

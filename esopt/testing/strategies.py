@@ -12,10 +12,12 @@ import numpy as np
 
 from ..errors import EvaluationError
 from ..noise import Array, Key, check_seed
+from ..objective import ALONG_PROBES, PARTS
+from ..optimizer import Optimizer
 from ..protocols import State, Strategy
 from ..records import Evals
 from ..samplers.gaussian import Gaussian
-from ._check import Check, bits
+from ._check import Check, bits, normals
 from ._problems import Problem, constant, sphere
 
 # Runs on random values: how many, the generations before the count begins, and those that count.
@@ -39,8 +41,8 @@ def check_strategy(
     """Check that ``strategy`` keeps the laws of :class:`esopt.protocols.Strategy`.
 
     ``ask`` and ``stop`` are pure; ``tell`` moves the clock by one and changes none of its arguments; equal seeds give
-    equal bits; a state saved and loaded in any generation goes on in the same bits; failures and constant values do
-    no harm.
+    equal bits; a state saved and loaded in any generation goes on in the same bits, and so does a run that is told in
+    pieces, in any order; failures and constant values do no harm.
 
     Parameters
     ----------
@@ -68,6 +70,7 @@ def check_strategy(
     for dim in dims:
         _check_start(check, strategy, dim, seeded)
         _check_run(check, strategy, dim)
+        _check_pieces(check, strategy, dim)
         _check_failures(check, strategy, dim, survives)
         if rank_based:
             _check_ranks(check, strategy, dim)
@@ -165,6 +168,24 @@ def _check_run(check: Check, strategy: Strategy, dim: int) -> None:
             loaded, _ = strategy.tell(loaded, problem.evaluate(strategy.ask(loaded)))
         do = "Keep everything that the next generation needs in the state."
         check.same(f"a run saved in generation {generation} and resumed ends in the same bits", loaded, final, do=do)
+
+
+def _check_pieces(check: Check, strategy: Strategy, dim: int) -> None:
+    """Check that values told in pieces and in any order end in the bits of values told at once."""
+    problem, state, es = sphere(0.25), strategy.init(np.ones(dim), 5), Optimizer(strategy, np.ones(dim), 5)
+    for generation in range(3):
+        population = strategy.ask(state)
+        evals = problem.evaluate(population)
+        state, _ = strategy.tell(state, evals)
+        tables = {name: getattr(evals, name) for name in PARTS if getattr(evals, name) is not None}
+        order = np.argsort(normals(generation, 1, len(population))[0])
+        for rows in np.array_split(order, 1 + generation):
+            noise = rows[rows < population.n]
+            told = {name: table[noise if name in ALONG_PROBES else rows] for name, table in tables.items()}
+            es.tell(evals.values[rows], rows=rows, **told)
+        do = "Compute from the state and the values alone, whatever their array looks like."
+        law = "values told in pieces, in any order, give the bits of values told at once"
+        check.same(law, es.state, bits(state), do=do)
 
 
 def _check_failures(check: Check, strategy: Strategy, dim: int, survives: bool) -> None:

@@ -614,6 +614,16 @@ def test_strategy(mistake: str) -> None:
     refuses(check_strategy, Strategy(mistake), STRATEGIES[mistake])
 
 
+def test_pieces_in_the_wrong_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optimizer that puts pieces one after the other, as they come."""
+
+    def pile(parts: Any, population: Population) -> Evals:
+        return Evals(np.concatenate([part.evals.values for part in parts]))
+
+    monkeypatch.setattr("esopt._open.assemble", pile)
+    refuses(check_strategy, GradientES(n=8), "told in pieces, in any order")
+
+
 def test_strategy_that_claims_too_much() -> None:
     refuses(check_strategy, GradientES(rule=Adam(0.05)), "same mean and candidates", rank_based=True)
     refuses(check_strategy, Strategy("pulls to zero"), "moves the mean", translation_equivariant=True)
