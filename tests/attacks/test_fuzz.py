@@ -354,14 +354,11 @@ def test_headers(name: str, data: st.DataObject) -> None:
             for member, array in arrays.items():
                 write_member(archive, member, array)
         forged = Path(path).read_bytes()
-    if name == "policy":
-        read(name, forged)
-        return
     with tempfile.TemporaryDirectory() as folder:  # what a run of other numbers does next is its own affair
         path = os.path.join(folder, "file.npz")
         Path(path).write_bytes(forged)
-        with own_errors():
-            optimizer().load(path)
+        with own_errors():  # a policy of another shape refuses the observation
+            read_policy(path) if name == "policy" else optimizer().load(path)
         with own_errors():
             inspect(path)
 
