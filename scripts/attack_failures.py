@@ -88,7 +88,7 @@ def cost(name: str, problem: str, share: float, seed: int) -> tuple[int, list[in
         x0,
         strategy=STRATEGIES[name](),
         evaluations=LIMIT,
-        target=TARGETS[name],
+        target=TARGETS[name][problem],
         seed=seed,
         on_error="nan",
     )
@@ -122,7 +122,7 @@ def main() -> int:
     report = {"attack": "30 % of evaluations fail", "versions": versions, "seeds": given.seeds, "cases": found}
     print(json.dumps(report))
     if given.save:
-        target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attack_failures.json"
+        target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attacks" / "failures.json"
         target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 

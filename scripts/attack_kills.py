@@ -5,7 +5,7 @@
 Every run saves after every generation, so that most kills are in the middle of a write. The instant is uniform over the
 time that an undisturbed run takes. A run that was killed is resumed, and what it ends with is compared: the result and
 every array and number of the last checkpoint, times excluded. Prints one line of JSON; ``--save`` keeps it under
-benchmarks/results.
+benchmarks/results/attacks.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> int:
     report = {"attack": "SIGKILL of the whole run", "versions": versions, "cases": found}
     print(json.dumps(report))
     if given.save:
-        target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attack_kills.json"
+        target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attacks" / "kills.json"
         target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lost = [case for case, one in found.items() if one["lost"] or one["kills"] < given.kills]
     return 1 if lost else 0

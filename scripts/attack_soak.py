@@ -90,7 +90,7 @@ def ask_and_tell(generations: int, meter: Meter) -> None:
 
 
 def minimize(generations: int, meter: Meter) -> None:
-    """CMAES in minimize, with history, callback and checkpoints twice a second."""
+    """snes in minimize, with history, callback and checkpoints twice a second."""
     now = [0]
 
     def follow(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -102,7 +102,7 @@ def minimize(generations: int, meter: Meter) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         esopt.minimize(
-            follow, X0, strategy=esopt.CMAES(), vectorized=True, generations=generations, seed=1, callback=step,
+            follow, X0, strategy=esopt.snes(n=8), vectorized=True, generations=generations, seed=1, callback=step,
             history=True, checkpoint=os.path.join(folder, "run.npz"), checkpoint_seconds=0.5,
         )  # fmt: skip
 
@@ -151,7 +151,7 @@ def main() -> int:
     versions = {"esopt": esopt.__version__, "numpy": np.__version__, "python": platform.python_version()}
     report = {"attack": "a long run", "versions": versions, "cases": found}
     print(json.dumps(report))
-    target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attack_soak.json"
+    target = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "attacks" / "soak.json"
     if given.save:
         before = json.loads(target.read_text("utf-8"))["cases"] if target.exists() else {}
         target.write_text(json.dumps({**report, "cases": before | found}, indent=1) + "\n", encoding="utf-8")

@@ -182,7 +182,7 @@ def test_options(data: st.DataObject) -> None:
     if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 60:
         given_["evaluations"] = 61
     if limit is None or {"generations", "steps", "seconds"} & set(names):
-        given_["generations"] = 3 if given_.get("generations") in NASTY[:1] else given_.get("generations", 3)
+        given_["generations"] = 3 if given_.get("generations") is None else given_["generations"]
         given_["evaluations"] = 60 if limit is None else given_["evaluations"]
     with tempfile.TemporaryDirectory() as folder:
         before = os.getcwd()
@@ -344,7 +344,7 @@ def test_headers(name: str, data: st.DataObject) -> None:
         for step in place[:-1]:
             node = node[step]
         if data.draw(st.booleans()) or isinstance(node, list):
-            node[place[-1]] = data.draw(JSON)
+            node[place[-1]] = copy.deepcopy(data.draw(JSON))
         else:
             node.pop(place[-1])
     with tempfile.TemporaryDirectory() as folder:
@@ -354,14 +354,11 @@ def test_headers(name: str, data: st.DataObject) -> None:
             for member, array in arrays.items():
                 write_member(archive, member, array)
         forged = Path(path).read_bytes()
-    if name == "policy":
-        read(name, forged)
-        return
     with tempfile.TemporaryDirectory() as folder:  # what a run of other numbers does next is its own affair
         path = os.path.join(folder, "file.npz")
         Path(path).write_bytes(forged)
-        with own_errors():
-            optimizer().load(path)
+        with own_errors():  # a policy of another shape refuses the observation
+            read_policy(path) if name == "policy" else optimizer().load(path)
         with own_errors():
             inspect(path)
 
