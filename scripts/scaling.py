@@ -109,7 +109,7 @@ def replaying(case: Case, constants: Constants, times: np.ndarray) -> float:
 
 
 def median(call: Callable[[], object], repeats: int = 7) -> float:
-    """Return the median CPU seconds of a call, which other work on the machine disturbs less; the first one is left out."""
+    """Return the median CPU seconds of a call, which other work disturbs less; the first one is left out."""
     call()
     taken = []
     for _ in range(repeats):
@@ -232,15 +232,16 @@ def report(content: dict[str, Any]) -> str:
         lines.append(f"| {dim:,} | {seconds:g} s | " + " | ".join(both) + " |")
     about = content["fingerprint"]
     return f"""
-Predicted / measured efficiency of replaying processes on this machine, 64 rows; evaluations sleep, so only rows and updates need the
-{content["cores"]} processors. Every run ended in the bits of a serial run. {about["processor"]}, {about["date"]}, load before the run
-{content["load"]:.0f} (the prediction knows nothing of other work).
+Predicted / measured efficiency of replaying processes on this machine, 64 rows; evaluations sleep, so only rows and
+updates need the {content["cores"]} processors. Every run ended in the bits of a serial run.
+{about["processor"]}, {about["date"]}, load before the run {content["load"]:.0f} (the prediction knows nothing of other work).
 
 {chr(10).join(lines)}
 
-With the CPU seconds measured at d = 100,000 and n = 256, a = {1e9 * here.row:.1f} ns and u = {1e9 * here.update:.1f} ns, and a network assumed
-to have {1e6 * network["latency"]:.0f} µs and {8e-9 * network["bandwidth"]:.0f} Gbit/s: predicted efficiency, master / replaying, for four rows
-per worker, one processor each, and a spread of evaluation times of 30 %. (The slowest share alone limits that to about 0.8 for 8 workers, and 0.6 for 4,096.)
+With the CPU seconds measured at d = 100,000 and n = 256, a = {1e9 * here.row:.1f} ns and
+u = {1e9 * here.update:.1f} ns, and a network assumed to have {1e6 * network["latency"]:.0f} µs and
+{8e-9 * network["bandwidth"]:.0f} Gbit/s: predicted efficiency, master / replaying, for four rows per worker, one
+processor each, and a spread of evaluation times of 30 %. (The slowest worker alone limits that.)
 
 {table(content["planned"])}
 
