@@ -42,8 +42,8 @@ class Joblib:
     chunk : rows per task, rounded up to whole mirrored pairs; None for about four tasks per worker.
     on_error, max_failures : as in :class:`esopt.Serial`.
     timeout : seconds for one evaluation, in processes: its worker is killed then, another takes its place, and the
-        candidate has failed ("timeout"), or is evaluated again under "retry(k)". Every task is a single row then. What
-        a worker does before its first task does not count. None for any time.
+        candidate has failed ("timeout"), or is evaluated again under "retry(k)". Every task is a single row then, and
+        its time is that of the functions of the objective. None for any time.
 
     Notes
     -----

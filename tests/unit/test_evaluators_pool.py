@@ -279,9 +279,13 @@ def test_a_part_that_was_found_before_a_fault_is_not_lost(tmp_path: Path, clean:
 
 
 def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: None) -> None:
+    folder = str(tmp_path)
+
     def f(x: Any) -> float:
+        import os
         import time
 
+        open(os.path.join(folder, str(os.getpid())), "w").close()
         time.sleep(0.002)
         return float(((x - 1.0) ** 2).sum())
 
@@ -302,23 +306,23 @@ def test_workers_that_are_killed_at_random_change_no_bit(tmp_path: Path, clean: 
 
     expected, none = run(Serial(f), 12, lambda: None)
     assert none == {}
-    evaluator, before, killed, stop = Joblib(f, 2), children(), 0, threading.Event()
+    os.remove(tmp_path / str(os.getpid()))
+    evaluator, killed, stop = Joblib(f, 2, on_error="retry(4)"), 0, threading.Event()
 
     def killer() -> None:
         nonlocal killed
         chance = np.random.default_rng(1)
-        while not stop.wait(0.3 + chance.random() * 0.3):
-            pids = sorted(children() - before)
-            if len(pids) == 2:
-                pid = int(chance.choice(pids))
-                if alive(pid):
-                    os.kill(pid, signal.SIGKILL)
-                    killed += 1
-                    wait_for(lambda pid=pid: not alive(pid))
+        while killed < 5 and not stop.wait(chance.random() * 0.02):
+            working = [name for name in sorted(os.listdir(folder)) if alive(int(name))]
+            if working:
+                pid = int(chance.choice(working))
+                os.kill(pid, signal.SIGKILL)
+                os.remove(os.path.join(folder, str(pid)))
+                killed += 1
+                wait_for(lambda pid=pid: not alive(pid))
 
     def between() -> None:
-        if killed >= 4 and not stop.is_set():
-            stop.set()
+        time.sleep(0.005)
 
     thread = threading.Thread(target=killer)
     thread.start()
@@ -397,7 +401,16 @@ def test_workers_end_by_themselves_when_the_program_is_killed(busy: bool) -> Non
 
 
 def test_ctrl_c_ends_the_workers_and_nothing_else_is_said() -> None:
-    begin = "import threading; threading.Timer(3.0, lambda: print(*children(), flush=True)).start()"
+    begin = """
+import threading
+
+def tell():
+    while len(children()) < 2:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    print(*children(), flush=True)
+
+threading.Thread(target=tell).start()"""
     program = script(
         "time.sleep(0.05)", before=f"{begin}\nresult = esopt.minimize(f, [1.0] * 3, workers=2, seconds=3600)"
     )
@@ -436,7 +449,7 @@ def test_forking_executors_are_refused() -> None:
         Executor(lambda x: 0.0, 3)
 
 
-def test_an_executor_of_processes(clean: None) -> None:
+def test_an_executor_of_processes() -> None:
     made = population(k=2)
     f = Objective(lambda x: float(x @ x))
     expected = Serial(f).evaluate(made, ())[0].values
@@ -456,31 +469,26 @@ class Slow:
     """An executor whose threads look like processes: tasks that hang cannot be ended."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(2)
-        self.submit = self._pool.submit
+        self.submit = ThreadPoolExecutor(2).submit
+
+
+GATE = threading.Event()
+
+
+def stuck(x: Any) -> float:
+    """Hang where x_0 is large, until the gate opens."""
+    return float(GATE.wait(100.0)) if x[0] > 0.5 else float(x @ x)
 
 
 def test_an_executor_gives_up_what_hangs_and_does_not_use_its_worker() -> None:
-    made, gate = population(n=10, k=0), threading.Event()
-    slow = float(made[2][0])
-
-    class Hangs:
-        def __call__(self, x: Any) -> float:
-            return float(gate.wait(100.0)) if float(x[0]) == slow else float(x @ x)
-
-        def __reduce__(self) -> Any:
-            return shared.__getitem__, (0,)
-
-    hangs = Hangs()
-    shared.append(hangs)
-    evaluator = Executor(hangs, Slow(), workers=2, on_error="nan", timeout=0.5)
+    made = population(n=10, k=0)
+    large = np.flatnonzero(np.asarray(made)[:, 0] > 0.5)
+    assert len(large) == 1
+    evaluator = Executor(stuck, Slow(), workers=2, on_error="nan", timeout=1.0)
     evals = evaluator.evaluate(made, ())[0]
     assert evals.failures == {"timeout": 1}
-    assert np.flatnonzero(np.isnan(evals.values)).tolist() == [2]
-    again = Executor(Hangs(), Slow(), workers=2, on_error="retry(5)", timeout=0.2)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(evals.values)), large)
+    again = Executor(stuck, Slow(), workers=2, on_error="retry(5)", timeout=0.2)
     with pytest.raises(EvaluationError, match="all 2 workers hang"):
         again.evaluate(made, ())
-    gate.set()
-
-
-shared: list[Any] = []
+    GATE.set()
