@@ -234,7 +234,8 @@ def report(content: dict[str, Any]) -> str:
     return f"""
 Predicted / measured efficiency of replaying processes on this machine, 64 rows; evaluations sleep, so only rows and
 updates need the {content["cores"]} processors. Every run ended in the bits of a serial run.
-{about["processor"]}, {about["date"]}, load before the run {content["load"]:.0f} (the prediction knows nothing of other work).
+{about["processor"]}, {about["date"]}, load before the run {content["load"]:.0f}; the prediction knows nothing of other
+work.
 
 {chr(10).join(lines)}
 
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=50e-6, help="of the network that is planned for, seconds")
     parser.add_argument("--bandwidth", type=float, default=1.25e9, help="of that network, bytes a second")
     parser.add_argument("--quick", action="store_true", help="two local runs, to see that it works")
-    parser.add_argument("--replan", action="store_true", help="the plans again, from the saved constants")
+    parser.add_argument("--replan", action="store_true", help="measure constants and predict again, for the saved runs")
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
     arguments = parser.parse_args()
     sizes = [(1_000, 0.02), (1_000, 0.002), (100_000, 0.02), (100_000, 0.1)]
@@ -276,8 +277,14 @@ def main() -> None:
         cases = [Case(2, 16, 100, 0.005), Case(4, 16, 100, 0.005)]
     if arguments.replan:
         content = json.loads(RESULTS.read_text("utf-8"))
-        network = {name: content["network"][name] for name in ("latency", "bandwidth")}
-        content["planned"] = plan(Constants(**{**content["constants"], **network}))
+        here = measure(100_000, 256)
+        network = {"latency": arguments.latency, "bandwidth": arguments.bandwidth}
+        content |= {"constants": asdict(here), "network": network, "cores": arguments.cores}
+        content["planned"] = plan(replace(here, **network))
+        for row in content["local"]:
+            constants = replace(measure(row["dim"], row["n"]), cores=arguments.cores)
+            told = Case(row["workers"], row["n"], row["dim"], row["measured"]["evaluation_seconds"], row["spread"])
+            row |= {"predicted": efficiency("replaying", told, constants), "constants": asdict(constants)}
         _save(content)
         return
     load = os.getloadavg()[0]
