@@ -6,6 +6,7 @@ answers are bytes of our own making, which are counted. What a worker was given 
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -294,23 +295,25 @@ def welcome(token: str, payload: bytes) -> str:
 
     Making one takes seconds in a fresh process, which would count as time of the first evaluation.
     """
-    from .. import __version__
     from .._kernels import threads
 
     receive(token, payload)
     known_objective(token)
     with threads.limited(1):
         Population(np.zeros(2), 1.0, Antithetic().noise(Key(0), 2, 2)).rows()
-    return __version__
+    return _version()
+
+
+def _version() -> str:
+    """Return the version of the package, which is always imported before a module of it."""
+    return str(sys.modules[__package__.partition(".")[0]].__dict__["__version__"])
 
 
 def check_version(there: str, name: str) -> None:
     """Raise EvaluationError unless worker ``name`` has the version of this library that this process has."""
-    from .. import __version__
-
-    if there != __version__:
+    if there != _version():
         raise EvaluationError(
-            f"the worker {name} has esopt {there}, and this process has {__version__}. Expected the same version: "
+            f"the worker {name} has esopt {there}, and this process has {_version()}. Expected the same version: "
             "candidates are made where they are evaluated. Install it there."
         )
 
