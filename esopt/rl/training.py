@@ -130,7 +130,7 @@ def train(
         budget.
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
-        in units of 1000 of the longest episodes: a richer budget pays for more generations and for averages alike.
+        in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check.
