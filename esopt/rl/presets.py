@@ -78,8 +78,8 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
 
-    Up to 100 parameters CMA-ES searches with 20 candidates, beyond antithetic pairs in orthogonal directions, eight of them, with the step
-    of ARS. Observations are normalised from the second generation on, so that ``sigma`` is in the unit of the weights.
+    Up to 100 parameters CMA-ES searches, with 20 candidates; beyond, eight antithetic pairs in orthogonal directions,
+    with the step of ARS. Observations are normalised from the second generation on.
 
     Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
     it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
