@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .lengths import Lengthening
 
-EPISODES = 1000
+EPISODES = 300
 """Longest episodes that a budget pays for, for one episode per candidate; four times as many are for two."""
 
 
@@ -31,7 +31,7 @@ def plan(
     Parameters
     ----------
     budgets : of steps, episodes, generations and seconds; without any, :func:`default_steps`.
-    episodes : of a candidate; None for the square root of the budget, in units of 1000 of the longest episodes.
+    episodes : of a candidate; None for the square root of the budget, in units of 300 of the longest episodes.
     episode_steps : a cut of episodes, None for none.
     share : see :meth:`Lengthening.over`; None, or episodes of unknown length, for no growth.
     """

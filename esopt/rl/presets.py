@@ -78,8 +78,8 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
 
-    Up to 100 parameters CMA-ES searches, beyond antithetic pairs in orthogonal directions, eight of them, with the step
-    of ARS. Observations are normalised from the second generation on, so that ``sigma`` is in the unit of the weights.
+    Up to 100 parameters CMA-ES searches, with 20 candidates; beyond, eight antithetic pairs in orthogonal directions,
+    with the step of ARS. Observations are normalised from the second generation on.
 
     Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
     it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
@@ -96,7 +96,7 @@ def default(env: str) -> Preset:
     progressive episode lengths for playing games; Shamir and Zhang (2013), Stochastic gradient descent for non-smooth
     optimization, section 4, for the average.
     """
-    few, many = Endless(CMAES(sigma=0.3, share="generation")), _ars_of_orthogonal_pairs(0.1)
+    few, many = Endless(CMAES(sigma=0.3, n=20, share="generation")), _ars_of_orthogonal_pairs(0.1)
     return Preset(
         ByDimension(few, many, limit=100),
         _OWN,
@@ -216,7 +216,9 @@ def with_strategy(base: Preset, name: str, n: int | None, sigma: float | None) -
     """
     width, rows = 1.0 if sigma is None else sigma, 16 if n is None else n
     if name == "cmaes":
-        return replace(base, strategy=Endless(CMAES(0.3 if sigma is None else sigma, n, share="generation")))
+        return replace(
+            base, strategy=Endless(CMAES(0.3 if sigma is None else sigma, 20 if n is None else n, share="generation"))
+        )
     plain = Preset(base.strategy, base.source, bonus=base.bonus)
     if name == "ars":
         return replace(plain, strategy=named.ars(n=rows, sigma=width, lr=width))

@@ -13,7 +13,16 @@ from gymnasium import spaces
 from numba import njit
 
 from esopt._kernels import policy as compiled
-from esopt.rl import BoxActions, DiscreteActions, MultiBinaryActions, MultiDiscreteActions, Policy, actions, network
+from esopt.rl import (
+    BoxActions,
+    DiscreteActions,
+    MultiBinaryActions,
+    MultiDiscreteActions,
+    Policy,
+    Recipe,
+    actions,
+    network,
+)
 from esopt.rl.observations import ArrayObservations
 
 
@@ -459,3 +468,16 @@ def test_actions_belong_to_the_environments_space(name: str):
             observation = env.observation_space.sample()
             assert env.action_space.contains(policy.with_parameters(rng.standard_normal(policy.dim) * 3)(observation))
     env.close()
+
+
+def test_a_recipe_may_be_linear_where_that_has_parameters_enough():
+    recipe = Recipe(hidden=(8,), linear_from=16)
+    assert [recipe.of(gym.make(name)).hidden for name in ("Pendulum-v1", "CartPole-v1", "Acrobot-v1")] == [
+        (8,),
+        (8,),
+        (),
+    ]
+    acrobot = gym.make("Acrobot-v1")  # (6 + 1) * 3 parameters
+    assert [Recipe(hidden=(4,), linear_from=least).of(acrobot).hidden for least in (21, 22)] == [(), (4,)]
+    with pytest.raises(ValueError, match="linear_from must be a positive whole number or None, got 0"):
+        Recipe(linear_from=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import esopt
-from esopt.rl import Policy, Preset, preset, train
+from esopt.rl import Policy, Preset, make_env, preset, train
 from esopt.rl.presets import PRESETS, parse_policy, with_strategy
 
 # alpha, nu, N, b of RL Baselines3 Zoo, and what a step without a fall is worth.
@@ -47,6 +47,38 @@ def test_orthogonal_is_ars_with_directions_that_are():
     assert (found.bonus, preset("orthogonal", "Swimmer-v5").bonus) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("env", "hidden", "kind"),
+    [
+        ("CartPole-v1", (8,), "CMAState"),
+        ("Pendulum-v1", (8,), "CMAState"),
+        ("Swimmer-v5", (), "CMAState"),
+        ("Hopper-v5", (), "CMAState"),
+        ("HalfCheetah-v5", (), "GradientState"),
+    ],
+)
+def test_the_default_goes_by_the_number_of_parameters(env: str, hidden: tuple[int, ...], kind: str):
+    found, made = preset("default", env), make_env(env)
+    policy = found.policy.of(made)
+    state = found.strategy.init(policy.parameters, 1)
+    first = found.strategy.ask(state)
+    made.close()
+
+    assert (policy.hidden, type(state).__name__) == (hidden, kind)
+    assert len(set(first.seeds)) == (1 if kind == "CMAState" else 8)
+    assert len(first) == (20 if kind == "CMAState" else 16)
+    settings = [preset("default", name).settings() for name in (env, "Humanoid-v5")]
+    differs = {name for name in settings[0] if repr(settings[0][name]) != repr(settings[1][name])}
+    assert differs == {"bonus"}
+
+
+def test_the_default_learns_within_a_small_budget():
+    run = train("CartPole-v1", **preset("default", "CartPole-v1").settings() | {"steps": 60_000}, seed=1)
+
+    assert run.checks["mean_return"][0] < 50.0
+    assert run.mean > 400.0
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains(name: str):
     found = preset(name, "CartPole-v1")
@@ -58,7 +90,7 @@ def test_every_preset_trains(name: str):
     assert run.policy.hidden == found.policy.hidden
 
 
-@pytest.mark.parametrize("name", ["ars", "openai_es", "pgpe"])
+@pytest.mark.parametrize("name", ["ars", "cmaes", "openai_es", "pgpe"])
 def test_strategies_have_sigma_as_their_unit(name: str):
     """Twice the sigma is the same search on twice the scale, weight decay aside."""
     means, base = [], preset("default", "CartPole-v1")

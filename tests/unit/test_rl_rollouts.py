@@ -288,3 +288,56 @@ def test_bad_arguments():
         Rollouts(Walk, Policy.linear())
     with pytest.raises(ValueError, match="the population needs grads, but episodes have no derivatives"):
         Rollouts(Walk, WALKER).evaluate(population(6).needing("grads"), Rollouts(Walk, WALKER).init())
+
+
+class Luck(Walk):
+    """One step, whose reward is the bias of the policy and normal noise from the seed."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self.noise = luck(int(seed))
+        return observation, info
+
+    def step(self, action):
+        observation, _, _, truncated, info = super().step(action)
+        return observation, self.noise, True, truncated, info
+
+
+def luck(seed: int) -> float:
+    return float(np.random.default_rng(seed).standard_normal())
+
+
+@pytest.mark.parametrize("confirm", [0, 4])
+def test_a_new_best_centre_has_to_hold_up(confirm: int):
+    """All centres are equally good: the naive rule is recomputed, and more episodes make the best one less lucky."""
+    log: list[int] = []
+    rollouts = Rollouts(lambda: Luck(log), WALKER, check_every=1, check_episodes=3, confirm=confirm, seed=2)
+    state, best, means = rollouts.init(), -np.inf, []
+    for generation in range(40):
+        del log[:]
+        _, state = rollouts.evaluate(population(6, generation=generation), state)
+        played = [seed for seed in log if seed in CHECK]
+        seeds = episode_seeds([child(2, generation)], 3 * (1 + confirm), CHECK)[0].tolist()
+        returns = np.array([luck(seed) for seed in seeds])
+        count = 3
+        while count < len(seeds) and np.isfinite(best):
+            lead = returns[:count].mean() - best
+            if lead < 0.0 or lead > 3.0 * returns[:count].std(ddof=1) / count**0.5:
+                break
+            count += 3
+        assert played == seeds[:count]
+        means.append(returns[:count].mean())
+        best = max(best, means[-1])
+        assert state.best_return == pytest.approx(best, rel=1e-13)
+    np.testing.assert_allclose(state.checks[:, 3], means, rtol=1e-12)
+    assert (best > 1.0) == (confirm == 0)  # the best of 40 means of 3 is near 2.16 / sqrt(3) = 1.25
+
+
+def test_confirming_stays_within_the_tenth_of_the_steps():
+    rollouts, state = Rollouts(Luck, WALKER, check_episodes=2, confirm=50), None
+    state = rollouts.init()
+    for generation in range(300):
+        _, state = rollouts.evaluate(population(6, generation=generation), state)
+
+    assert 0.045 < state.check_steps / state.steps < 0.11
+    assert len(state.checks) > 25
