@@ -92,11 +92,12 @@ def cases(d: int) -> list[Case]:
 _openai = partial(esopt.openai_es, n=16, sigma=0.02, lr=0.03)
 
 
-def run(case: Case, mode: str, seed: int, budget: int = 30_000) -> tuple[float, bool, float]:
+def run(case: Case, mode: str, seed: int) -> tuple[float, bool, float]:
     """Return the evaluations until the target was seen, whether it was, and evaluations per virtual second."""
     _, make, f, d, target, width = case
     start = np.random.default_rng(seed).uniform(-width, width, d)
     seeded = f is noisy
+    budget = 3000 if f is steps else 15_000
     found: list[float] = []
 
     def watched(x: Array, *rest: int) -> float:

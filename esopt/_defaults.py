@@ -31,15 +31,14 @@ def default_strategy(
     gradients: bool,
     stochastic: bool,
     most: float = math.inf,
-    constrained: bool = False,
-    asynchronous: bool = False,
+    portfolio: bool = True,
 ) -> Strategy:
     """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 
     With gradients Bonnet with Adam and a shrinking sigma. For a stochastic f CMAES with n = 4 d to d = 40, where it was
     the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the mean
     of the last run; SNES beyond. Else by d: Portfolio to 40, CMAES with restarts to 200, SepCMA with restarts to
-    10,000, SNES. No Portfolio for a ``constrained`` f, or if results are to arrive in any order.
+    10,000, SNES. No Portfolio without ``portfolio``: under constraints, and in asynchronous runs.
     """
     if gradients:
         shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
@@ -50,9 +49,8 @@ def default_strategy(
         return CMAES(spread, n=4 * max(dim, 3))
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
-    portfolio = Portfolio(spread)
-    if dim <= PORTFOLIO_DIM and not constrained and not asynchronous and np.ndim(portfolio.sigma) < 2:
-        return portfolio
+    if portfolio and dim <= PORTFOLIO_DIM and np.ndim(check_sigma(spread)) < 2:
+        return Portfolio(spread)
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))
     return Restarts(SepCMA(spread))

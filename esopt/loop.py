@@ -135,11 +135,10 @@ def minimize(
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
-    mode : "sync", or "async" to keep all ``workers`` busy where the times of evaluations differ: a generation is then
-        the next n results to arrive. The order of arrival is part of the result, ``result.arrivals``; no strategy means
-        the default without :class:`esopt.Portfolio`. Unless ``noisy`` or ``seeded``, values count as exact.
-    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are counted in
-        ``failures`` as "outdated".
+    mode : "sync", or "async" to keep all ``workers`` busy where evaluations differ in time: a generation is then the
+        next n results to arrive, in an order that ``result.arrivals`` keeps. No :class:`esopt.Portfolio` by default.
+        Values count as exact unless ``noisy`` or ``seeded``.
+    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are "outdated".
     arrivals : with "async", the arrivals of an earlier result, to be replayed bit for bit, whatever evaluates.
 
     Returns
@@ -232,13 +231,7 @@ def _choose_strategy(
         most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
         strategy = default_strategy(
-            sigma,
-            dim,
-            gradients=gradients,
-            stochastic=stochastic,
-            most=most,
-            constrained=limited,
-            asynchronous=asynchronous,
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
         )
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
