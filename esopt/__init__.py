@@ -38,6 +38,7 @@ _HOMES = {
     "EsoptError": "errors",
     "Evals": "records",
     "EvaluationError": "errors",
+    "Executor": "evaluators.executor",
     "Exponential": "rules.exponential",
     "ExponentialDecay": "schedules",
     "Forward": "estimators.forward",
@@ -84,6 +85,7 @@ _HOMES = {
     "PSACMA": "strategies.psa_cma",
     "PSR": "step_sizes",
     "Paired": "samplers.paired",
+    "Part": "records",
     "Philox": "noise",
     "Plan": "strategies.restarts",
     "Policy": "strategies.restarts",
@@ -179,6 +181,7 @@ if TYPE_CHECKING:
     from .estimators.regression import Regression as Regression
     from .estimators.score import Score as Score
     from .evaluators.compiled import Compiled as Compiled
+    from .evaluators.executor import Executor as Executor
     from .evaluators.joblib import Joblib as Joblib
     from .evaluators.serial import Serial as Serial
     from .evaluators.vectorized import Vectorized as Vectorized
@@ -202,6 +205,7 @@ if TYPE_CHECKING:
     from .records import Evals as Evals
     from .records import Gradient as Gradient
     from .records import Info as Info
+    from .records import Part as Part
     from .records import Population as Population
     from .records import Step as Step
     from .result import Result as Result

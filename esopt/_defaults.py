@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 
+from ._constrained import constrain, is_constrained
 from .estimators.bonnet import Bonnet
 from .integers import Rounded
+from .maps import Map
 from .noise import Array
+from .objective import Objective
 from .protocols import Strategy
 from .rules.adam import Adam
 from .schedules import ExponentialDecay
@@ -22,6 +25,29 @@ from .strategies.sep_cma import SepCMA
 
 PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 """The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
+
+
+def choose_strategy(
+    strategy: Strategy | None,
+    sigma: float | Array | None,
+    objective: Objective | None,
+    box: Map | None,
+    dim: int,
+    stochastic: bool,
+    asynchronous: bool,
+) -> Strategy:
+    """Return the strategy of a run: the given one or the default, inside what constraints make of it."""
+    if strategy is None and isinstance(box, Rounded):
+        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
+    elif strategy is None:
+        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
+        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
+        strategy = default_strategy(
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
+        )
+    elif sigma is not None:
+        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
+    return constrain(strategy, objective, stochastic=stochastic)
 
 
 def default_strategy(
@@ -49,7 +75,12 @@ def default_strategy(
         return CMAES(spread, n=4 * max(dim, 3))
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
-    if portfolio and dim <= PORTFOLIO_DIM and np.ndim(check_sigma(spread)) < 2:
+    flat = check_sigma(spread)
+    if (
+        portfolio
+        and dim <= PORTFOLIO_DIM
+        and (isinstance(flat, float) or (isinstance(flat, np.ndarray) and flat.ndim < 2))
+    ):
         return Portfolio(spread)
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))

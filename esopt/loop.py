@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._async import Flights, check_mode
-from ._constrained import as_constraints, constrain, is_constrained
-from ._defaults import default_integer_strategy, default_strategy
+from ._constrained import as_constraints
+from ._defaults import choose_strategy
 from ._laps import laps
 from ._limits import Limits, count_final
 from ._outcome import failed, finish
 from .errors import EvaluationError
 from .evaluators.serial import Serial
 from .history import History, begin_history
-from .integers import Rounded, as_box
+from .integers import as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
@@ -31,28 +31,33 @@ from .records import Evals, Info, Step
 from .result import Result
 
 
-def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, on_error: Any) -> Evaluator:
+def choose_evaluator(objective: Objective, *, vectorized: bool, workers: int | None, **failures: Any) -> Evaluator:
     """Return Vectorized or Joblib if asked for, Compiled for a numba function (and gradient), else Serial.
 
-    The function is never called to find out.
+    The function is never called to find out. ``failures``: on_error, and max_failures and timeout if there are any.
     """
     functions = (objective.f,) if objective.grad is None else (objective.f, objective.grad)
     compiled = all(hasattr(f, "py_func") and type(f).__module__.partition(".")[0] == "numba" for f in functions)
     if vectorized and workers is not None:
         raise ValueError("vectorized=True and workers= exclude each other. Give one of them.")
-    if vectorized:
-        from .evaluators.vectorized import Vectorized
-
-        return Vectorized(objective, on_error=on_error)
     if workers is not None:
         from .evaluators.joblib import Joblib
 
-        return Joblib(objective, workers=workers, on_error=on_error)
+        return Joblib(objective, workers=workers, **failures)
+    if failures.get("timeout") is not None:
+        raise ValueError(
+            f"minimize() got timeout={failures['timeout']!r} without workers=, but a call of f in this process cannot "
+            "be ended. Pass workers=1 or more for processes, which can."
+        )
+    if vectorized:
+        from .evaluators.vectorized import Vectorized
+
+        return Vectorized(objective, **failures)
     if compiled:
         from .evaluators.compiled import Compiled
 
-        return Compiled(objective, on_error=on_error)
-    return Serial(objective, on_error=on_error)
+        return Compiled(objective, **failures)
+    return Serial(objective, **failures)
 
 
 def minimize(
@@ -83,6 +88,8 @@ def minimize(
     checkpoint_seconds: float = 60.0,
     history: bool | str | os.PathLike[str] = False,
     on_error: str = "raise",
+    max_failures: float | None = None,
+    timeout: float | None = None,
     final_evaluations: int = 30,
     mode: str = "sync",
     max_lag: int = 20,
@@ -131,7 +138,11 @@ def minimize(
         be of the same f, by name, and the same args.
     history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
-    on_error : "raise" when f raises, or "nan" to mark the candidate as failed and go on.
+    on_error : "raise" when f raises; "nan" to mark the candidate as failed and go on; "retry(k)" to evaluate it again
+        first, up to k times.
+    max_failures : how many candidates of a generation may fail before :class:`esopt.EvaluationError` ends the run: a
+        whole number, or a share between 0 and 1; None for any number.
+    timeout : seconds for one evaluation, with ``workers``: its process is ended then, and the candidate has failed.
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
@@ -163,16 +174,17 @@ def minimize(
     shape = check_x0(x0).shape
     check_mode(mode, max_lag, arrivals, checkpoint)
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
+    failing: dict[str, Any] = {"on_error": on_error, "max_failures": max_failures, "timeout": timeout}
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
     if evaluator is None:
         objective: Objective | None = (made := _make_objective(seeded, shape, **given))
-        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, on_error=on_error)
+        evaluator = choose_evaluator(made, vectorized=vectorized, workers=workers, **failing)
     else:
-        given |= {"vectorized": vectorized, "workers": workers}
-        objective = _own_objective(evaluator, given, on_error, seeded=seeded)
+        given |= {"vectorized": vectorized, "workers": workers, **failing}
+        objective = _own_objective(evaluator, given, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
+    strategy = choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
@@ -216,28 +228,6 @@ def _resume(es: Optimizer, checkpoint: str | os.PathLike[str] | None, state: Sta
     return state if checkpoint is None or not os.path.exists(checkpoint) else es.load(checkpoint, state)
 
 
-def _choose_strategy(
-    strategy: Strategy | None,
-    sigma: float | Array | None,
-    objective: Objective | None,
-    box: Map | None,
-    dim: int,
-    stochastic: bool,
-    asynchronous: bool,
-) -> Strategy:
-    if strategy is None and isinstance(box, Rounded):
-        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
-    elif strategy is None:
-        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
-        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
-        strategy = default_strategy(
-            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
-        )
-    elif sigma is not None:
-        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
-    return constrain(strategy, objective, stochastic=stochastic)
-
-
 def _make_objective(
     seeded: bool,
     shape: tuple[int, ...],
@@ -251,15 +241,14 @@ def _make_objective(
     return as_objective("minimize", f, shape, args=args, seeded=seeded, **parts)
 
 
-def _own_objective(evaluator: Evaluator, given: dict[str, Any], on_error: str, *, seeded: bool) -> Objective | None:
+def _own_objective(evaluator: Evaluator, given: dict[str, Any], *, seeded: bool) -> Objective | None:
     """Return the objective that a user's evaluator shows, if it does; refuse arguments that it would not see."""
     if isinstance(evaluator, type) or not isinstance(evaluator, Evaluator):
         raise TypeError(
             f"evaluator must have init, evaluate and close, got {type(evaluator).__name__}. "
             "Pass for example Serial(Objective(f))."
         )
-    ignored = [name for name, value in given.items() if value is not None and value is not False and value != ()]
-    ignored += ["on_error"] if on_error != "raise" else []
+    ignored = [name for name, value in given.items() if not (value is None or value is False or value in ((), "raise"))]
     if ignored:
         raise TypeError(
             f"minimize() got both evaluator and {', '.join(ignored)}, but an evaluator has its own objective. "

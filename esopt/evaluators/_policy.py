@@ -90,18 +90,24 @@ def check_failed(
     values: Array, failures: Mapping[str, int], max_failures: float | None, population: Population
 ) -> None:
     """Raise EvaluationError if more of ``values`` are nan than ``max_failures`` allows."""
-    if max_failures is not None:
-        refuse_failed(int(np.isnan(values).sum()), failures, max_failures, population)
+    if max_failures is not None and too_many(failed := int(np.isnan(values).sum()), max_failures, len(population)):
+        raise failed_error(failed, failures, max_failures, population)
 
 
-def refuse_failed(failed: int, failures: Mapping[str, int], max_failures: float, population: Population) -> None:
-    """Raise EvaluationError if more candidates ``failed`` than ``max_failures`` allows."""
+def too_many(failed: int, max_failures: float | None, total: int) -> bool:
+    """Tell whether more candidates ``failed`` of ``total`` than ``max_failures`` allows."""
+    if max_failures is None:
+        return False
+    return (failed / total if 0.0 < max_failures < 1.0 else failed) > max_failures
+
+
+def failed_error(
+    failed: int, failures: Mapping[str, int], max_failures: float | None, population: Population
+) -> EvaluationError:
+    """Return the error of a generation in which more candidates ``failed`` than ``max_failures`` allows."""
     total = len(population)
-    most = max_failures * total if 0.0 < max_failures < 1.0 else max_failures
-    if failed <= most:
-        return
     kinds = ", ".join(f"{times} {kind}" for kind, times in sorted(failures.items())) or "all of them nan"
-    raise EvaluationError(
+    return EvaluationError(
         f"{failed} of {total} candidates of generation {population.noise.key.generation} failed ({kinds}).\n"
         f"Expected at most max_failures={max_failures}. Look at the log for the candidates "
         '(logging.getLogger("esopt")), or raise max_failures; the optimizer is as it was before the generation.'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from threading import Lock
@@ -186,13 +186,15 @@ def _outcome(future: Future[Any]) -> Outcome:
 
 
 class Threads(Futures):
-    """Worker threads of this process, each with ``threads`` of linear algebra while there is work."""
+    """Worker threads of this process, each with ``threads`` of linear algebra while there is work.
 
-    def __init__(self, workers: int, threads: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
+    The threads are those of ``executor``, which stays open, or one's own.
+    """
 
-        made = ThreadPoolExecutor(workers, thread_name_prefix="esopt")
-        super().__init__(made, workers, shared=True, end=lambda kill: made.shutdown(wait=not kill, cancel_futures=True))
+    def __init__(self, workers: int, threads: int, executor: ThreadPoolExecutor | None = None) -> None:
+        own = executor or ThreadPoolExecutor(workers, thread_name_prefix="esopt")
+        end = None if executor else partial(own.shutdown, cancel_futures=True)
+        super().__init__(own, workers, shared=True, end=None if end is None else lambda kill: end(wait=not kill))
         self._threads = threads
         self._limits: Any = None
         self._limited = ExitStack()

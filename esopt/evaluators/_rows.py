@@ -114,9 +114,8 @@ class _Table:
 
     def fail(self, kind: str, row: int, what: str, part: str = "f", count: int = 1) -> None:
         """Count ``count`` failures of ``kind``, and note who failed and why, unless that is known of many others."""
-        before = self.failures.get(kind, 0)
         self.count(kind, count)
-        if before < LINES and count:
+        if sum(note.kind == kind for note in self.notes) < LINES:
             self.notes.append(Failure(kind, row, what, part, count))
 
     def keep(self, need: str, start: int, rows: Array, known: NDArray[np.bool_]) -> None:

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..objective import Objective
 from ..records import Evals, Part, Population
-from ._policy import Failure, Journal, Policy, refuse_failed
+from ._policy import Failure, Journal, Policy, failed_error, too_many
 from ._pool import Outcome, Pool
 from ._rows import _Fault, _Table, stop_at, wanted_derivatives
 from ._tasks import Call, Task, cut, fault_of, make_recipe
@@ -85,7 +85,7 @@ class Streams:
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
-        self._settings = settings
+        self.settings = settings
         self._inbox: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
         self._jobs: dict[int, _Job] = {}
         self._flights: dict[int, _Flight] = {}
@@ -96,7 +96,7 @@ class Streams:
 
     def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
         """Evaluate ``rows`` of a population, all of them for None; return its ticket."""
-        settings, pool = self._settings, self._pool
+        settings, pool = self.settings, self._pool
         objective = settings.objective
         recipe = make_recipe(population, wanted_derivatives(population, objective, settings.user), settings.policy)
         chosen = None if rows is None else _check_rows(rows, len(population))
@@ -105,8 +105,9 @@ class Streams:
         tasks = cut(population, recipe, objective.seeded, 0 if settings.timeout else max(1, size), chosen)
         call = Call(settings.token, b"", objective if pool.shared else None, recipe, Task(0, 0, None, None, None))
         ticket = next(self._numbers)
-        self._jobs[ticket] = _Job(ticket, population, call, tasks, count, Journal(objective, population))
-        self._fill()
+        if count:
+            self._jobs[ticket] = _Job(ticket, population, call, tasks, count, Journal(objective, population))
+            self._fill()
         return ticket
 
     def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
@@ -115,7 +116,7 @@ class Streams:
         Without anything under way, return at once.
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
-        return [(job.ticket, _as_part(start, table)) for job, start, table in self._step(until)]
+        return [(job.ticket, as_part(start, table)) for job, start, table in self._step(until)]
 
     def tables(self, ticket: int) -> Iterator[tuple[int, _Table]]:
         """Yield (first row, table) of one population in the order of completion; nothing else may be under way."""
@@ -165,20 +166,17 @@ class Streams:
 
     def _stop(self) -> None:
         """Raise what ends a population: its first fault, once no earlier row is under way, or too many failures."""
-        most = self._settings.max_failures
+        most = self.settings.max_failures
         for ticket, job in list(self._jobs.items()):
             fault = job.fault
             if fault is not None and not job.flying and all(task.start > fault.row for task in job.again):
                 self.drop(ticket)
-                raise stop_at(fault, self._settings.objective, job.population) from (
+                raise stop_at(fault, self.settings.objective, job.population) from (
                     fault.error if fault.raised else None
                 )
-            if most is not None and job.failed:
-                try:
-                    refuse_failed(job.failed, job.failures, most, job.population)
-                except BaseException:
-                    self.drop(ticket)
-                    raise
+            if too_many(job.failed, most, len(job.population)):
+                self.drop(ticket)
+                raise failed_error(job.failed, job.failures, most, job.population)
 
     def _fill(self) -> None:
         """Hand out tasks, the population that came first first, while there is room for them."""
@@ -201,12 +199,12 @@ class Streams:
         if self._payloads <= 0:
             return b""
         self._payloads -= 1
-        return self._settings.payload
+        return self.settings.payload
 
     def _patience(self, until: float) -> float:
         """Return for how many seconds to wait for the next outcome."""
         wait = min(_WAKE_SECONDS, max(0.0, until - time.monotonic()))
-        timeout = self._settings.timeout
+        timeout = self.settings.timeout
         if timeout is not None:
             spent = max(self._pool.running(flight.number) for flight in self._flights.values())
             wait = min(wait, max(0.001, timeout - spent))
@@ -214,7 +212,7 @@ class Streams:
 
     def _expire(self) -> None:
         """Give up the tasks whose time is over."""
-        timeout = self._settings.timeout
+        timeout = self.settings.timeout
         if timeout is None:
             return
         for number, flight in list(self._flights.items()):
@@ -258,13 +256,13 @@ class Streams:
         job.failed += int(np.isnan(table.values).sum())
         for kind, times in table.failures.items():
             job.failures[kind] = job.failures.get(kind, 0) + times
-        if job.left <= 0:
+        if job.left <= 0 and not too_many(job.failed, self.settings.max_failures, len(job.population)):
             self.drop(job.ticket)
         return [(job, start, table)] if len(table.values) else []
 
     def _after_loss(self, job: _Job, task: Task, *, expired: bool, begun: bool) -> _Table | None:
         """Evaluate the rows of a lost task again, or return the table of a row that is given up."""
-        row, settings = task.start, self._settings
+        row, settings = task.start, self.settings
         if begun and expired:
             tried = job.tried[row] = job.tried.get(row, 0) + 1
             what = f"took more than {settings.timeout:g} seconds and was ended"
@@ -285,7 +283,7 @@ class Streams:
 
     def _give_up(self, job: _Job, task: Task, kind: str, what: str) -> _Table | None:
         """Return the table of a row that failed, or note the fault that ends the population."""
-        if self._settings.policy.raises:
+        if self.settings.policy.raises:
             job.stop(_Fault(task.start, RuntimeError(what), "f", raised=False))
             return None
         recipe = job.call.recipe
@@ -294,51 +292,13 @@ class Streams:
         return table
 
 
-@dataclass(eq=False)
-class Stream:
-    """The parts of one population in the order of completion; made by ``evaluator.stream``.
-
-    Iterating evaluates; it ends when all rows were returned, or raises what ``evaluate`` would.
-
-    Attributes
-    ----------
-    close : gives up what is unfinished. Use the stream in a ``with`` statement if you may not iterate to its end.
-    """
-
-    streams: Streams
-    ticket: int
-    end: Callable[[], object]
-
-    def __iter__(self) -> Iterator[Part]:
-        try:
-            for start, table in self.streams.tables(self.ticket):
-                yield _as_part(start, table)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            self.end()
-            raise
-        finally:
-            self.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up what is unfinished: what waits is forgotten, late answers are dropped."""
-        self.streams.drop(self.ticket)
-
-
 def _count(job: _Job, kind: str, note: Failure) -> None:
     """Count an event, in the next part of the population, and log it."""
     job.counts[kind] = job.counts.get(kind, 0) + 1
     job.journal.add([note], {})
 
 
-def _as_part(start: int, table: _Table) -> Part:
+def as_part(start: int, table: _Table) -> Part:
     evals = Evals(table.values, steps=table.steps, failures=table.failures, **table.found)
     return Part(np.arange(start, start + len(table.values)), evals)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import NoneType
 from typing import Any, NamedTuple
@@ -149,8 +149,8 @@ def _runs(population: Population, rows: NDArray[np.int64] | None) -> list[tuple[
     return [(int(run[0]), int(run[-1]) + 1) for run in np.split(rows, breaks)]
 
 
-def work(recipe: Recipe, task: Task, objective: Objective) -> Answer:
-    """Evaluate a task with serial kernels."""
+def work(recipe: Recipe, task: Task, objective: Objective, begun: Callable[[], object] | None = None) -> Answer:
+    """Evaluate a task with serial kernels; call ``begun`` when its rows are there and the user's functions are next."""
     from .._kernels import threads
 
     count = task.stop - task.start
@@ -161,6 +161,8 @@ def work(recipe: Recipe, task: Task, objective: Objective) -> Answer:
     with threads.limited(1):
         for first, rows, probes in _pieces(recipe, task):
             at = first - task.start
+            if begun is not None:
+                begun()
             seeds = None if task.seeds is None else task.seeds[at : at + len(rows)]
             fault = call_rows(objective, rows, first, seeds, probes, recipe.policy, table, at)
             if fault is not None:

@@ -12,25 +12,27 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from ._tasks import Answer, Call, Recipe, Task, loads, pack_error
+from ._tasks import Answer, Recipe, Task, known_objective, loads, pack_error, portable, receive, work
 
 GRACE_SECONDS = 2.0
 """How long a worker whose master is gone may take to end by itself."""
 
-READY = -1
-"""The number of the message that says that a worker has begun."""
+READY, BEGUN = -1, -2
+"""Numbers of the messages that say that a worker is there, and that a timed task calls the user's functions now."""
 
 
 class Order(NamedTuple):
-    """A task for a worker: its ``number``, the token of the objective, the number of its recipe."""
+    """A task for a worker: its ``number``, the number of its recipe, and whether its time is measured."""
 
     number: int
-    token: str
     recipe: int
     task: Task
+    timed: bool
 
 
 class Reply(NamedTuple):
@@ -49,12 +51,13 @@ def serve(handle: int) -> None:
     recipes: dict[int, Recipe] = {}
     try:
         token, payload = connection.recv()
-        _begin(token, payload)
+        receive(token, payload)
+        begun = partial(connection.send, Reply(BEGUN))
         connection.send(Reply(READY))
         while True:
             message = connection.recv()
             if isinstance(message, Order):
-                connection.send(_answer(message, recipes))
+                connection.send(_answer(message, token, recipes, begun))
             elif isinstance(message, bytes):
                 recipe = loads(message)
                 recipes[recipe.number] = recipe
@@ -66,17 +69,14 @@ def serve(handle: int) -> None:
     sys.stdout.flush()
 
 
-def _begin(token: str, payload: bytes) -> None:
-    from ._tasks import receive
-
-    receive(token, payload)
-
-
-def _answer(order: Order, recipes: dict[int, Recipe]) -> Reply:
+def _answer(order: Order, token: str, recipes: dict[int, Recipe], begun: Callable[[], object]) -> Reply:
     """Evaluate a task; nothing that happens there ends this process, but for the process itself."""
     try:
-        call = Call(order.token, b"", None, recipes[order.recipe], order.task)
-        return Reply(order.number, call())
+        objective = known_objective(token)
+        if objective is None:
+            raise RuntimeError("a worker process has lost its objective")
+        answer = work(recipes[order.recipe], order.task, objective, begun if order.timed else None)
+        return Reply(order.number, portable(answer))
     except BaseException as error:
         return Reply(order.number, None, pack_error(error))
 

@@ -8,6 +8,7 @@ and so when this process ends, however that happens.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 from ..errors import EvaluationError
 from ._pool import Done, Outcome
 from ._tasks import Call, dumps, unpack_error
-from ._worker import READY, Order, Reply
+from ._worker import BEGUN, Order, Reply
 
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -33,7 +34,7 @@ _THREADS = (
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-_STARTS = 3
+_STARTS = 10
 """A pool whose processes ended so often in a row before they were ready gives up."""
 
 _EXIT_SECONDS = 5.0
@@ -51,7 +52,7 @@ class _Process:
         self.jobs: deque[_Job] = deque()
         self.recipes: list[int] = []
         self.dead = self.ready = self.unwanted = self.idle = False
-        self.since = 0.0
+        self.since = math.inf
         self.lock = Lock()
         self._setup = setup
         self._sending = Lock()
@@ -97,8 +98,8 @@ class _Process:
             while True:
                 reply: Reply = self._connection.recv()
                 with self.lock:
-                    self.since = time.monotonic()
-                    if reply.number == READY:
+                    self.since = time.monotonic() if reply.number == BEGUN else math.inf
+                    if reply.number < 0:
                         self.ready = True
                         continue
                     job = self.jobs.popleft()
@@ -119,7 +120,11 @@ class _Process:
 
 
 class Processes:
-    """A pool of ``workers`` processes with ``threads`` threads each, which have the objective of ``token``."""
+    """A pool of ``workers`` processes with ``threads`` threads each, which have the objective of ``token``.
+
+    ``ahead`` : tasks that may wait for each of them. With 0 their time is measured, from the call of the user's
+    functions on.
+    """
 
     shared, own = False, True
 
@@ -143,8 +148,6 @@ class Processes:
             process = min(self._processes, key=lambda one: len(one.jobs))
             with process.lock:
                 if not process.dead:
-                    if not process.jobs:
-                        process.since = time.monotonic()
                     process.jobs.append(_Job(number, done))
                     break
             self._replace()
@@ -155,8 +158,8 @@ class Processes:
         """Return the seconds since a process began with a task; 0.0 if it is not known to have begun."""
         for process in self._processes:
             with process.lock:
-                if process.ready and process.jobs and process.jobs[0].number == number:
-                    return time.monotonic() - process.since
+                if process.jobs and process.jobs[0].number == number:
+                    return max(0.0, time.monotonic() - process.since)
         return 0.0
 
     def kill(self, number: int) -> None:
@@ -190,7 +193,7 @@ class Processes:
             process.recipes.append(recipe.number)
             messages += [process.recipes.pop(0)] if len(process.recipes) > _RECIPES else []
             messages.append(self._sent[1])
-        return [*messages, Order(number, call.token, recipe.number, call.task)]
+        return [*messages, Order(number, recipe.number, call.task, self._room == 1)]
 
     def _replace(self) -> None:
         """Start processes where there are none, or none any more."""

@@ -12,19 +12,13 @@ from numpy.typing import NDArray
 from ..objective import Objective
 from ..protocols import State
 from ..records import Evals, Part, Population
+from ._live import Live, Stream, evaluate
 from ._policy import check_limits, read_policy
 from ._pool import Inline, Pool, Threads
-from ._rows import _Table, as_objective, check_count, wanted_derivatives
-from ._stream import Settings, Stream, Streams
+from ._rows import as_objective, check_count
+from ._stream import Settings, Streams
 from ._tasks import new_token, pack_objective
 from .serial import Serial
-
-
-@dataclass
-class _Live:
-    """What belongs to this process and not to a checkpoint: the workers and what they are doing."""
-
-    streams: Streams | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +39,16 @@ class Joblib:
     threads_per_worker : threads of linear algebra and OpenMP in each worker; None for cores / workers. Kernels of this
         library, and the user's numba functions with ``parallel=True``, use one thread in a worker.
     chunk : rows per task, rounded up to whole mirrored pairs; None for about four tasks per worker.
-    on_error : as in :class:`esopt.Serial`.
+    on_error, max_failures : as in :class:`esopt.Serial`.
+    timeout : seconds for one evaluation, in processes: its worker is killed then, another takes its place, and the
+        candidate has failed ("timeout"), or is evaluated again under "retry(k)". Every task is a single row then, and
+        its time is that of the functions of the objective. None for any time.
 
-    Raises
-    ------
-    EvaluationError  also if a worker dies.
+    Notes
+    -----
+    If a worker process ends, its rows are evaluated again elsewhere and nothing else is lost; the bits are the same,
+    and ``failures`` counts it as "killed". A candidate that was alone in its process and killed it twice (under
+    "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends.
 
     Examples
     --------
@@ -71,7 +70,7 @@ class Joblib:
     on_error: str = "raise"
     max_failures: float | None = None
     timeout: float | None = None
-    _live: _Live = field(default_factory=_Live, init=False, repr=False, compare=False)
+    _live: Live = field(default_factory=Live, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -98,48 +97,34 @@ class Joblib:
         objective = as_objective(self.objective)
         if self._here:
             return Serial(objective, self.on_error, self.max_failures).evaluate(population, state)
-        wanted = wanted_derivatives(population, objective, self)
-        table = _Table.empty(len(population), population.n, population.dim, wanted)
-        try:
-            streams = self._streams()
-            for start, piece in streams.tables(streams.submit(population)):
-                table.put(start, piece)
-        except BaseException:
-            self._after_error()
-            raise
-        return table.evals(population.dim), state
+        return evaluate(self._live.get(self._start), self._live, population), state
 
     def stream(self, population: Population, state: State, rows: NDArray[np.int64] | None = None) -> Stream:
         """Return the parts of the population, or of some ``rows`` of it, in the order of completion.
 
         Together they are what :meth:`evaluate` returns, to the bit.
         """
-        streams = self._streams()
-        return Stream(streams, streams.submit(population, rows), self._after_error)
+        streams = self._live.get(self._start)
+        return Stream(streams, streams.submit(population, rows), self._live.after_error)
 
     def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
         """Begin to evaluate a population, or some ``rows`` of it, beside others; return its ticket for :meth:`wait`."""
-        return self._streams().submit(population, rows)
+        return self._live.get(self._start).submit(population, rows)
 
     def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
         """Return (ticket, part) for what was found since the last call, as soon as there is anything.
 
         Empty after ``seconds`` without any, and at once if nothing is under way.
         """
-        try:
-            return self._streams().wait(seconds)
-        except BaseException:
-            self._after_error()
-            raise
+        return self._live.wait(self._start, seconds)
 
     def drop(self, ticket: int) -> None:
         """Give up what is unfinished of a ticket: what waits is forgotten, late answers are dropped."""
-        if self._live.streams is not None:
-            self._live.streams.drop(ticket)
+        self._live.drop(ticket)
 
     def close(self) -> None:
         """Stop the workers, in the middle of what was given up; the next evaluation would start new ones."""
-        self._end(kill=self._live.streams is not None and self._live.streams.busy)
+        self._live.close(kill=self._live.busy)
 
     @property
     def _here(self) -> bool:
@@ -153,19 +138,16 @@ class Joblib:
 
         return self.threads_per_worker or max(1, int(cpu_count()) // self.workers)
 
-    def _streams(self) -> Streams:
-        """Return what the workers are doing; start them if there are none."""
-        if self._live.streams is None:
-            objective, policy, token = as_objective(self.objective), read_policy(self.on_error), new_token()
-            settings = Settings(objective, self, self.workers, policy, self.chunk, self.max_failures, self.timeout)
-            if self._here or self.backend == "threading":
-                pool: Pool = Inline() if self._here else Threads(self.workers, self._threads)
-            else:
-                payload = pack_objective(objective, self._threads)
-                settings = settings._replace(token=token, payload=payload)
-                pool = self._pool(token, payload)
-            self._live.streams = Streams(pool, settings)
-        return self._live.streams
+    def _start(self) -> Streams:
+        """Return new workers."""
+        objective, policy, token = as_objective(self.objective), read_policy(self.on_error), new_token()
+        settings = Settings(objective, self, self.workers, policy, self.chunk, self.max_failures, self.timeout)
+        if self._here:
+            return Streams(Inline(), settings)
+        if self.backend == "threading":
+            return Streams(Threads(self.workers, self._threads), settings)
+        payload = pack_objective(objective, self._threads)
+        return Streams(self._pool(token, payload), settings._replace(token=token, payload=payload))
 
     def _pool(self, token: str, payload: bytes) -> Pool:
         """Return processes of one's own, or those of a backend of joblib."""
@@ -176,13 +158,3 @@ class Joblib:
         from ._backends import Backend
 
         return Backend(self.backend, self.workers, ahead=int(self.timeout is None))
-
-    def _after_error(self) -> None:
-        """End workers that are still at something that nobody wants."""
-        if self._live.streams is not None and self._live.streams.busy:
-            self._end(kill=True)
-
-    def _end(self, *, kill: bool) -> None:
-        streams, self._live.streams = self._live.streams, None
-        if streams is not None:
-            streams.close(kill=kill)

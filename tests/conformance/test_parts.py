@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 import esopt
 from esopt.estimators.bonnet import Bonnet
@@ -367,6 +369,10 @@ def joblib(workers: int, backend: str, chunk: int | None = None) -> Case:
     return case(make)
 
 
+def executor(make: Callable[[], Any]) -> Case:
+    return case(lambda objective, on_error: esopt.Executor(objective, make(), on_error=on_error))
+
+
 MAKERS = {
     esopt.Serial: {"": case(esopt.Serial)},
     esopt.Vectorized: {f"chunk {chunk}": vectorized(chunk) for chunk in (None, 1, 5)},
@@ -377,6 +383,10 @@ MAKERS = {
         "3 threads by one": joblib(3, "threading", 1),
         "2 processes": joblib(2, "loky"),
         "3 processes": joblib(3, "loky"),
+    },
+    esopt.Executor: {
+        "2 threads": executor(lambda: ThreadPoolExecutor(2)),
+        "2 processes": executor(lambda: get_reusable_executor(2)),
     },
 }
 EVALUATORS = [
