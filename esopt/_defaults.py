@@ -76,11 +76,8 @@ def default_strategy(
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
     flat = check_sigma(spread)
-    if (
-        portfolio
-        and dim <= PORTFOLIO_DIM
-        and (isinstance(flat, float) or (isinstance(flat, np.ndarray) and flat.ndim < 2))
-    ):
+    whole = isinstance(flat, np.ndarray) and flat.ndim == 2
+    if portfolio and dim <= PORTFOLIO_DIM and not whole:
         return Portfolio(spread)
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))
