@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -166,12 +167,14 @@ def fly(es: Optimizer, evaluator: Any, airport: Airport, again: list[Place], aft
 
     ``again`` are candidates that were in flight when a checkpoint was written.
     """
+    own = getattr(getattr(evaluator, "executor", None), "_max_workers", None)  # as esopt.Executor asks it
+    count = evaluator.workers or (own if isinstance(own, int) else os.cpu_count() or 1)
     tickets: dict[Any, int] = {}
     queue = deque(again)
     reasons = after(None, None)
     try:
         while not reasons:
-            while len(tickets) < evaluator.workers:
+            while len(tickets) < count:
                 if not queue:
                     queue.extend(airport.issue())
                 if not queue:

@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 
+from ._constrained import constrain, is_constrained
 from .estimators.bonnet import Bonnet
 from .integers import Rounded
+from .maps import Map
 from .noise import Array
+from .objective import Objective
 from .protocols import Strategy
 from .rules.adam import Adam
 from .schedules import ExponentialDecay
@@ -24,6 +27,29 @@ PORTFOLIO_DIM, CMAES_DIM, SEP_DIM = 40, 200, 10_000
 """The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
 
 
+def choose_strategy(
+    strategy: Strategy | None,
+    sigma: float | Array | None,
+    objective: Objective | None,
+    box: Map | None,
+    dim: int,
+    stochastic: bool,
+    asynchronous: bool,
+) -> Strategy:
+    """Return the strategy of a run: the given one or the default, inside what constraints make of it."""
+    if strategy is None and isinstance(box, Rounded):
+        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
+    elif strategy is None:
+        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
+        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
+        strategy = default_strategy(
+            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
+        )
+    elif sigma is not None:
+        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
+    return constrain(strategy, objective, stochastic=stochastic)
+
+
 def default_strategy(
     sigma: float | Array | None,
     dim: int,
@@ -31,15 +57,14 @@ def default_strategy(
     gradients: bool,
     stochastic: bool,
     most: float = math.inf,
-    constrained: bool = False,
-    asynchronous: bool = False,
+    portfolio: bool = True,
 ) -> Strategy:
     """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
 
     With gradients Bonnet with Adam and a shrinking sigma. For a stochastic f CMAES with n = 4 d to d = 40, where it was
     the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the mean
     of the last run; SNES beyond. Else by d: Portfolio to 40, CMAES with restarts to 200, SepCMA with restarts to
-    10,000, SNES. No Portfolio for a ``constrained`` f, or if results are to arrive in any order.
+    10,000, SNES. No Portfolio without ``portfolio``: under constraints, and in asynchronous runs.
     """
     if gradients:
         shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
@@ -50,9 +75,10 @@ def default_strategy(
         return CMAES(spread, n=4 * max(dim, 3))
     if stochastic or dim > SEP_DIM:
         return snes(sigma=spread)
-    portfolio = Portfolio(spread)
-    if dim <= PORTFOLIO_DIM and not constrained and not asynchronous and np.ndim(portfolio.sigma) < 2:
-        return portfolio
+    flat = check_sigma(spread)
+    whole = isinstance(flat, np.ndarray) and flat.ndim == 2
+    if portfolio and dim <= PORTFOLIO_DIM and not whole:
+        return Portfolio(spread)
     if dim <= CMAES_DIM:
         return Restarts(CMAES(spread))
     return Restarts(SepCMA(spread))

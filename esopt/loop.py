@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._async import Flights, check_mode
-from ._constrained import as_constraints, constrain, is_constrained
-from ._defaults import default_integer_strategy, default_strategy
+from ._constrained import as_constraints
+from ._defaults import choose_strategy
 from ._generations import run
 from ._limits import Limits, count_final
 from ._parts import check_flags
 from ._told import check_x0
 from .evaluators.serial import Serial
-from .integers import Rounded, as_box
+from .integers import as_box
 from .maps import Map
 from .noise import Array
 from .objective import DERIVATIVES, Objective, as_objective
@@ -145,11 +145,10 @@ def minimize(
     final_evaluations : how often a noisy objective is evaluated at the final mean, within the budget of evaluations.
         Where the budget of steps or seconds ended the run, at most as often as in one generation. With 0 the value
         is the last generation's estimate.
-    mode : "sync", or "async" to keep all ``workers`` busy where the times of evaluations differ: a generation is then
-        the next n results to arrive. The order of arrival is part of the result, ``result.arrivals``; no strategy means
-        the default without :class:`esopt.Portfolio`. Unless ``noisy`` or ``seeded``, values count as exact.
-    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are counted in
-        ``failures`` as "outdated".
+    mode : "sync", or "async" to keep all ``workers`` busy where evaluations differ in time: a generation is then the
+        next n results to arrive, in an order that ``result.arrivals`` keeps. No :class:`esopt.Portfolio` by default.
+        Values count as exact unless ``noisy`` or ``seeded``.
+    max_lag : with "async", how many generations old a candidate may be when it arrives; older ones are "outdated".
     arrivals : with "async", the arrivals of an earlier result, to be replayed bit for bit, whatever evaluates.
 
     Returns
@@ -181,7 +180,7 @@ def minimize(
     evaluator, objective = _evaluator_and_objective(evaluator, given, ways, shape, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = _choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
+    strategy = choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
     if evaluations is None and generations is None and steps is None and seconds is None:
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
@@ -192,34 +191,6 @@ def minimize(
     _check_start(es, objective, evaluations, grad=grad is not None)
     flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
     return run(es, evaluator, flights, limits, history, final)
-
-
-def _choose_strategy(
-    strategy: Strategy | None,
-    sigma: float | Array | None,
-    objective: Objective | None,
-    box: Map | None,
-    dim: int,
-    stochastic: bool,
-    asynchronous: bool,
-) -> Strategy:
-    if strategy is None and isinstance(box, Rounded):
-        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
-    elif strategy is None:
-        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
-        gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
-        strategy = default_strategy(
-            sigma,
-            dim,
-            gradients=gradients,
-            stochastic=stochastic,
-            most=most,
-            constrained=limited,
-            asynchronous=asynchronous,
-        )
-    elif sigma is not None:
-        raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
-    return constrain(strategy, objective, stochastic=stochastic)
 
 
 def _evaluator_and_objective(

@@ -30,6 +30,16 @@ class Live:
             self.after_error()
             raise
 
+    @property
+    def busy(self) -> bool:
+        """Whether any worker has something to do."""
+        return self.streams is not None and self.streams.busy
+
+    def drop(self, ticket: int) -> None:
+        """Give up what is unfinished of a ticket."""
+        if self.streams is not None:
+            self.streams.drop(ticket)
+
     def after_error(self) -> None:
         """End workers that are still at something that nobody wants."""
         if self.busy:

@@ -100,6 +100,10 @@ class Executor:
         """Return what was found since the last call; see :meth:`esopt.Joblib.wait`."""
         return self._live.wait(self._start, seconds)
 
+    def drop(self, ticket: int) -> None:
+        """Give up what is unfinished of a ticket; see :meth:`esopt.Joblib.drop`."""
+        self._live.drop(ticket)
+
     def close(self) -> None:
         """Cancel what waits; the executor stays open."""
         self._live.close(kill=False)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import esopt
-from esopt.testing import VirtualWorkers, heavy_tailed
+from esopt.testing import VirtualWorkers, check_evaluator, heavy_tailed
 
 START = np.linspace(-1.0, 2.0, 5)
 
@@ -180,6 +180,21 @@ def test_replays_of_other_runs(options):
     )  # fmt: skip
     assert_same(again, found)
     assert again.reason == found.reason
+
+
+@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
+def test_real_workers_are_replayed_by_none(backend):
+    many = esopt.Joblib(sphere, workers=3, backend=backend)
+    options: dict[str, Any] = {"strategy": esopt.CMAES(), "mode": "async", "evaluations": 100, "target": 0.5}
+    found = esopt.minimize(None, START, evaluator=many, **options)
+
+    assert set(found.reason) == {"target"}
+    assert found.value <= 0.5
+    assert_same(esopt.minimize(sphere, START, arrivals=found.arrivals, **options), found)
+
+
+def test_virtual_workers_are_an_evaluator():
+    check_evaluator(lambda f, on_error: VirtualWorkers(f, 3, heavy_tailed(), on_error))
 
 
 def test_an_interrupted_run_is_replayed_to_its_end():
