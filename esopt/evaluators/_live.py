@@ -45,16 +45,6 @@ class Live:
         if self.busy:
             self.close(kill=True)
 
-    @property
-    def busy(self) -> bool:
-        """Whether workers are at something."""
-        return self.streams is not None and self.streams.busy
-
-    def drop(self, ticket: int) -> None:
-        """Give up what is unfinished of a ticket."""
-        if self.streams is not None:
-            self.streams.drop(ticket)
-
     def close(self, *, kill: bool) -> None:
         """End the workers."""
         streams, self.streams = self.streams, None
