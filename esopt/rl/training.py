@@ -186,8 +186,7 @@ def train(
     }
     path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
     folder, file = _open(out, resume=resume)
-    if folder is not None and checkpoint is None:
-        checkpoint = folder / CHECKPOINT
+    checkpoint = folder / CHECKPOINT if folder is not None and checkpoint is None else checkpoint
     aim = _Aim(getattr(spec, "reward_threshold", None), PATIENCE) if target is None else _Aim(target, 0)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
     trained = _train(rollouts, search, _Watch(aim, file, callback), final_episodes, path, folder)

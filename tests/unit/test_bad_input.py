@@ -293,7 +293,7 @@ FUNCTIONS = [
     ({"checkpoint_seconds": -1.0}, ValueError, r"checkpoint_seconds must be 0 or more, got -1\.0"),
     ({"checkpoint_seconds": math.nan}, ValueError, "checkpoint_seconds must be 0 or more, got nan"),
     ({"checkpoint_seconds": "60"}, ValueError, "checkpoint_seconds must be 0 or more, got '60'"),
-    ({"checkpoint": 3.0}, TypeError, "float"),
+    ({"checkpoint": 3.0}, TypeError, r"checkpoint must be the name of a file, got 3\.0"),
     ({"checkpoint": ""}, ValueError, "checkpoint is an empty name. Pass the name of a file"),
     ({"f": OBJECTIVE, "grad": lambda x: x}, TypeError, r"got both an Objective and grad\. Set them there"),
     ({"f": OBJECTIVE, "args": (1,), "seeded": True}, TypeError, "got both an Objective and args, seeded"),

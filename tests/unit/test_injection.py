@@ -84,7 +84,7 @@ def test_noise_that_is_injected_again_is_what_it_was():
 
 @pytest.mark.parametrize("dim", [1, 2, 9, 40])
 def test_elimination(dim):
-    from esopt.strategies._cma import _solve
+    from esopt.strategies._elsewhere import _solve
 
     rows = esopt.Gaussian().noise(esopt.Key(4), dim + 3, dim).rows().astype(np.float64)
     matrix, columns = rows[:dim], rows[dim:].T

@@ -71,7 +71,7 @@ def compare(monkeypatch: pytest.MonkeyPatch, f: Any, x0: Any, **options: Any) ->
     """Run with laps and without, compare everything but the time, and return the result."""
     laps = esopt.minimize(f, x0, **options)
     with monkeypatch.context() as patch:
-        patch.setattr("esopt.loop.laps", lambda *_: None)
+        patch.setattr("esopt._generations.laps", lambda *_: None)
         plain = esopt.minimize(f, x0, **options)
     same(laps, plain)
     return laps
@@ -172,7 +172,7 @@ def test_an_exception_is_that_of_the_plain_run(monkeypatch):
     messages, results = [], []
     for patched in (False, True):
         if patched:
-            monkeypatch.setattr("esopt.loop.laps", lambda *_: None)
+            monkeypatch.setattr("esopt._generations.laps", lambda *_: None)
         with pytest.raises(esopt.EvaluationError) as caught:
             esopt.minimize(cliff, np.ones(4), strategy=CMAES(), evaluations=5000)
         messages.append(str(caught.value))
@@ -237,7 +237,7 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch):
         for laps, budget in ((first, 1203), (second, 3000)):
             with monkeypatch.context() as patch:
                 if not laps:
-                    patch.setattr("esopt.loop.laps", lambda *_: None)
+                    patch.setattr("esopt._generations.laps", lambda *_: None)
                 result = esopt.minimize(
                     rosenbrock, np.zeros(5), strategy=CMAES(), evaluations=budget, seed=4, checkpoint=path
                 )
