@@ -51,7 +51,9 @@ class Joblib:
     -----
     If a worker process ends, its rows are evaluated again elsewhere and nothing else is lost; the bits are the same,
     and ``failures`` counts it as "killed". A candidate that was alone in its process and killed it twice (under
-    "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends.
+    "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends; one
+    in native code that keeps the interpreter lock, when that returns. Each leads a process group, and what f has
+    started there ends with it. A script needs no guard of ``__name__``.
 
     On Dask and Ray, tasks of our own are sent to workers of our choice, and not through joblib's backends: that of Dask
     evaluates the tasks of lost workers again without counting them, that of Ray fails as a whole. Ray ends a task that

@@ -317,3 +317,19 @@ def test_windows_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match=r'on Windows.*backend="threading".*Executor'):
             make()
     assert Joblib(abs, 1).workers == Joblib(abs, 1, backend="threading").workers == 1
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_a_run_has_the_same_bits_with_any_number_of_workers(backend: str) -> None:
+    def f(x: Any) -> float:
+        return float(((x[1:] - x[:-1] ** 2) ** 2).sum() + np.cos(x).sum())
+
+    settings: dict[str, Any] = {"strategy": esopt.CMAES(n=10), "evaluations": 300, "seed": 7}
+    expected = esopt.minimize(f, np.zeros(5), **settings)
+    for workers in (1, 2, 3, 5):
+        evaluator = Joblib(f, workers, backend=backend)
+        found = esopt.minimize(None, np.zeros(5), evaluator=evaluator, **settings)
+        np.testing.assert_array_equal(found.x, expected.x)
+        assert (found.value, found.evaluations, found.failures) == (expected.value, expected.evaluations, {})
