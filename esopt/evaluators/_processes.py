@@ -13,15 +13,7 @@ from typing import Any
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import ParallelBackendBase
 
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+from ._workers import THREADS
 
 
 class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
@@ -37,7 +29,7 @@ class _Processes(ParallelBackendBase):  # type: ignore[misc, unused-ignore]
     ) -> None:
         super().__init__(nesting_level=0)
         self._settings = {
-            "env": dict.fromkeys(_THREADS, str(threads)),
+            "env": dict.fromkeys(THREADS, str(threads)),
             "initializer": _begin,
             "initargs": (initializer, arguments),
         }

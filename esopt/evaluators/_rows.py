@@ -263,7 +263,15 @@ def call_one(
 
 def name_error(error: BaseException) -> str:
     """Return the type and the words of an exception in one line, for the log."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+    return f"{type(error).__name__}: {words(error)}".replace("\n", " ")[:500]
+
+
+def words(error: BaseException) -> str:
+    """Return what an exception says; its own class may raise then."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"(no text: its __str__ raised {type(another).__name__})"
 
 
 def derive(
@@ -316,7 +324,7 @@ def stop_at(fault: _Fault, objective: Objective, population: Population) -> Exce
         advice = "Return a float." if part in ("f", "jvp") else "Return one number for each element of x."
         advice = "Return a float array." if part in ("hess", "constraints", "equalities") else advice
         return TypeError(f"{part} returned {fault.error} for {who}. Expected {expected(part, shape)}. {advice}")
-    what = f"raised {type(fault.error).__name__}: {fault.error}" if fault.raised else str(fault.error)
+    what = f"raised {type(fault.error).__name__}: {words(fault.error)}" if fault.raised else str(fault.error)
     error = EvaluationError(
         f"{who} {what}{'' if part == 'f' else f' (in {part})'}.\n"
         f"Reproduce it with: {call_again(row, part, objective, population)}, where {POPULATION}. {GO_ON}"

@@ -149,9 +149,9 @@ class Streams:
             try:
                 arrived = [self._inbox.get(timeout=self._patience(until))]
             except Empty:
+                self._expire()
                 if time.monotonic() >= until:
                     break
-                self._expire()
                 continue
             while not self._inbox.empty():
                 arrived.append(self._inbox.get())

@@ -18,7 +18,7 @@ from ..noise import Array, Philox
 from ..objective import ALONG_PROBES, Objective
 from ..records import Population
 from ._policy import Policy
-from ._rows import Seeds, _Fault, _Table, call_rows, chunks, probe_rows
+from ._rows import Seeds, _Fault, _Table, call_rows, chunks, name_error, probe_rows
 
 _KEPT = 4
 _numbers = itertools.count()
@@ -253,17 +253,20 @@ def known_objective(token: str) -> Objective | None:
 
 def pack_error(error: BaseException) -> bytes:
     """Return an exception and its traceback as bytes; one that cannot be sent becomes a RuntimeError of its text."""
-    text = "".join(traceback.format_exception(error))
     try:
-        payload = dumps((error, text))
-        loads(payload)
+        own = dumps(error)
+        loads(own)
     except Exception:
-        payload = dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
-    return payload
+        own = b""
+    return dumps((own, name_error(error), "".join(traceback.format_exception(error))))
 
 
 def unpack_error(payload: bytes) -> Any:
-    """Return the exception, with its traceback over there as its cause."""
-    error, text = loads(payload)
+    """Return the exception, with its traceback over there as its cause; what cannot be rebuilt, a RuntimeError."""
+    own, name, text = loads(payload)
+    try:
+        error = loads(own) if own else RuntimeError(name)
+    except Exception:
+        error = RuntimeError(name)
     error.__cause__ = WorkerTraceback(text)
     return error

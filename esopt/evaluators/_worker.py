@@ -6,6 +6,7 @@ for as long as there are tasks of them, and tasks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -43,11 +44,15 @@ class Reply(NamedTuple):
     error: bytes = b""
 
 
-def serve(handle: int) -> None:
-    """Work for the process at the other end of the socket ``handle`` until it goes."""
+def serve(connection: Connection[Any, Any]) -> None:
+    """Work for the process at the other end of the socket until it goes.
+
+    The socket is the caller's, and open until this process ends: what is registered with atexit is done before.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that owns this one
-    connection: Connection[Any, Any] = Connection(handle)
-    threading.Thread(target=_watch, args=(handle, os.getppid()), daemon=True).start()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what f prints may go to the terminal, from a process group behind
+    os.register_at_fork(after_in_child=connection.close)  # a child that lives on would hide that this process is gone
+    threading.Thread(target=_watch, args=(connection.fileno(), os.getppid()), daemon=True).start()
     recipes: dict[int, Recipe] = {}
     try:
         token, payload = connection.recv()
@@ -65,8 +70,7 @@ def serve(handle: int) -> None:
                 recipes.pop(message, None)
     except (EOFError, OSError):
         pass
-    # The interpreter may wait for threads and children of the user; the watch ends that.
-    sys.stdout.flush()
+    # The interpreter may wait for threads and children of the user; the watch, or a signal, ends that.
 
 
 def _answer(order: Order, token: str, recipes: dict[int, Recipe], begun: Callable[[], object]) -> Reply:
@@ -79,13 +83,16 @@ def _answer(order: Order, token: str, recipes: dict[int, Recipe], begun: Callabl
         return Reply(order.number, portable(answer))
     except BaseException as error:
         return Reply(order.number, None, pack_error(error))
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()  # what f has printed is not lost if a later task ends this process
 
 
 def _watch(handle: int, parent: int) -> None:
-    """End this process a moment after the other end of its socket was closed, or its parent has gone."""
+    """End this process group a moment after the other end of its socket was closed, or its parent has gone."""
     poll = select.poll()
     poll.register(handle, 0)  # hang-ups only
     while not poll.poll(1000) and os.getppid() == parent:
         pass
     time.sleep(GRACE_SECONDS)
-    os._exit(0)
+    os.killpg(os.getpid(), signal.SIGKILL)

@@ -2,7 +2,8 @@
 
 Each process has its own queue, so that a death concerns the tasks of one process, and the one that it was at is known.
 There are no semaphores, shared memory or files that could be left behind. A process ends when its socket is closed,
-and so when this process ends, however that happens.
+and so when this process ends, however that happens. It leads a process group of its own: Ctrl-C in a terminal does not
+reach it, and what f has started there ends with it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,8 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, Pipe
-from threading import Lock, Thread
+from queue import SimpleQueue
+from threading import Lock, Thread, current_thread
 from typing import Any, NamedTuple
 
 from ..errors import EvaluationError
@@ -25,7 +28,7 @@ from ._pool import Done, Outcome
 from ._tasks import Call, dumps, unpack_error
 from ._worker import BEGUN, Order, Reply
 
-_THREADS = (
+THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -34,6 +37,8 @@ _THREADS = (
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+"""Variables that say how many threads a new process takes."""
+
 _STARTS = 10
 """A pool whose processes ended so often in a row before they were ready gives up."""
 
@@ -54,47 +59,57 @@ class _Process:
         self.dead = self.ready = self.unwanted = self.idle = False
         self.since = math.inf
         self.lock = Lock()
-        self._setup = setup
-        self._sending = Lock()
-        self._sending.acquire()  # until the setup is sent
+        self.owner = os.getpid()
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
         self._popen, self._connection = _start(threads)
-        self._thread = Thread(target=self._read, name="esopt-worker", daemon=True)
-        self._thread.start()
+        self.send([(_strings(sys.path), _strings(sys.argv)), setup])
+        self._writer = Thread(target=self._write, name="esopt-worker", daemon=True)
+        self._writer.start()
+        self._reader = Thread(target=self._read, name="esopt-worker", daemon=True)
+        self._reader.start()
 
     def send(self, messages: Iterable[Any]) -> None:
-        """Send messages; if the process is gone, its reader knows what to do."""
-        with self._sending, contextlib.suppress(OSError):
-            for message in messages:
-                self._connection.send(message)
+        """Send messages without waiting; if the process is gone, its reader knows what to do."""
+        for message in messages:
+            self._outbox.put(message)
 
     def kill(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing, and what it has started."""
         self.unwanted = True
-        self._popen.kill()
+        self._kill()
 
     def end(self, *, kill: bool) -> None:
         """Ask the process to end; :meth:`join` waits for it."""
         self.unwanted = True
         if kill:
-            self._popen.kill()
+            self._kill()
         _hang_up(self._connection)
 
     def join(self) -> None:
-        """Wait for the process and its reader."""
-        try:
-            self._popen.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-        self._thread.join()
+        """Wait for the process and its threads here, unless this is one of them, which may collect garbage."""
+        if current_thread() in (self._reader, self._writer):
+            return
+        self._reader.join(_EXIT_SECONDS)
+        if self._reader.is_alive():
+            self._kill()
+            self._reader.join()
+
+    def _kill(self) -> None:
+        """Kill the process group. Only the reader waits for the process, so that its number is not another's yet."""
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def _write(self) -> None:
+        """In a thread: send what is to be sent. A busy process does not read, and a recipe may be long."""
+        with contextlib.suppress(OSError):
+            while (message := self._outbox.get()) is not None:
+                self._connection.send(message)
+                del message
 
     def _read(self) -> None:
-        """In a thread: send what the process needs, pass its answers on, and say so when it is gone."""
+        """In a thread: pass the answers of the process on, and say so when it is gone."""
         try:
-            try:
-                self._connection.send(self._setup)
-            finally:
-                self._setup = ("", b"")
-                self._sending.release()
             while True:
                 reply: Reply = self._connection.recv()
                 with self.lock:
@@ -108,8 +123,10 @@ class _Process:
         except (EOFError, OSError):
             pass
         finally:
-            self._popen.kill()  # a process that has closed its socket is of no use
+            self._kill()  # a process that has closed its socket is of no use
             self._popen.wait()
+            self._outbox.put(None)
+            self._writer.join()
             with self.lock:
                 self.dead = True
                 self.idle = not (self.ready and self.jobs)
@@ -196,7 +213,8 @@ class Processes:
         return [*messages, Order(number, recipe.number, call.task, self._room == 1)]
 
     def _replace(self) -> None:
-        """Start processes where there are none, or none any more."""
+        """Start processes where there are none, or none any more; those of a process that was forked are not ours."""
+        self._processes[:] = [one for one in self._processes if one.owner == os.getpid()]
         for process in [one for one in self._processes if one.dead]:
             self._processes.remove(process)
             self._lost += process.idle and not process.unwanted
@@ -216,28 +234,40 @@ _RECIPES = 8
 
 
 def _end(processes: list[_Process], *, kill: bool) -> None:
-    """End all processes at once, and wait."""
-    ended, processes[:] = list(processes), []
+    """End all processes at once, and wait; in a fork of this process, only forget them."""
+    ended, processes[:] = [one for one in processes if one.owner == os.getpid()], []
     for process in ended:
         process.end(kill=kill or bool(process.jobs))
     for process in ended:
         process.join()
 
 
+_CODE = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+from multiprocessing.connection import Connection
+connection = Connection({})
+try:
+    sys.path[:], sys.argv[:] = connection.recv()
+except EOFError:
+    sys.exit()
+from esopt.evaluators._worker import serve
+serve(connection)
+"""
+
+
 def _start(threads: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
-    """Start a fresh interpreter that serves the other end of a socket."""
+    """Start a fresh interpreter that serves the other end of a socket; the paths of modules come by it."""
     ours, theirs = Pipe()
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-        f"from esopt.evaluators._worker import serve; serve({theirs.fileno()})"
-    )
+    code = _CODE.format(theirs.fileno())
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         popen = subprocess.Popen(
             [sys.executable, *flags, "-c", code],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **dict.fromkeys(_THREADS, str(threads))},
+            env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
+            process_group=0,
         )
     except BaseException:
         ours.close()
@@ -245,6 +275,11 @@ def _start(threads: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]
     finally:
         theirs.close()
     return popen, ours
+
+
+def _strings(values: list[Any]) -> list[str]:
+    """Return the strings among ``values``: programs put other things into sys.path, which Python passes over."""
+    return [value for value in values if isinstance(value, str)]
 
 
 def _hang_up(connection: Connection[Any, Any]) -> None:

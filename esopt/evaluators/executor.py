@@ -39,7 +39,8 @@ class Executor:
     workers : number of its workers; None to ask the executor, and to take the number of cores if it does not say.
     chunk, on_error, max_failures : as in :class:`esopt.Joblib`.
     timeout : seconds for one evaluation. What takes longer has failed, but an executor cannot end it: its worker is
-        not used until it comes back. Refused for threads.
+        not used until it comes back. The clock begins when the candidate is submitted, before a new process has started
+        and imported this library: allow some seconds for that. Refused for threads.
 
     Raises
     ------

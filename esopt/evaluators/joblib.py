@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +35,9 @@ class Joblib:
     ----------
     objective : a function of x, or an :class:`esopt.Objective`, as in :class:`esopt.Serial`.
     workers : number of workers. One worker is this process itself, for the backends "loky" and "threading".
-    backend : "loky" for processes, "threading" for functions that release the interpreter lock, "dask" or "ray" for the
-        workers of a cluster to which this process is connected, or a backend that is registered with joblib.
-        "multiprocessing" is refused: it forks, which OpenMP does not survive.
+    backend : "loky" for processes (not on Windows), "threading" for functions that release the interpreter lock, "dask"
+        or "ray" for the workers of a cluster to which this process is connected, or a backend that is registered with
+        joblib. "multiprocessing" is refused: it forks, which OpenMP does not survive.
     threads_per_worker : threads of linear algebra and OpenMP in each worker; None for cores / workers, on a cluster
         for 1. Kernels of this library, and the user's numba functions with ``parallel=True``, use one thread in a
         worker.
@@ -50,7 +51,9 @@ class Joblib:
     -----
     If a worker process ends, its rows are evaluated again elsewhere and nothing else is lost; the bits are the same,
     and ``failures`` counts it as "killed". A candidate that was alone in its process and killed it twice (under
-    "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends.
+    "retry(k)": k + 1 times) has failed, as "died". Processes end by themselves when this one does, however it ends; one
+    in native code that keeps the interpreter lock, when that returns. Each leads a process group, and what f has
+    started there ends with it. A script needs no guard of ``__name__``.
 
     On Dask and Ray, tasks of our own are sent to workers of our choice, and not through joblib's backends: that of Dask
     evaluates the tasks of lost workers again without counting them, that of Ray fails as a whole. Ray ends a task that
@@ -93,6 +96,13 @@ class Joblib:
                 'Joblib() got backend="multiprocessing", which forks this process; a fork of a process that has '
                 "used OpenMP threads hangs. Expected a backend that starts fresh processes, or threads. "
                 'Use backend="loky" or backend="threading".'
+            )
+
+        if self.backend == "loky" and not self._here and sys.platform == "win32":
+            raise ValueError(
+                'Joblib() got backend="loky" on Windows, where its worker processes do not run: they are handed a '
+                'socket as only POSIX systems can. Expected threads or an executor. Use backend="threading", or '
+                "Executor(f, concurrent.futures.ProcessPoolExecutor(2)) below the guard of __name__."
             )
 
     def init(self) -> State:

@@ -24,6 +24,7 @@ from ._rows import (
     name_error,
     probe_rows,
     wanted_derivatives,
+    words,
 )
 
 
@@ -146,7 +147,7 @@ class Vectorized:
         v = f", population.probes.{cut}.astype(float)" if part in ("hvp", "jvp") else ""
         seeding = f", population.seeds[{start}:{start + count}]" if objective.seeded else ""
         return EvaluationError(
-            f"{part} raised {type(error).__name__} for {which}: {error}.\n"
+            f"{part} raised {type(error).__name__} for {which}: {words(error)}.\n"
             f"Reproduce it with: {part}(population.{cut}{v}{seeding}), where {POPULATION}. {GO_ON}"
         )
 
