@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,18 +69,23 @@ class Flights:
     ) -> None:
         check_asynchronous(es.strategy, es.population())
         self._es, self._evaluator, self._arrivals = es, evaluator, arrivals
-        self._airport = Airport(es, int(max_lag), exact)
+        self._airport = Airport(es, int(max_lag), exact, getattr(evaluator, "max_failures", None))
         es.flight = self._airport.freeze()
+        self._again: list[Place] = []
+
+    def resume(self) -> None:
+        """Take over what was in flight in a checkpoint, if one was loaded."""
+        if self._es.flight is not None:
+            self._again = self._airport.thaw(self._es.flight)
 
     def run(self, state: State, after: After) -> dict[str, float]:
         """Run until there is a reason to stop; return the reasons."""
         es, evaluator = self._es, self._evaluator
-        again = [] if es.flight is None else self._airport.thaw(es.flight)
         able = all(hasattr(evaluator, name) for name in ("submit", "wait", "drop", "workers"))
-        workers = evaluator if able else Single(evaluator, state)
+        workers = evaluator if able else Single(_without_limit(evaluator), state)
         if self._arrivals is not None:
             return replay(es, workers, self._airport, self._arrivals, after)
-        return fly(es, workers, self._airport, again, after)
+        return fly(es, workers, self._airport, self._again, after)
 
     @property
     def landed(self) -> int:
@@ -99,6 +104,12 @@ class Flights:
     def empty(self) -> None:
         """Count what has landed and will not be told any more."""
         self._airport.empty()
+
+
+def _without_limit(evaluator: Any) -> Any:
+    """Return an evaluator that sees single candidates, and so is not the one to say how many of several may fail."""
+    limited = is_dataclass(evaluator) and getattr(evaluator, "max_failures", None) is not None
+    return replace(evaluator, max_failures=None) if limited else evaluator
 
 
 @dataclass
@@ -171,7 +182,7 @@ def fly(es: Optimizer, evaluator: Any, airport: Airport, again: list[Place], aft
     count = evaluator.workers or (own if isinstance(own, int) else os.cpu_count() or 1)
     tickets: dict[Any, int] = {}
     queue = deque(again)
-    reasons = after(None, None)
+    reasons = after(None, None) or _tell(airport, after)  # what has landed may be a generation already
     try:
         while not reasons:
             while len(tickets) < count:
@@ -250,11 +261,19 @@ def _split(generation: int, part: Part) -> list[tuple[Place, Evals]]:
 
 
 def _tell(airport: Airport, after: After) -> dict[str, float]:
-    """Tell every generation that has landed; return reasons to stop."""
+    """Tell every generation that has landed; return reasons to stop.
+
+    Raises
+    ------
+    EvaluationError  if more of one have failed than may, or all of the first.
+    TypeError  if f returned no number for any candidate of the first.
+    """
     while airport.ready():
+        airport.check()
         try:
             evals, info = airport.tell()
         except EvaluationError:
+            airport.failed = True
             if airport.es.generation == 0:
                 raise
             return {"failed": float(airport.es.generation)}

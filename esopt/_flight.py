@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._progress import Flight, add_counts
+from ._streaming import check_first
+from .errors import EvaluationError
+from .evaluators._policy import check_failed
 from .noise import Array, Given, Key
 from .optimizer import Optimizer
 from .records import Arrivals, Evals, Info, Population
@@ -54,12 +57,14 @@ class Airport:
 
     ``max_lag`` is how many generations old a candidate may be when it is told. ``again`` says that values are exact:
     the best of a generation are then ranked again with the next one, at most one for each late result and for every
-    four news. ``keep`` names generations whose recipes a replay still needs.
+    four news. ``max_failures`` is as in an evaluator, which sees candidates one by one here. ``keep`` names generations
+    whose recipes a replay still needs; ``failed`` says that what failed is to be evaluated again by a resumed run.
     """
 
     es: Optimizer
     max_lag: int
     again: bool
+    max_failures: float | None = None
     recipes: dict[int, Population] = field(default_factory=dict)
     issued: int = 0
     flying: dict[Place, None] = field(default_factory=dict)
@@ -67,6 +72,7 @@ class Airport:
     landed: list[Unit] = field(default_factory=list)
     log: list[list[int]] = field(default_factory=list)
     keep: frozenset[int] = frozenset()
+    failed: bool = False
     points: Array = field(default_factory=lambda: np.empty((0, 0)))
     values: Array = field(default_factory=lambda: np.empty(0))
     _telling: _Telling | None = None
@@ -121,6 +127,17 @@ class Airport:
     def ready(self) -> bool:
         """Whether a generation has landed."""
         return sum(len(unit.found) for unit in self.landed) >= self.es.population().n
+
+    def check(self) -> None:
+        """Raise what ends a run before the next n results are told."""
+        population = self.es.population()
+        evals = gather(self.landed[: population.n // population.noise.block])
+        check_first(self.es, evals)
+        try:
+            check_failed(evals.values, evals.failures, self.max_failures, population)
+        except EvaluationError:
+            self.failed = True
+            raise
 
     def tell(self) -> tuple[Evals, Info]:
         """Tell the next n results; return them, and what was learned.
@@ -218,6 +235,8 @@ class Airport:
         self._settle()
         parts = [(unit.generation, unit.first + i, e) for unit in self.landed for i, e in enumerate(unit.found)]
         parts += [(place[0], row, e) for place, own in self.apart.items() for row, e in own.items()]
+        lost = [(g, r) for g, r, e in parts if self.failed and np.isnan(e.values).any()]
+        parts = [part for part in parts if part[:2] not in lost]
         waiting = {at for unit in self.landed for at in range(unit.at, unit.at + len(unit.found))}
         log = [entry for at, entry in enumerate(self.log) if at not in waiting]
         found = gather([Unit(g, r, (e,), 0) for g, r, e in parts])
@@ -225,7 +244,7 @@ class Airport:
         return Flight(
             np.array(log, np.int64).reshape(-1, 3),
             self.issued,
-            np.array(list(self.flying), np.int64).reshape(-1, 2),
+            np.array([*self.flying, *lost], np.int64).reshape(-1, 2),
             np.array([(g, r) for g, r, _ in parts], np.int64).reshape(-1, 2),
             found.values,
             np.array([e.steps for _, _, e in parts], np.int64),

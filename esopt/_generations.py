@@ -15,7 +15,7 @@ from ._limits import Limits
 from ._outcome import failed, finish
 from ._saving import Saver, resume
 from ._signals import Signals, name_of
-from ._streaming import evaluate, forget
+from ._streaming import check_first, evaluate, forget
 from .errors import EvaluationError
 from .history import History, begin_history
 from .optimizer import Optimizer
@@ -36,6 +36,8 @@ def run(
     with Signals(active=limits.checkpoint is not None) as signals:
         try:
             state = resume(es, limits.checkpoint, evaluator.init())
+            if flights is not None:
+                flights.resume()
             kept = begin_history(history, es.generation)
             saver = Saver(es, limits, kept, signals, flights)
             reasons, lost = _generations(es, evaluator, flights, state, limits, kept, saver)
@@ -68,9 +70,11 @@ def _generations(
                 return _arrivals(es, flights, state, limits, kept, saver), None
             return _until_stop(es, evaluator, state, limits, kept, saver)
         finally:
-            saver.save()
-            if flights is not None:
-                flights.empty()
+            try:
+                saver.save()
+            finally:
+                if flights is not None:
+                    flights.empty()
     except KeyboardInterrupt as interrupt:
         return {**es.stop(), name_of(interrupt): float(es.generation)}, None
 
@@ -84,6 +88,7 @@ def _until_stop(
         evals, info = None, None
         if compiled is None or not compiled.run():
             evals, state = evaluate(es, evaluator, state, None if limits.checkpoint is None else saver.save_if_due)
+            check_first(es, evals)
             try:
                 info = es.learn(evals, state)
             except EvaluationError:
@@ -93,9 +98,9 @@ def _until_stop(
                 return {"failed": float(es.generation)}, evals
         if kept is not None and evals and info:
             kept.record(es.progress, es.population(), evals.values, info)
-        unsaved = saver.save_if_due()
+        saver.save_if_due()
         if limits.callback is not None and evals and info:
-            if _wants_stop(limits.callback, _step(es, evals, info, unsaved)):
+            if _wants_stop(limits.callback, _step(es, evals, info, saver.news())):
                 return {**es.stop(), "callback": float(es.generation)}, None
         del info  # two vectors that the next generation has no use for
     return reasons, None
@@ -110,9 +115,9 @@ def _arrivals(
         saver.check()
         if kept is not None and evals and info:
             kept.record(es.progress, es.population(), evals.values, info)
-        unsaved = saver.save_if_due()
+        saver.save_if_due()
         if limits.callback is not None and evals and info:
-            if _wants_stop(limits.callback, _step(es, evals, info, unsaved)):
+            if _wants_stop(limits.callback, _step(es, evals, info, saver.news())):
                 return {**es.stop(), "callback": float(es.generation)}
         return {**es.stop(), **limits.used_up(es.progress)}
 

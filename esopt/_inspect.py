@@ -41,6 +41,8 @@ class Contents:
     def progress(self) -> dict[str, Any]:
         """Numbers of a run's progress: generation, evaluations, best_value, seconds ...; empty for anything else."""
         node: Any = self.header.get("tree")
+        if isinstance(node, dict) and "run" in (node.get("fields") or ()):  # of an asynchronous run
+            node = node["fields"]["run"]
         for name in ("fields", "progress", "fields"):
             node = node.get(name) if isinstance(node, dict) else None
         return {name: _plain(value) for name, value in node.items()} if isinstance(node, dict) else {}

@@ -31,25 +31,31 @@ class Saver:
         self, es: Optimizer, limits: Limits, kept: History | None, signals: Signals, flights: Flights | None = None
     ) -> None:
         self.failures: dict[str, int] = {}
+        self._news: dict[str, int] = {}
         self._flights = flights
         self._es, self._path, self._kept, self._signals = es, limits.checkpoint, kept, signals
         self._every = limits.checkpoint_seconds
         self._last, self._generation, self._saved = time.perf_counter(), es.generation, self._known()
 
-    def save_if_due(self) -> dict[str, int]:
-        """Save if it is time for a periodic checkpoint; return what could not be written."""
-        due = self._path is not None and time.perf_counter() - self._last >= self._every
-        return self.save() if due else {}
+    def save_if_due(self) -> None:
+        """Save if it is time for a periodic checkpoint."""
+        if self._path is not None and time.perf_counter() - self._last >= self._every:
+            self.save()
+
+    def news(self) -> dict[str, int]:
+        """Return what could not be written since the last call."""
+        news, self._news = self._news, {}
+        return news
 
     def check(self) -> None:
         """Raise if a signal asked for the end and something swallowed the exception."""
         self._signals.check()
 
-    def save(self) -> dict[str, int]:
-        """Save what was learned since the last time, if anything; return what could not be written."""
+    def save(self) -> None:
+        """Save what was learned since the last time, if anything."""
         es, failed = self._es, {}
         if self._known() == self._saved:
-            return {}
+            return
         with self._signals.held():
             if self._flights is not None:
                 es.flight = self._flights.freeze()
@@ -60,8 +66,8 @@ class Saver:
                     failed["history"] = 1
             if not failed:
                 self._generation, self._saved = es.generation, self._known()
-            self._last, self.failures = time.perf_counter(), add_counts(self.failures, failed)
-        return failed
+            self._last = time.perf_counter()
+            self.failures, self._news = add_counts(self.failures, failed), add_counts(self._news, failed)
 
     def _known(self) -> tuple[object, ...]:
         return *known(self._es), 0 if self._flights is None else self._flights.landed

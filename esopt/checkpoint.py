@@ -210,13 +210,20 @@ def _check_header(header: dict[str, Any], described: Any, kind: str | None, name
             f"Go on with esopt {writer}, which wrote it, or {_OTHERWISE}."
         )
     if kind is not None and header["kind"] != kind:
-        raise CheckpointError(f"{name} holds a {header['kind']}, expected a {kind}.\nPass another file.")
+        raise CheckpointError(
+            f"{name} holds {_article(header['kind'])}, expected {_article(kind)}.\nPass another file."
+        )
     lines = "\n  ".join(differences(header["configuration"], described))
     if lines:
         raise CheckpointError(
             f"{name} was written by a different configuration:\n  {lines}\n"
             f"Build it with the saved settings, or {_OTHERWISE}."
         )
+
+
+def _article(kind: object) -> str:
+    words = str(kind)
+    return f"an {words}" if words[:1] in ("a", "e", "i", "o", "u") else f"a {words}"
 
 
 @functools.cache

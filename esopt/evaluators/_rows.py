@@ -18,6 +18,9 @@ from ._results import _BadResult, derivatives, expected, number
 
 Seeds = NDArray[np.int64] | None
 
+SHAPE = "shape"
+"""Kind of failure of a candidate for which f returned something else than a number."""
+
 GO_ON = 'Pass on_error="nan" to count such candidates as failed and go on.'
 
 _VALUES = frozenset({"values"})
@@ -238,21 +241,24 @@ def call_rows(
 def call_one(
     objective: Objective, row: Array, candidate: int, seed: int, policy: Policy, table: _Table, at: int
 ) -> _Fault | None:
-    """Write the value of one row to ``table`` at ``at``; nan if f raised as often as the policy lets it try."""
+    """Write the value of one row to ``table`` at ``at``; nan if f failed as often as the policy lets it try.
+
+    It fails where it raises, and where it returns no number.
+    """
     left = policy.retries
     while True:
         try:
             value, steps = number(objective.f(*objective.arguments(row.copy(), seed)))
-        except _BadResult as error:
-            return _Fault(candidate, error, "f", raised=False)
         except Exception as error:
+            raised = not isinstance(error, _BadResult)
             if policy.raises:
-                return _Fault(candidate, error, "f", raised=True)
+                return _Fault(candidate, error, "f", raised=raised)
+            what = name_error(error) if raised else f"f returned {error}".replace("\n", " ")
             if left:
                 left -= 1
-                table.fail("retried", candidate, name_error(error))
+                table.fail("retried", candidate, what)
                 continue
-            table.fail("exception", candidate, name_error(error))
+            table.fail("exception" if raised else SHAPE, candidate, what)
             return None
         table.values[at] = value
         table.steps += steps

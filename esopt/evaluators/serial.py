@@ -31,8 +31,9 @@ class Serial:
     ----------
     objective : a function of x, or an :class:`esopt.Objective`. It returns a number or an :class:`esopt.Outcome`; nan
         marks a failed evaluation and is counted as "nan". +-inf is a value like any other.
-    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises; "nan" makes the value nan and counts
-        an "exception"; "retry(k)" evaluates the candidate again first, up to k times, with the same seed.
+    on_error : "raise" stops with an :class:`esopt.EvaluationError` when f raises, and a TypeError when it returns no
+        number; "nan" makes the value nan and counts an "exception" or a "shape"; "retry(k)" evaluates the candidate
+        again first, up to k times, with the same seed.
     max_failures : how many candidates of a generation may be nan before that is an :class:`esopt.EvaluationError`: a
         whole number, or a share between 0 and 1; None for any number.
     timeout : None; a call in this process cannot be ended. :class:`esopt.Joblib` has timeouts.

@@ -260,13 +260,15 @@ def test_a_killed_run_goes_on_with_what_was_in_flight(name, tmp_path):
     assert len(np.unique(found.arrivals[["generation", "row"]])) == len(found.arrivals)
     replayed = fly(strategy=STRATEGIES[name], arrivals=found.arrivals, evaluations=120)
     assert_same(replayed, found)
+    before = path.stat().st_mtime_ns
     assert fly(f, **options).evaluations == found.evaluations  # a finished run stays as it is
+    assert path.stat().st_mtime_ns == before
 
 
 def test_a_synchronous_run_does_not_go_on_asynchronously(tmp_path):
     path = tmp_path / "run.npz"
     esopt.minimize(sphere, START, strategy=esopt.CMAES(), evaluations=100, checkpoint=path)
-    with pytest.raises(esopt.CheckpointError, match="asynchronous run"):
+    with pytest.raises(esopt.CheckpointError, match="holds a run, expected an asynchronous run"):
         fly(strategy=esopt.CMAES(), seed=0, checkpoint=path)
 
 
@@ -309,6 +311,84 @@ def test_a_generation_without_a_value_ends_the_run():
     assert set(found.reason) == {"failed"}
     with pytest.raises(esopt.EvaluationError):
         fly(lambda x: math.nan, strategy=esopt.CMAES())
+
+
+def test_too_many_failures_of_a_generation_end_the_run_as_in_the_synchronous_mode():
+    for most in (3, 0.3):
+        calls = 0
+
+        def f(x):
+            nonlocal calls
+            calls += 1
+            if 40 < calls <= 44:
+                raise OSError("lost")
+            return sphere(x)
+
+        settings: dict[str, Any] = {"strategy": esopt.CMAES(n=8), "generations": 20, "on_error": "nan", "mode": "async"}
+        with pytest.raises(esopt.EvaluationError, match="4 of 8 candidates of generation 5 failed") as error:
+            esopt.minimize(f, START, max_failures=most, **settings)
+        assert error.value.result.generations == 5
+        calls = 0
+        assert esopt.minimize(f, START, max_failures=4, **settings).failures == {"exception": 4}
+
+
+@pytest.mark.parametrize("limit", [3, None])
+def test_what_failed_is_evaluated_again_by_the_resumed_run(limit, tmp_path):
+    """A generation with too many failures, or with nothing else; then what was wrong is mended."""
+    broken = True
+
+    def f(x):
+        nonlocal calls
+        calls += 1
+        if broken and calls > 40:
+            raise OSError("lost")
+        return sphere(x)
+
+    calls = 0
+    settings: dict[str, Any] = {
+        "strategy": esopt.CMAES(n=8),
+        "evaluations": 160,
+        "on_error": "nan",
+        "mode": "async",
+        "checkpoint": tmp_path / "run.npz",
+        "max_failures": limit,
+    }
+    if limit is None:
+        assert "failed" in esopt.minimize(f, START, **settings).reason
+    else:
+        with pytest.raises(esopt.EvaluationError):
+            esopt.minimize(f, START, **settings)
+    broken = False
+    found = esopt.minimize(f, START, **settings)
+    assert found.failures == {}
+    del settings["checkpoint"]
+    assert_same(found, esopt.minimize(sphere, START, **settings))
+    assert_same(found, esopt.minimize(sphere, START, arrivals=found.arrivals, **settings))
+
+
+def test_a_generation_that_has_landed_is_told_on_resuming(tmp_path, monkeypatch):
+    """An interrupt between the last arrival and its tell; the budget leaves nothing else to wait for."""
+    path = tmp_path / "run.npz"
+    options: dict[str, Any] = {"strategy": esopt.CMAES(n=8), "evaluations": 25, "checkpoint": path}
+    with monkeypatch.context() as patch:
+        patch.setattr("esopt._flight.Airport.tell", _interrupt_third(esopt._flight.Airport.tell))
+        assert "interrupted" in fly(**options).reason
+    found = fly(**options)
+    assert found.generations == 3
+    assert found.evaluations - 1 == len(found.arrivals) == 24  # and the mean's
+
+
+def _interrupt_third(tell):
+    count = 0
+
+    def told(airport):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return tell(airport)
+
+    return told
 
 
 def test_late_candidates_are_dropped_and_counted():

@@ -265,14 +265,20 @@ def test_numbers_of_all_kinds_are_values(result: object, value: float) -> None:
     ],
 )
 @pytest.mark.parametrize("make", PYTHON)
-def test_what_is_no_number_is_an_error_whatever_the_policy(make: Any, result: object, what: str) -> None:
-    for policy in ("raise", "nan"):
-        with pytest.raises(TypeError) as caught:
-            evaluate(make(lambda x: result, on_error=policy), population(8))
-        text = str(caught.value)
-        assert text.startswith(what)
-        assert " for candidate 0 of generation 4. Expected a number " in text
-        assert text.endswith("Return a float.")
+def test_what_is_no_number_is_an_error_or_a_failure(make: Any, result: object, what: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        evaluate(make(lambda x: result), population(8))
+    text = str(caught.value)
+    assert text.startswith(what)
+    assert " for candidate 0 of generation 4. Expected a number " in text
+    assert text.endswith("Return a float.")
+
+    some = evaluate(make(lambda x: result if x[0] > 0.0 else x[1], on_error="nan"), population(8))
+    rows = np.asarray(population(8))
+    np.testing.assert_array_equal(some.values, np.where(rows[:, 0] > 0.0, np.nan, rows[:, 1]))
+    assert some.failures == {"shape": (rows[:, 0] > 0.0).sum()}
+    again = evaluate(make(lambda x: result, on_error="retry(2)"), population(8))
+    assert again.failures == {"retried": 16, "shape": 8}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,17 @@ def command(*paths: Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+def test_an_asynchronous_run_says_how_far_it_got(tmp_path):
+    path = tmp_path / "run.npz"
+    esopt.minimize(bowl, X0, strategy=esopt.CMAES(n=6), generations=9, checkpoint=path, mode="async")
+    status, out, _ = command(path)
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+
+    assert status == 0
+    assert "asynchronous run, format" in out
+    assert {"generation 9", "evaluations 54"} <= lines
+
+
 def test_a_run_says_what_it_is_and_how_far_it_got(tmp_path):
     path = tmp_path / "run.npz"
     result = run(path)

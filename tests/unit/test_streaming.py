@@ -168,3 +168,104 @@ def test_workers_under_constraints(tmp_path: Path) -> None:
     es.load(path)
     assert es.generation == 2
     assert outcome(run(0, path))[1] == outcome(run(0, None))[1]
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_what_failed_is_evaluated_again_after_too_many_failures(chunk: int, tmp_path: Path) -> None:
+    """A disk that is full for a while: the generation of that time has no failure in the end."""
+
+    def run(f: Callable[[Array], float], path: Path | None) -> Any:
+        evaluator = Joblib(f, 2, "threading", chunk=chunk, on_error="nan", max_failures=2)
+        settings: dict[str, Any] = {"checkpoint": path, "generations": 5, "seed": 4, "final_evaluations": 0}
+        return esopt.minimize(None, X0, strategy=esopt.CMAES(n=8), evaluator=evaluator, **settings)
+
+    count, full = 0, True
+
+    def f(x: Array) -> float:
+        nonlocal count
+        count += 1
+        if count > 18 and full:
+            raise OSError("No space left on device")
+        return bumpy(x)
+
+    path = tmp_path / "run.npz"
+    with pytest.raises(EvaluationError, match="max_failures=2"):
+        run(f, path)
+    es = esopt.Optimizer(esopt.CMAES(n=8), X0, seed=4)
+    es.load(path)
+    assert es.generation == 2
+    assert not np.isnan(es.collected().values[np.setdiff1d(np.arange(8), es.pending)]).any()
+    full = False
+    resumed = run(f, path)
+    assert outcome(resumed)[1] == outcome(run(bumpy, None))[1]
+    assert resumed.failures == {}
+
+
+def test_failures_before_and_after_a_kill_are_counted_together(tmp_path: Path) -> None:
+    """Two of one generation fail before the checkpoint, and one after it; two may."""
+
+    def f(x: Array) -> float:
+        nonlocal count
+        count += 1
+        if count in (2, 3):
+            raise OSError("lost")
+        if count == 6 and stops:
+            raise KeyboardInterrupt
+        if count == 8:
+            raise OSError("lost")
+        return bumpy(x)
+
+    count, stops = 0, True
+    settings: dict[str, Any] = {"checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0, "generations": 2}
+    with_stream = Here(f)
+    found = esopt.minimize(None, X0, strategy=esopt.CMAES(n=8), evaluator=with_stream, **settings)
+    assert "interrupted" in found.reason
+    stops = False
+    with pytest.raises(EvaluationError, match="3 of 8 candidates of generation 0 failed"):
+        esopt.minimize(None, X0, strategy=esopt.CMAES(n=8), evaluator=with_stream, **settings)
+
+
+@dataclass(frozen=True)
+class Here:
+    """Parts of one row each, with failures."""
+
+    f: Callable[[Array], float]
+    max_failures: int = 2
+
+    def init(self) -> Any:
+        return ()
+
+    def evaluate(self, population: Population, state: Any) -> tuple[Evals, Any]:
+        return esopt.Serial(self.f, "nan").evaluate(population, state)
+
+    def stream(self, population: Population, state: Any, rows: Any = None) -> Any:
+        return _Rows(self, population, np.arange(len(population)) if rows is None else rows)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class _Rows:
+    parent: Here
+    population: Population
+    rows: Any
+
+    def __iter__(self) -> Iterator[Part]:
+        for row in self.rows.tolist():
+            try:
+                yield Part(np.array([row]), Evals(np.array([self.parent.f(self.population[row])])))
+            except OSError:
+                yield Part(np.array([row]), Evals(np.array([np.nan]), failures={"exception": 1}))
+
+    def close(self) -> None:
+        pass
+
+
+def test_no_number_for_any_candidate_of_the_first_generation_is_a_mistake(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"strategy": esopt.CMAES(n=8), "on_error": "nan", "generations": 4}
+    for more in ({}, {"checkpoint": tmp_path / "run.npz"}, {"mode": "async"}):
+        with pytest.raises(TypeError, match="no number for any of the 8 candidates of the first generation"):
+            esopt.minimize(lambda x: x, X0, **settings, **more)
+    found = esopt.minimize(lambda x: bumpy(x) if x[0] < -1.0 else None, X0, **settings)
+    assert 0 < found.failures["shape"] < found.evaluations
