@@ -127,5 +127,5 @@ def test_policies_by_name():
     assert parse_policy("mlp:8:relu") == Policy.mlp(8, activation="relu")
     assert parse_policy("rnn:16") == Policy.rnn(16)
     for bad in ("", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0", "rnn", "rnn:4,4", "rnn:4:tanh"):
-        with pytest.raises(ValueError, match="Pass linear, mlp:64,64 .*, or rnn:16"):
+        with pytest.raises(ValueError, match=r"Pass linear, mlp:64,64 .*, or rnn:16"):
             parse_policy(bad)
