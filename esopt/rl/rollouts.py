@@ -120,7 +120,7 @@ class Rollouts:
                 f"lengthening must be a Lengthening or None, got {self.lengthening!r}. "
                 "Pass for example Lengthening(250, 1000, 200_000); train() takes a share, such as 0.25."
             )
-        if self.averaging is not None and not 0.0 <= self.averaging < np.inf:
+        if self.averaging is not None and (isinstance(self.averaging, str) or not 0.0 <= self.averaging < np.inf):
             raise ValueError(
                 f"averaging must be None, 0 or a positive number, got {self.averaging!r}. Pass for example 7."
             )

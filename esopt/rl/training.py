@@ -173,10 +173,8 @@ def train(
     budgets = steps, episodes, generations, seconds
     planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
     rollouts = Rollouts(
-        env,
-        start,
-        *(planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes, confirm),
-        *(planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
+        *(confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
         steps_per_generation=steps_per_generation,
         planned=episodes_per_candidate is None,
     )
@@ -203,7 +201,8 @@ def _strategy(strategy: Strategy | None, steps_per_generation: int | None) -> St
     if steps_per_generation is not None and not getattr(chosen, "grows", False):
         raise ValueError(
             f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
-            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or pgpe()."
+            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or "
+            "pgpe(), on the command line as --strategy."
         )
     return chosen
 

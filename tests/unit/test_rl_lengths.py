@@ -147,6 +147,10 @@ def test_what_does_not_fit_is_said():
         Lengthening(6, 5, 5)
     with pytest.raises(ValueError, match=r"lengthening must be in \(0, 1\], got 2"):
         train("CartPole-v1", lengthening=2, generations=1)
+    with pytest.raises(ValueError, match=r"lengthening must be in \(0, 1\], got 'half'"):
+        train("CartPole-v1", lengthening="half", generations=1)
+    with pytest.raises(ValueError, match="averaging must be None, 0 or a positive number, got 'polyak'"):
+        train("CartPole-v1", averaging="polyak", generations=1)
     with pytest.raises(TypeError, match="lengthening must be a Lengthening or None, got 0"):
         Rollouts("CartPole-v1", WALKER, lengthening=0.25)
     with pytest.raises(ValueError, match="confirm must be a whole number, 0 or more"):
