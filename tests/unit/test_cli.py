@@ -167,7 +167,7 @@ ERRORS = {
     "huge seed": (["--seed", str(10**23)], r"seed must be in \[0, 2\*\*64\)"),
     "bad strategy": (["--strategy", "cma"], "Pass ars, cmaes, openai_es or pgpe"),
     "bad preset": (["--preset", "arz"], "there is no preset 'arz'. Did you mean ars"),
-    "bad policy": (["--policy", "mlp"], "Pass linear, or mlp:64,64"),
+    "bad policy": (["--policy", "mlp"], "Pass linear, mlp:64,64"),
     "bad path": (["--path", "fast"], "path must be one of auto, compiled, workers, process, envpool"),
     "sigma of a preset": (["--preset", "pgpe", "--sigma", "1"], "--sigma goes with --strategy"),
 }
