@@ -31,17 +31,17 @@ class TrainOptions(NamedTuple):
 
     def settings(self, env: str) -> dict[str, Any]:
         """Return keyword arguments of :func:`esopt.rl.train`."""
-        from ..rl.presets import parse_policy, preset, with_strategy
+        from ..rl.presets import parse_policy, preset, resized, with_strategy
 
         base = preset(self.preset, env)
-        if self.strategy is not None or (self.preset == "default" and (self.n or self.sigma)):
-            base = with_strategy(base, self.strategy or "cmaes", self.n, self.sigma)
-        elif self.sigma is not None:
+        if self.strategy is not None:
+            base = with_strategy(base, self.strategy, self.n, self.sigma)
+        elif self.sigma is not None and self.preset not in ("default", "orthogonal"):
             raise ValueError(
                 f"--sigma goes with --strategy; the preset {self.preset} has its own. Pass --strategy ars."
             )
-        elif self.n is not None:
-            base = replace(base, strategy=replace(base.strategy, n=self.n))  # type: ignore[type-var]
+        else:
+            base = replace(base, strategy=resized(base.strategy, self.n, self.sigma))
         settings = base.settings()
         if self.policy is not None:
             settings["policy"] = parse_policy(self.policy)
@@ -161,10 +161,18 @@ def _train(
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Training on {env}, seed {settings['seed']}.")
     begun = time.perf_counter()
-    limits = {name: settings.get(name) for name in ("steps", "generations", "seconds")}
-    if all(limit is None for limit in (*limits.values(), settings.get("episodes"))):
-        limits["steps"] = budgets.default_steps(env)
-    display = Display(console, limits)
+    steps, episodes, generations, seconds = (
+        settings.get(name) for name in ("steps", "episodes", "generations", "seconds")
+    )
+    each, cut = settings["episodes_per_candidate"], settings.get("episode_steps")
+    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, cut, settings["lengthening"])
+    lengths = planned.lengthening
+    if lengths is not None and lengths.first < lengths.last:
+        console.print(
+            f"Candidates play episodes of {lengths.first} steps at first, of {lengths.last} in the end, and 'mean' and "
+            "'best' are returns of these; 'centre' is of whole episodes."
+        )
+    display = Display(console, {"steps": planned.steps, "generations": generations, "seconds": seconds})
     with display:
 
         def show(progress: Progress) -> None:

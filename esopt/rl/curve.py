@@ -19,6 +19,7 @@ def draw_curve(
     checks: Mapping[str, Array] | None = None,
     title: str = "",
     target: float = np.nan,
+    growing: bool = False,
 ) -> Path:
     """Draw mean, best and centre return against environment steps, and return the path of the picture.
 
@@ -29,6 +30,7 @@ def draw_curve(
     path : where to write; the suffix decides on the format.
     title : line above the picture.
     target : return to mark with a line; nan for none.
+    growing : whether the candidates' episodes were cut at first (``lengthening``), which the legend then says.
 
     Raises
     ------
@@ -41,8 +43,9 @@ def draw_curve(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps = history["steps"] + history["check_steps"]
-    axes.plot(steps, history["best_return"], color="#b9cfe4", linewidth=1.0, label="best candidate")
-    axes.plot(steps, history["mean_return"], color="#5b8db8", linewidth=1.2, label="mean of the candidates")
+    short = ", shorter episodes at first" if growing else ""
+    axes.plot(steps, history["best_return"], color="#b9cfe4", linewidth=1.0, label=f"best candidate{short}")
+    axes.plot(steps, history["mean_return"], color="#5b8db8", linewidth=1.2, label=f"mean of the candidates{short}")
     if checks is None:
         checked = np.isfinite(history["centre_return"])
         looked, centre = steps[checked], history["centre_return"][checked]

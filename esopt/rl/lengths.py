@@ -52,7 +52,7 @@ class Lengthening:
         ------
         ValueError  unless the share is in (0, 1].
         """
-        if not 0.0 < share <= 1.0:
+        if isinstance(share, str) or not 0.0 < share <= 1.0:
             raise ValueError(
                 f"lengthening must be in (0, 1], got {share!r}. It is the share of the longest episode that the first "
                 "candidates play: pass for example 0.25."

@@ -229,8 +229,26 @@ def with_strategy(base: Preset, name: str, n: int | None, sigma: float | None) -
     raise ValueError(f"there is no strategy {name!r} here. Pass ars, cmaes, openai_es or pgpe.")
 
 
+def resized(strategy: Any, n: int | None, sigma: float | None) -> Any:
+    """Return ``strategy``, of the kinds that the default preset is made of, with n candidates and the width ``sigma``.
+
+    None leaves either as it is. The step of :class:`esopt.SGD` is kept in proportion to the width.
+    """
+    if isinstance(strategy, ByDimension):
+        return replace(strategy, few=resized(strategy.few, n, sigma), many=resized(strategy.many, n, sigma))
+    if isinstance(strategy, Endless):
+        return replace(strategy, inner=resized(strategy.inner, n, sigma))
+    changes: dict[str, Any] = {} if n is None else {"n": n}
+    if sigma is not None:
+        changes["sigma"] = sigma
+        if isinstance(strategy, GradientES) and isinstance(strategy.rule, SGD):
+            before: Any = strategy
+            changes["rule"] = replace(strategy.rule, lr=before.rule.lr * (sigma / before.sigma) ** 2)
+    return replace(strategy, **changes)
+
+
 def parse_policy(text: str) -> Recipe:
-    """Return the recipe that ``text`` describes: "linear", "mlp:64,64" or "mlp:64,64:relu".
+    """Return the recipe that ``text`` describes: "linear", "mlp:64,64", "mlp:64,64:relu" or "rnn:16".
 
     Raises
     ------
@@ -241,12 +259,14 @@ def parse_policy(text: str) -> Recipe:
     try:
         if text == "linear":
             return Policy.linear()
+        if kind == "rnn" and text.count(":") == 1:
+            return Policy.rnn(int(widths))
         if kind == "mlp" and activation in ("", "tanh", "relu"):
             hidden = [int(width) for width in widths.split(",")]
             return Policy.mlp(*hidden, activation="relu" if activation == "relu" else "tanh")
     except ValueError:
         pass
-    raise ValueError(f"the policy got {text!r}. Pass linear, or mlp:64,64 (also mlp:64,64:relu).")
+    raise ValueError(f"the policy got {text!r}. Pass linear, mlp:64,64 (also mlp:64,64:relu), or rnn:16.")
 
 
 def _ars_of_orthogonal_pairs(sigma: float) -> GradientES:

@@ -17,8 +17,9 @@ Array = NDArray[np.float64]
 class Progress(NamedTuple):
     """What a callback sees after each generation; returns are sums of rewards, higher is better.
 
-    ``mean_return`` and ``best_return`` are those of the generation's candidates. ``centre_return`` is the mean return
-    of the centre that the generation started from, on episodes of its own; nan in generations without a check.
+    ``mean_return`` and ``best_return`` are those of the generation's candidates, on episodes as long as theirs were
+    (shorter at first with ``lengthening``). ``centre_return`` is the mean return of the centre that the generation
+    started from, on whole episodes of its own; nan in generations without a check.
     ``steps`` and ``check_steps`` are the environment steps that candidates and checks took so far.
     """
 

@@ -67,6 +67,7 @@ class Rollouts:
     steps_per_generation : None to play the population as it is; else it grows, by more rows of the same noise, until
         its episodes took so many steps. For strategies that ``grows``, as :class:`esopt.GradientES`.
     engine : what plays instead of that, to be closed by whoever made it.
+    planned : whether ``episodes`` follow from a budget. A run may then be resumed with more of them, for a larger one.
 
     Notes
     -----
@@ -104,6 +105,7 @@ class Rollouts:
     retries: int = 0
     steps_per_generation: int | None = None
     engine: Engine | None = None
+    planned: bool = False
     _live: _Live = field(default_factory=_Live, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +120,7 @@ class Rollouts:
                 f"lengthening must be a Lengthening or None, got {self.lengthening!r}. "
                 "Pass for example Lengthening(250, 1000, 200_000); train() takes a share, such as 0.25."
             )
-        if self.averaging is not None and not 0.0 <= self.averaging < np.inf:
+        if self.averaging is not None and (isinstance(self.averaging, str) or not 0.0 <= self.averaging < np.inf):
             raise ValueError(
                 f"averaging must be None, 0 or a positive number, got {self.averaging!r}. Pass for example 7."
             )
@@ -349,6 +351,8 @@ class _Candidate:
             "normalise": check_normalise(its.normalise),
             **{name: getattr(its, name) for name in names},
         }
+        if its.planned:
+            about["episodes"] = "by budget"
         if its.steps_per_generation is not None:  # files of earlier versions do not have it
             about["steps_per_generation"] = its.steps_per_generation
         object.__setattr__(self, "about", about)

@@ -139,8 +139,8 @@ def train(
     check_episodes : episodes of a check.
     confirm : further rounds of as many, at most, before a check counts as the best; see :class:`esopt.rl.Rollouts`.
     lengthening : episodes of candidates are at first cut after this share of the longest length, which doubles until it
-        is 1, each for an equal part of the budget of steps; None for whole episodes from the beginning, as there are
-        where no limit is known. See :class:`esopt.rl.Lengthening`.
+        is 1, each for an equal part of the budget of steps (without one, of 1000 of the longest episodes); None for
+        whole episodes from the beginning, as there are where no limit is known. See :class:`esopt.rl.Lengthening`.
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
@@ -173,11 +173,10 @@ def train(
     budgets = steps, episodes, generations, seconds
     planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
     rollouts = Rollouts(
-        env,
-        start,
-        *(planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes, confirm),
-        *(planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
+        *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
+        *(confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
         steps_per_generation=steps_per_generation,
+        planned=episodes_per_candidate is None,
     )
     search: dict[str, Any] = {
         "strategy": _strategy(strategy, steps_per_generation),
@@ -191,7 +190,7 @@ def train(
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
     trained = _train(rollouts, search, _Watch(aim, file, callback), final_episodes, path, folder)
     if folder is not None:
-        _write(trained, folder, env_name(env))
+        _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
     return trained
 
 
@@ -201,7 +200,8 @@ def _strategy(strategy: Strategy | None, steps_per_generation: int | None) -> St
     if steps_per_generation is not None and not getattr(chosen, "grows", False):
         raise ValueError(
             f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
-            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or pgpe()."
+            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or "
+            "pgpe(), on the command line as --strategy."
         )
     return chosen
 
@@ -354,7 +354,7 @@ def _open(out: str | os.PathLike[str] | None, *, resume: bool) -> tuple[Path | N
     return folder, ProgressFile(folder / "progress.csv", resume=resume)
 
 
-def _write(trained: TrainResult, folder: Path, name: str) -> None:
+def _write(trained: TrainResult, folder: Path, name: str, *, growing: bool) -> None:
     """Write the policy and, where matplotlib is installed, the learning curve."""
     trained.policy.save(folder / POLICY)
     if find_spec("matplotlib") is None:
@@ -364,4 +364,5 @@ def _write(trained: TrainResult, folder: Path, name: str) -> None:
     title = f"{name}, seed {trained.policy.about['seed']}"
     if trained.returns.size:
         title += f": {trained.mean:.1f} over {trained.returns.size} held-out episodes"
-    draw_curve(trained.history, folder / "curve.png", checks=trained.checks, title=title, target=trained.target)
+    file = folder / "curve.png"
+    draw_curve(trained.history, file, checks=trained.checks, title=title, target=trained.target, growing=growing)

@@ -103,6 +103,16 @@ def test_options_reach_the_run(tmp_path, monkeypatch):
     assert "The target, -1, was not reached" in out
 
 
+def test_growing_episodes_are_announced(tmp_path):
+    """A best candidate of 50 steps below a centre of 200 is no contradiction."""
+    small = ["--steps", "100", "--final-episodes", "1", "--out", str(tmp_path)]
+    said = [run("Pendulum-v1", *small, *more)[1] for more in ((), ("--episode-steps", "40"), ("--preset", "ars"))]
+
+    assert "Candidates play episodes of 50 steps at first, of 200 in the end" in said[0]
+    assert "Candidates play episodes of 10 steps at first, of 40 in the end" in said[1]
+    assert "Candidates play" not in said[2]
+
+
 def test_presets_reach_the_run(tmp_path, monkeypatch):
     seen = {}
 
@@ -157,7 +167,7 @@ ERRORS = {
     "huge seed": (["--seed", str(10**23)], r"seed must be in \[0, 2\*\*64\)"),
     "bad strategy": (["--strategy", "cma"], "Pass ars, cmaes, openai_es or pgpe"),
     "bad preset": (["--preset", "arz"], "there is no preset 'arz'. Did you mean ars"),
-    "bad policy": (["--policy", "mlp"], "Pass linear, or mlp:64,64"),
+    "bad policy": (["--policy", "mlp"], "Pass linear, mlp:64,64"),
     "bad path": (["--path", "fast"], "path must be one of auto, compiled, workers, process, envpool"),
     "sigma of a preset": (["--preset", "pgpe", "--sigma", "1"], "--sigma goes with --strategy"),
 }

@@ -125,6 +125,20 @@ def test_a_resumed_run_goes_on_with_the_bits_of_a_whole_one(tmp_path):
     assert (resumed.steps, resumed.check_steps) == (whole.steps, whole.check_steps)
 
 
+def test_a_run_goes_on_with_a_larger_budget_and_the_episodes_that_it_pays_for(tmp_path):
+    settings = dict(
+        strategy=esopt.ars(n=2), lengthening=0.5, episode_steps=4, check_episodes=1, check_every=100, final_episodes=1
+    )
+    planned, file = settings | {"episodes_per_candidate": None}, tmp_path / "run.npz"
+    train("Pendulum-v1", steps=600, checkpoint=file, **planned)
+    longer = train("Pendulum-v1", steps=12_000, checkpoint=file, **planned)
+
+    assert np.diff(longer.history["steps"])[0] == 2 * 3 * 2  # two candidates, three episodes, half of four steps
+    assert longer.reason.keys() == {"steps"}
+    with pytest.raises(esopt.CheckpointError, match="episodes"):
+        train("Pendulum-v1", steps=20_000, checkpoint=file, episodes_per_candidate=3, **settings)
+
+
 def test_what_does_not_fit_is_said():
     for arguments in ((0, 5, 5), (1, 5, 0), (1, 5.0, 5), (True, 5, 5)):
         with pytest.raises(ValueError, match="Pass a positive whole number"):
@@ -133,6 +147,10 @@ def test_what_does_not_fit_is_said():
         Lengthening(6, 5, 5)
     with pytest.raises(ValueError, match=r"lengthening must be in \(0, 1\], got 2"):
         train("CartPole-v1", lengthening=2, generations=1)
+    with pytest.raises(ValueError, match=r"lengthening must be in \(0, 1\], got 'half'"):
+        train("CartPole-v1", lengthening="half", generations=1)
+    with pytest.raises(ValueError, match="averaging must be None, 0 or a positive number, got 'polyak'"):
+        train("CartPole-v1", averaging="polyak", generations=1)
     with pytest.raises(TypeError, match="lengthening must be a Lengthening or None, got 0"):
         Rollouts("CartPole-v1", WALKER, lengthening=0.25)
     with pytest.raises(ValueError, match="confirm must be a whole number, 0 or more"):

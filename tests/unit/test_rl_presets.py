@@ -9,7 +9,7 @@ import pytest
 
 import esopt
 from esopt.rl import Policy, Preset, make_env, preset, train
-from esopt.rl.presets import PRESETS, parse_policy, with_strategy
+from esopt.rl.presets import PRESETS, parse_policy, resized, with_strategy
 
 # alpha, nu, N, b of RL Baselines3 Zoo, and what a step without a fall is worth.
 ZOO = {
@@ -104,10 +104,28 @@ def test_strategies_have_sigma_as_their_unit(name: str):
     np.testing.assert_allclose(means[1], 2.0 * means[0], rtol=0.02)
 
 
+@pytest.mark.parametrize("dim", [6, 101])
+def test_the_default_with_another_size_and_width_is_the_same_search(dim: int):
+    """Still by dimension, and twice the sigma is the same search on twice the scale."""
+    means, default = [], preset("default", "CartPole-v1").strategy
+    for sigma in (0.2, 0.4):
+        es = esopt.Optimizer(resized(default, 12, sigma), np.zeros(dim), seed=2)
+        assert es.ask().shape == (12, dim)
+        for _ in range(5):
+            es.tell([((x / sigma - 1.0) ** 2).sum() for x in es.ask()])
+        means.append(es.mean)
+
+    assert type(es.state).__name__ == ("CMAState" if dim == 6 else "GradientState")
+    assert np.abs(means[0]).max() > 0.02
+    np.testing.assert_allclose(means[1], 2.0 * means[0], rtol=1e-6)
+    assert repr(resized(default, None, None)) == repr(default)
+
+
 def test_policies_by_name():
     assert parse_policy("linear") == Policy.linear()
     assert parse_policy("mlp:64,32") == Policy.mlp(64, 32)
     assert parse_policy("mlp:8:relu") == Policy.mlp(8, activation="relu")
-    for bad in ("", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0"):
-        with pytest.raises(ValueError, match="Pass linear, or mlp:64,64"):
+    assert parse_policy("rnn:16") == Policy.rnn(16)
+    for bad in ("", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0", "rnn", "rnn:4,4", "rnn:4:tanh"):
+        with pytest.raises(ValueError, match=r"Pass linear, mlp:64,64 .*, or rnn:16"):
             parse_policy(bad)

@@ -395,6 +395,9 @@ def test_curve_draws_the_history(tmp_path, monkeypatch):
     assert axes.get_title() == "a title"
     draw_curve(history, tmp_path / "again.png", title="a title", target=2.5)
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+    draw_curve(history, tmp_path / "growing.png", growing=True)
+    labels = [line.get_label() for line in figures[-1].axes[0].lines]
+    assert ["shorter episodes at first" in label for label in labels] == [True, True, False]
 
 
 def test_face_of_the_package():
