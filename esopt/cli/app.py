@@ -30,7 +30,7 @@ def _option(help: str, *names: str, least: float | None = None) -> typer.models.
 
 ENV = typer.Argument(help="A gymnasium id.", show_default=True)
 RUN = typer.Argument(help="A folder that train wrote, or a policy.npz.")
-POLICY = _option("linear, mlp:64,64 or mlp:64,64:relu. (default: what the preset says)")
+POLICY = _option("linear, mlp:64,64, mlp:64,64:relu or rnn:16. (default: what the preset says)")
 STRATEGY = _option("ars, cmaes, openai_es or pgpe with --n and --sigma, in place of the preset's.")
 N = _option("Candidates per generation, an even number.", "--n", least=2)
 SIGMA = _option("Standard deviation of the search; normalised inputs and outputs have about 1.")

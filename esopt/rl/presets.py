@@ -230,7 +230,7 @@ def with_strategy(base: Preset, name: str, n: int | None, sigma: float | None) -
 
 
 def parse_policy(text: str) -> Recipe:
-    """Return the recipe that ``text`` describes: "linear", "mlp:64,64" or "mlp:64,64:relu".
+    """Return the recipe that ``text`` describes: "linear", "mlp:64,64", "mlp:64,64:relu" or "rnn:16".
 
     Raises
     ------
@@ -241,12 +241,14 @@ def parse_policy(text: str) -> Recipe:
     try:
         if text == "linear":
             return Policy.linear()
+        if kind == "rnn":
+            return Policy.rnn(int(rest))
         if kind == "mlp" and activation in ("", "tanh", "relu"):
             hidden = [int(width) for width in widths.split(",")]
             return Policy.mlp(*hidden, activation="relu" if activation == "relu" else "tanh")
     except ValueError:
         pass
-    raise ValueError(f"the policy got {text!r}. Pass linear, or mlp:64,64 (also mlp:64,64:relu).")
+    raise ValueError(f"the policy got {text!r}. Pass linear, or mlp:64,64 (also mlp:64,64:relu), or rnn:16.")
 
 
 def _ars_of_orthogonal_pairs(sigma: float) -> GradientES:

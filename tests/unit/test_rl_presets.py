@@ -108,6 +108,7 @@ def test_policies_by_name():
     assert parse_policy("linear") == Policy.linear()
     assert parse_policy("mlp:64,32") == Policy.mlp(64, 32)
     assert parse_policy("mlp:8:relu") == Policy.mlp(8, activation="relu")
-    for bad in ("", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0"):
+    assert parse_policy("rnn:16") == Policy.rnn(16)
+    for bad in ("", "rnn", "rnn:0", "rnn:4,4", "rnn:a", "mlp", "mlp:", "mlp:a", "mlp:8:elu", "linear:3", "mlp:0"):
         with pytest.raises(ValueError, match="Pass linear, or mlp:64,64"):
             parse_policy(bad)
