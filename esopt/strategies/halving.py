@@ -124,17 +124,17 @@ class Halving:
 
     def _follow(self, state: HalvingState) -> HalvingState:
         """Return the state with the next search on turn, after the end of a round if this is one."""
+        left, used, best = state.left, state.used, state.best
         while True:
-            ready = [
-                k
-                for k in np.flatnonzero(state.left)
-                if state.used[k] < self.generations and not self.inner.stop(state.searches[k])
+            ready = left & (used < self.generations)
+            ready &= [
+                not (in_turn and self.inner.stop(search)) for in_turn, search in zip(ready, state.searches, strict=True)
             ]
-            if ready or state.left.sum() == 1:
-                left = ready or np.flatnonzero(state.left)
-                return replace(state, turn=int(min(left, key=lambda k: state.used[k])))
-            order = np.argsort(np.where(state.left, state.best, math.inf), kind="stable")
-            order = np.concatenate([order[state.left[order]], order[~state.left[order]]])
-            left = np.zeros_like(state.left)
-            left[order[: state.left.sum() // 2]] = True
-            state = replace(state, left=left, used=np.zeros_like(state.used), best=np.full(self.starts, math.inf))
+            if not ready.any() and left.sum() > 1:
+                places = np.flatnonzero(left)
+                order = places[np.argsort(best[places], kind="stable")]
+                left, used, best = np.zeros_like(left), np.zeros_like(used), np.full_like(best, math.inf)
+                left[order[: order.size // 2]] = True
+                continue
+            places = np.flatnonzero(ready if ready.any() else left)
+            return replace(state, turn=int(places[np.argmin(used[places])]), left=left, used=used, best=best)
