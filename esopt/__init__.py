@@ -52,6 +52,7 @@ _HOMES = {
     "Guided": "estimators.guided",
     "Hadamard": "samplers.hadamard",
     "Halton": "samplers.halton",
+    "Halving": "strategies.halving",
     "Hessian": "smoothing",
     "History": "history",
     "Hybrid": "estimators.hybrid",
@@ -259,6 +260,7 @@ if TYPE_CHECKING:
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES
     from .strategies.gradient_es import Radius as Radius
+    from .strategies.halving import Halving as Halving
     from .strategies.lm_ma_es import LMMAES as LMMAES
     from .strategies.lra_cmaes import LRACMAES as LRACMAES
     from .strategies.ma_es import MAES as MAES

@@ -26,6 +26,7 @@ from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
 from esopt.strategies.endless import Endless
 from esopt.strategies.finite_differences import finite_differences
+from esopt.strategies.halving import Halving
 from esopt.strategies.lm_ma_es import LMMAES
 from esopt.strategies.lra_cmaes import LRACMAES
 from esopt.strategies.margin import Margin
@@ -304,6 +305,11 @@ STRATEGIES = cases(
             case(ByDimension(CMAES(), SepCMA(), limit=5), rank_based=True, **FREE),
         ],
         Endless: [case(Endless(), rank_based=True, **FREE), case(Endless(GradientES(n=8)), **FREE)],
+        Halving: [
+            case(Halving(), rank_based=True, **FREE),
+            case(Halving(GradientES(n=8), starts=4, generations=2), **FREE),
+            case(Halving(Endless(), starts=1), rank_based=True, **FREE),
+        ],
         UncertaintyHandling: [
             case(UncertaintyHandling(), rank_based=True, **FREE),
             case(UncertaintyHandling(SepCMA(n=30), limit=1, memory=0.7), rank_based=True, **FREE),
