@@ -10,7 +10,7 @@ Needs coco-experiment; peers: ``_bbob_solvers.py``.
 
 All cores, hours: the short runs of all instances come first. With ``--save`` each instance is kept in results/bbob.npz
 (evaluations at which targets were hit) as soon as it is there: a run that was stopped goes on where it was. Remove the
-file to begin anew.
+file to begin anew. ``--rounds 0 --save`` runs nothing and scores what the file holds, as many instances as are whole.
 """
 
 from __future__ import annotations
@@ -53,6 +53,20 @@ def cells(dims: list[int]) -> dict[str, Callable[[Case], bool]]:
     return found
 
 
+def whole(hits: Hits, cases: list[Case], budget: int) -> int:
+    """Return how many instances, from the first on, both sides have finished with the budget."""
+    count = 0
+    while mine := [case for case in cases if case.instance == count + 1]:
+        if any(
+            (case, name) not in hits.known or hits.known[case, name][2] < budget
+            for case in mine
+            for name in (OURS, PEER)
+        ):
+            break
+        count += 1
+    return count
+
+
 def run(report: Report, args: argparse.Namespace) -> None:
     if not installed("cocoex"):
         report.note("coco-experiment is not installed: skipped")
@@ -65,7 +79,7 @@ def run(report: Report, args: argparse.Namespace) -> None:
         cases += [Case("bbob", f, dim, instance) for dim in dims for f in range(1, 25)]
         cases += [Case("rotated", f, dim, instance) for dim in dims for f in range(1, 6)]
     both = {name: entry for name, entry in entries.items() if name in (OURS, PEER)}
-    for budget in sorted({min(largest, 1_000), largest}):
+    for budget in sorted({min(largest, 1_000), largest}) if args.rounds != 0 else ():
         for instance in range(1, (LONG if budget > 1_000 else instances) + 1):
             for suite, chosen in (("bbob", entries), ("rotated", both)):
                 new = [case for case in cases if (case.suite, case.instance) == (suite, instance)]
@@ -73,11 +87,19 @@ def run(report: Report, args: argparse.Namespace) -> None:
             hits.save()
     report.note("commits: " + ", ".join(sorted({found[3] for found in hits.known.values()})))
     for budget, goal in BUDGETS.items():
+        most = min(LONG if budget > 1_000 else instances, whole(hits, cases, budget))
         for cell, inside in cells(sorted(dims)).items():
-            most = LONG if budget > 1_000 else instances
             found = hits.shares(entries, [case for case in cases if inside(case) and case.instance <= most], budget)
+            of = "" if cell == "instance 1" else f", {most} instances" if most > 1 else ", 1 instance"
             aim = goal if cell == "total" and len(dims) == len(DIMS) else None
-            score(report, f"BBOB {cell}, {budget}d", found, OURS, {PEER: -2.0 if cell[:2] == "d=" else None}, aim)
+            score(
+                report,
+                f"BBOB {cell}, {budget}d{of}",
+                found,
+                OURS,
+                {PEER: -2.0 if cell[:2] == "d=" else None},
+                aim,
+            )
     costs(report, "BBOB", hits, entries)
 
 
