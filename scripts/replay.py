@@ -14,7 +14,8 @@ import hashlib
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 
@@ -132,6 +133,18 @@ def work(rank: int, count: int, setting: Setting, key: bytes, parent: Connection
     parent.recv()  # everybody is done: nobody loses a connection that it still reads
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let processes that are started in the block have one thread each."""
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def run(setting: Setting, count: int) -> list[Finished]:
     """Run ``count`` processes to the end and return what each measured.
 
@@ -141,7 +154,6 @@ def run(setting: Setting, count: int) -> list[Finished]:
     """
     if setting.generations < 2 or setting.n < 2 * count or setting.n % 2:
         raise ValueError(f"{setting} on {count} processes: use two generations, and a pair of rows for each process.")
-    os.environ |= dict.fromkeys(("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     context, key = multiprocessing.get_context("spawn"), os.urandom(32)
     pipes = [context.Pipe() for _ in range(count)]
     processes = [
@@ -149,8 +161,10 @@ def run(setting: Setting, count: int) -> list[Finished]:
         for rank, (_, theirs) in enumerate(pipes)
     ]
     try:
-        for process, (_, theirs) in zip(processes, pipes, strict=True):
-            process.start()
+        with one_thread():
+            for process in processes:
+                process.start()
+        for _, theirs in pipes:
             theirs.close()
         addresses = [own.recv() for own, _ in pipes]
         for own, _ in pipes:
