@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocols import State
 from ..records import Evals, Part, Population
 from ._rows import _Table, wanted_derivatives
 from ._stream import Streams, as_part
@@ -102,3 +106,44 @@ class Stream:
     def close(self) -> None:
         """Give up what is unfinished: what waits is forgotten, late answers are dropped."""
         self.streams.drop(self.ticket)
+
+
+class Streaming:
+    """Methods of an evaluator with workers that stay; it has ``_live``, and ``_start`` makes new workers."""
+
+    _live: Live
+
+    def _start(self) -> Streams:
+        """Return new workers."""
+        raise NotImplementedError
+
+    def init(self) -> State:
+        """Return the empty state; workers start with the first evaluation."""
+        return ()
+
+    def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
+        """Return values (n + k,) and the derivatives that are needed."""
+        return evaluate(self._live.get(self._start), self._live, population), state
+
+    def stream(self, population: Population, state: State, rows: NDArray[np.int64] | None = None) -> Stream:
+        """Return the parts of the population, or of some ``rows`` of it, in the order of completion.
+
+        Together they are what :meth:`evaluate` returns, to the bit.
+        """
+        streams = self._live.get(self._start)
+        return Stream(streams, streams.submit(population, rows), self._live.after_error)
+
+    def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
+        """Begin to evaluate a population, or some ``rows`` of it, beside others; return its ticket for :meth:`wait`."""
+        return self._live.get(self._start).submit(population, rows)
+
+    def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
+        """Return (ticket, part) for what was found since the last call, as soon as there is anything.
+
+        Empty after ``seconds`` without any, and at once if nothing is under way.
+        """
+        return self._live.wait(self._start, seconds)
+
+    def drop(self, ticket: int) -> None:
+        """Give up what is unfinished of a ticket: what waits is forgotten, late answers are dropped."""
+        self._live.drop(ticket)

@@ -17,12 +17,13 @@ from ._tasks import Answer, Call
 class Outcome(NamedTuple):
     """What became of a task: an ``answer``, or an ``error`` beside the user's exceptions, or it was lost.
 
-    A lost task was ``begun`` if its worker was at it when it ended.
+    A lost task was ``begun`` if its worker was at it when it ended; ``words`` is what that noted last.
     """
 
-    answer: Answer | None = None
+    answer: Any = None
     error: BaseException | None = None
     begun: bool = False
+    words: str = ""
 
 
 Done = Callable[[Outcome], object]

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -231,6 +232,21 @@ def receive(token: str, payload: bytes) -> None:
     _objectives[token] = payload
     for old in list(_objectives)[:-_KEPT]:
         del _objectives[old]
+
+
+def objective_work(
+    notes: int, token: str, payload: bytes
+) -> Callable[[Recipe, Task, Callable[[], object] | None], Any]:
+    """In a worker process of one's own: return what does its tasks; there is nothing to note."""
+    receive(token, payload)
+    return partial(_known_work, token)
+
+
+def _known_work(token: str, recipe: Recipe, task: Task, begun: Callable[[], object] | None) -> Answer:
+    objective = known_objective(token)
+    if objective is None:
+        raise RuntimeError("a worker process has lost its objective")
+    return portable(work(recipe, task, objective, begun))
 
 
 def known_objective(token: str) -> Objective | None:

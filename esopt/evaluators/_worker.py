@@ -1,7 +1,7 @@
-"""What a worker process does: read tasks from its pipe, evaluate them, answer, and end when nobody is there any more.
+"""What a worker process does: read tasks from its pipe, do them, answer, and end when nobody is there any more.
 
-The first message is what the process needs: ``(initializer, arguments)`` in bytes. Then come recipes, which it keeps
-for as long as there are tasks of them, and tasks.
+The first message is a :class:`Setup`. Then come recipes, which the process keeps for as long as there are tasks of
+them, and tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from ._tasks import Answer, Recipe, Task, known_objective, loads, pack_error, portable, receive, work
+from ._tasks import loads, pack_error
 
 GRACE_SECONDS = 2.0
 """How long a worker whose master is gone may take to end by itself."""
@@ -27,12 +27,26 @@ READY, BEGUN = -1, -2
 """Numbers of the messages that say that a worker is there, and that a timed task calls the user's functions now."""
 
 
+Work = Callable[[Any, Any, Callable[[], object] | None], object]
+"""``work(recipe, task, begun)`` does a task; it calls ``begun()``, if that is given, before functions of the user."""
+
+
+class Setup(NamedTuple):
+    """How a process gets its work: ``make(notes, *arguments)``, a function of a module.
+
+    ``notes`` is an open file without a name. What is in it when the process ends is known to the one that started it.
+    """
+
+    make: Callable[..., Work]
+    arguments: tuple[Any, ...]
+
+
 class Order(NamedTuple):
     """A task for a worker: its ``number``, the number of its recipe, and whether its time is measured."""
 
     number: int
     recipe: int
-    task: Task
+    task: Any
     timed: bool
 
 
@@ -40,11 +54,11 @@ class Reply(NamedTuple):
     """The answer to a task, or the bytes of an error beside the user's exceptions."""
 
     number: int
-    answer: Answer | None = None
+    answer: Any = None
     error: bytes = b""
 
 
-def serve(connection: Connection[Any, Any]) -> None:
+def serve(connection: Connection[Any, Any], notes: int) -> None:
     """Work for the process at the other end of the socket until it goes.
 
     The socket is the caller's, and open until this process ends: what is registered with atexit is done before.
@@ -53,16 +67,16 @@ def serve(connection: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what f prints may go to the terminal, from a process group behind
     os.register_at_fork(after_in_child=connection.close)  # a child that lives on would hide that this process is gone
     threading.Thread(target=_watch, args=(connection.fileno(), os.getppid()), daemon=True).start()
-    recipes: dict[int, Recipe] = {}
+    recipes: dict[int, Any] = {}
     try:
-        token, payload = connection.recv()
-        receive(token, payload)
+        setup: Setup = connection.recv()
+        perform = setup.make(notes, *setup.arguments)
         begun = partial(connection.send, Reply(BEGUN))
         connection.send(Reply(READY))
         while True:
             message = connection.recv()
             if isinstance(message, Order):
-                connection.send(_answer(message, token, recipes, begun))
+                connection.send(_answer(message, perform, recipes, begun))
             elif isinstance(message, bytes):
                 recipe = loads(message)
                 recipes[recipe.number] = recipe
@@ -73,14 +87,10 @@ def serve(connection: Connection[Any, Any]) -> None:
     # The interpreter may wait for threads and children of the user; the watch, or a signal, ends that.
 
 
-def _answer(order: Order, token: str, recipes: dict[int, Recipe], begun: Callable[[], object]) -> Reply:
-    """Evaluate a task; nothing that happens there ends this process, but for the process itself."""
+def _answer(order: Order, perform: Work, recipes: dict[int, Any], begun: Callable[[], object]) -> Reply:
+    """Do a task; nothing that happens there ends this process, but for the process itself."""
     try:
-        objective = known_objective(token)
-        if objective is None:
-            raise RuntimeError("a worker process has lost its objective")
-        answer = work(recipes[order.recipe], order.task, objective, begun if order.timed else None)
-        return Reply(order.number, portable(answer))
+        return Reply(order.number, perform(recipes[order.recipe], order.task, begun if order.timed else None))
     except BaseException as error:
         return Reply(order.number, None, pack_error(error))
     finally:

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from collections import deque
@@ -21,12 +22,12 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import EvaluationError
 from ._pool import Done, Outcome
-from ._tasks import Call, dumps, unpack_error
-from ._worker import BEGUN, Order, Reply
+from ._tasks import dumps, unpack_error
+from ._worker import BEGUN, Order, Reply, Setup
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -45,6 +46,20 @@ _STARTS = 10
 _EXIT_SECONDS = 5.0
 
 
+class Call(Protocol):
+    """A task, and a recipe with a ``number`` that it shares with others."""
+
+    @property
+    def recipe(self) -> Any:
+        """What travels once."""
+        ...
+
+    @property
+    def task(self) -> Any:
+        """What travels with the task."""
+        ...
+
+
 class _Job(NamedTuple):
     number: int
     done: Done
@@ -53,7 +68,7 @@ class _Job(NamedTuple):
 class _Process:
     """One process. ``jobs``: what it was given, oldest first; it is at the first."""
 
-    def __init__(self, threads: int, setup: tuple[str, bytes]) -> None:
+    def __init__(self, threads: int, setup: Setup) -> None:
         self.jobs: deque[_Job] = deque()
         self.recipes: list[int] = []
         self.dead = self.ready = self.unwanted = self.idle = False
@@ -61,7 +76,8 @@ class _Process:
         self.lock = Lock()
         self.owner = os.getpid()
         self._outbox: SimpleQueue[Any] = SimpleQueue()
-        self._popen, self._connection = _start(threads)
+        self._notes = _nameless()
+        self._popen, self._connection = _start(threads, self._notes)
         self.send([(_strings(sys.path), _strings(sys.argv)), setup])
         self._writer = Thread(target=self._write, name="esopt-worker", daemon=True)
         self._writer.start()
@@ -132,12 +148,16 @@ class _Process:
                 self.idle = not (self.ready and self.jobs)
                 jobs, self.jobs = self.jobs, deque()
                 self._connection.close()
+            with open(self._notes, "rb") as notes:
+                notes.seek(0)
+                words = notes.read().decode("utf-8", "replace")
             for at, job in enumerate(jobs):
-                job.done(Outcome(begun=self.ready and at == 0))
+                begun = self.ready and at == 0
+                job.done(Outcome(begun=begun, words=words if begun else ""))
 
 
 class Processes:
-    """A pool of ``workers`` processes with ``threads`` threads each, which have the objective of ``token``.
+    """A pool of ``workers`` processes with ``threads`` threads each, which do the work of ``setup``.
 
     ``ahead`` : tasks that may wait for each of them. With 0 their time is measured, from the call of the user's
     functions on.
@@ -145,8 +165,8 @@ class Processes:
 
     shared, own = False, True
 
-    def __init__(self, workers: int, threads: int, token: str, payload: bytes, *, ahead: int = 1) -> None:
-        self._threads, self._setup, self._room = threads, (token, payload), 1 + ahead
+    def __init__(self, workers: int, threads: int, setup: Setup, *, ahead: int = 1) -> None:
+        self._threads, self._setup, self._room = threads, setup, 1 + ahead
         self._processes: list[_Process] = []
         self._count = self._lost = self._starts = 0
         self._sent: tuple[int, bytes] = (-1, b"")
@@ -252,25 +272,34 @@ try:
 except EOFError:
     sys.exit()
 from esopt.evaluators._worker import serve
-serve(connection)
+serve(connection, {})
 """
 
 
-def _start(threads: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
+def _nameless() -> int:
+    """Return an open file that nothing is left of, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("esopt")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _start(threads: int, notes: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
     """Start a fresh interpreter that serves the other end of a socket; the paths of modules come by it."""
     ours, theirs = Pipe()
-    code = _CODE.format(theirs.fileno())
+    code = _CODE.format(theirs.fileno(), notes)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         popen = subprocess.Popen(
             [sys.executable, *flags, "-c", code],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), notes],
             env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
             process_group=0,
         )
     except BaseException:
         ours.close()
+        os.close(notes)
         raise
     finally:
         theirs.close()

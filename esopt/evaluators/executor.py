@@ -7,14 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..objective import Objective
-from ..protocols import State
-from ..records import Evals, Part, Population
 from ._layers import refuse_work_queue
-from ._live import Live, Stream, evaluate
+from ._live import Live, Streaming
 from ._policy import check_limits, read_policy
 from ._pool import Futures, Threads
 from ._rows import as_objective, check_count
@@ -23,7 +18,7 @@ from ._tasks import new_token, pack_objective
 
 
 @dataclass(frozen=True)
-class Executor:
+class Executor(Streaming):
     """Evaluate candidates on an executor, with the bits of :class:`esopt.Serial`.
 
     ``executor.submit`` is all that is used: ``concurrent.futures.ThreadPoolExecutor`` and ``ProcessPoolExecutor``,
@@ -79,31 +74,6 @@ class Executor:
         read_policy(self.on_error)
         check_limits(self.max_failures, self.timeout, "Executor(ThreadPoolExecutor)" * self._shared)
         _refuse_forks(self.executor)
-
-    def init(self) -> State:
-        """Return the empty state."""
-        return ()
-
-    def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
-        """Return values (n + k,) and the derivatives that are needed."""
-        return evaluate(self._live.get(self._start), self._live, population), state
-
-    def stream(self, population: Population, state: State, rows: NDArray[np.int64] | None = None) -> Stream:
-        """Return the parts of a population, or of some ``rows`` of it; see :meth:`esopt.Joblib.stream`."""
-        streams = self._live.get(self._start)
-        return Stream(streams, streams.submit(population, rows), self._live.after_error)
-
-    def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
-        """Begin to evaluate a population beside others; see :meth:`esopt.Joblib.submit`."""
-        return self._live.get(self._start).submit(population, rows)
-
-    def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
-        """Return what was found since the last call; see :meth:`esopt.Joblib.wait`."""
-        return self._live.wait(self._start, seconds)
-
-    def drop(self, ticket: int) -> None:
-        """Give up what is unfinished of a ticket; see :meth:`esopt.Joblib.drop`."""
-        self._live.drop(ticket)
 
     def close(self) -> None:
         """Cancel what waits; the executor stays open."""

@@ -7,24 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..objective import Objective
 from ..protocols import State
-from ..records import Evals, Part, Population
+from ..records import Evals, Population
 from ._layers import refuse_work_queue
-from ._live import Live, Stream, evaluate
+from ._live import Live, Streaming
 from ._policy import check_limits, read_policy
 from ._pool import Inline, Pool, Threads
 from ._rows import as_objective, check_count
 from ._stream import Settings, Streams
-from ._tasks import new_token, pack_objective
+from ._tasks import new_token, objective_work, pack_objective
 from .serial import Serial
 
 
 @dataclass(frozen=True)
-class Joblib:
+class Joblib(Streaming):
     """Evaluate candidates in ``workers`` processes or threads, with the bits of :class:`esopt.Serial`.
 
     A task is the recipe of the population and a range of rows: candidates are made where they are evaluated. The
@@ -97,7 +94,6 @@ class Joblib:
                 "used OpenMP threads hangs. Expected a backend that starts fresh processes, or threads. "
                 'Use backend="loky" or backend="threading".'
             )
-
         if self.backend == "loky" and not self._here and sys.platform == "win32":
             raise ValueError(
                 'Joblib() got backend="loky" on Windows, where its worker processes do not run: they are handed a '
@@ -105,39 +101,12 @@ class Joblib:
                 "Executor(f, concurrent.futures.ProcessPoolExecutor(2)) below the guard of __name__."
             )
 
-    def init(self) -> State:
-        """Return the empty state; workers start with the first evaluation."""
-        return ()
-
     def evaluate(self, population: Population, state: State) -> tuple[Evals, State]:
         """Return values (n + k,) and the derivatives that are needed."""
         objective = as_objective(self.objective)
         if self._here:
             return Serial(objective, self.on_error, self.max_failures).evaluate(population, state)
-        return evaluate(self._live.get(self._start), self._live, population), state
-
-    def stream(self, population: Population, state: State, rows: NDArray[np.int64] | None = None) -> Stream:
-        """Return the parts of the population, or of some ``rows`` of it, in the order of completion.
-
-        Together they are what :meth:`evaluate` returns, to the bit.
-        """
-        streams = self._live.get(self._start)
-        return Stream(streams, streams.submit(population, rows), self._live.after_error)
-
-    def submit(self, population: Population, rows: NDArray[np.int64] | None = None) -> int:
-        """Begin to evaluate a population, or some ``rows`` of it, beside others; return its ticket for :meth:`wait`."""
-        return self._live.get(self._start).submit(population, rows)
-
-    def wait(self, seconds: float | None = None) -> list[tuple[int, Part]]:
-        """Return (ticket, part) for what was found since the last call, as soon as there is anything.
-
-        Empty after ``seconds`` without any, and at once if nothing is under way.
-        """
-        return self._live.wait(self._start, seconds)
-
-    def drop(self, ticket: int) -> None:
-        """Give up what is unfinished of a ticket: what waits is forgotten, late answers are dropped."""
-        self._live.drop(ticket)
+        return super().evaluate(population, state)
 
     def close(self) -> None:
         """Stop the workers, in the middle of what was given up; the next evaluation would start new ones."""
@@ -173,9 +142,10 @@ class Joblib:
         """Return processes of one's own, or those of a backend of joblib."""
         ahead = int(self.timeout is None)
         if self.backend == "loky":
+            from ._worker import Setup
             from ._workers import Processes
 
-            return Processes(self.workers, self._threads, token, payload, ahead=ahead)
+            return Processes(self.workers, self._threads, Setup(objective_work, (token, payload)), ahead=ahead)
         if self.backend == "dask":
             from ._dask import DaskPool
 

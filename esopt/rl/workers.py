@@ -1,62 +1,74 @@
 """Any gymnasium environment, played in worker processes that stay, with their environments, until they are closed.
 
-A task is the recipe of the population, a range of episodes, their seeds and the normalisation; candidates are made
-where they are played. Tasks are small and wait in a queue, so that episodes of different lengths balance. Answers
-arrive in any order and are put in the order of the rows: the number of workers changes no bit.
+A task is a range of episodes and their seeds; the recipe of the population and the normalisation travel once, and
+candidates are made where they are played. Tasks are small and wait in a queue, so that episodes of different lengths
+balance. Answers arrive in any order and are put in the order of the rows: the number of workers changes no bit.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import os
 import re
-import shutil
-import tempfile
+import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import EvaluationError
+from ..evaluators._pool import Outcome
 from ..evaluators._rows import check_count
 from ..evaluators._tasks import dumps, loads, pack_error, unpack_error
 from ..noise import Philox
 from ..records import Population
 from .engine import Array, Integers, Played
 from .environments import EnvSource
-from .gym_engine import Episode, EpisodeError, Fault, Rules, Stage, Table
+from .gym_engine import Episode, Fault, Rules, Stage, Table
 from .policy import Policy
 
 _PIECE_SECONDS = 0.02
 _PIECES_PER_WORKER = 4
-_IN_FLIGHT = 2
 _DEATHS = 2
 """Episodes that were in progress when a worker died twice are to blame."""
 
+_numbers = itertools.count()
+
+
+class _Recipe(NamedTuple):
+    """What the tasks of one call share: the population, if its rows do not travel, and how episodes are played.
+
+    Rows are folded already, or to be normalised. Unit 0 is the first episode of row ``offset`` of the population.
+    """
+
+    population: Population | None
+    episodes: int
+    normalisation: tuple[Array, Array] | None
+    stop_at_fault: bool
+    quiet: bool
+    longest: int | None
+    offset: int
+    number: int
+
 
 class _Task(NamedTuple):
-    """Units start ... stop of the rows of a recipe, or of rows from ``first`` on; folded, or to be normalised.
-
-    Unit 0 is the first episode of row ``offset`` of a recipe.
-    """
+    """Units start ... stop, their seeds, and the rows that they are episodes of, if these travel."""
 
     start: int
     stop: int
-    episodes: int
-    first: int
-    source: Population | Array
-    normalisation: tuple[Array, Array] | None
+    rows: Array | None
     seeds: Integers
-    stop_at_fault: bool
-    quiet: bool = False
-    longest: int | None = None
-    offset: int = 0
+
+
+class _Call(NamedTuple):
+    recipe: _Recipe
+    task: _Task
 
 
 class _Answer(NamedTuple):
@@ -73,10 +85,9 @@ class _Answer(NamedTuple):
 
 @dataclass
 class _Live:
-    """What belongs to this process: the pool, the folder where workers say what they play, and how long it takes."""
+    """What belongs to this process: the pool, and how long an episode takes."""
 
-    backend: Any = None
-    folder: str = ""
+    pool: Any = None
     seconds: float = 0.0
 
 
@@ -112,6 +123,11 @@ class Workers:
         timeout = self.episode_timeout
         if timeout is not None and not 0.0 < timeout < np.inf:
             raise ValueError(f"episode_timeout must be seconds or None, got {timeout!r}. Pass for example 60.0.")
+        if sys.platform == "win32":
+            raise ValueError(
+                "worker processes do not run on Windows: they are handed a socket by its number, which POSIX has only. "
+                'Play in this process, with workers=1 and no episode_timeout; path="compiled" uses threads.'
+            )
 
     @property
     def name(self) -> str:
@@ -124,8 +140,9 @@ class Workers:
         ``longest`` cuts the episodes of this call earlier still.
         """
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
-        tasks = self._tasks(table, 0, len(table.seeds), np.asarray(thetas, np.float64), None)
-        return self._play(table, [task._replace(quiet=quiet, longest=longest) for task in tasks])
+        recipe = self._recipe(table)._replace(quiet=quiet, longest=longest)
+        rows = np.asarray(thetas, np.float64)
+        return self._play(table, recipe, self._tasks(table, 0, len(rows), rows))
 
     def play_population(
         self,
@@ -141,25 +158,28 @@ class Workers:
         Those are the rows from ``start`` on; errors count from there.
         """
         table = Table(seeds, self.policy.observations.inputs, self.on_error)
-        whole, n, total = (mean, std), max(0, population.n - start), len(population) - start
+        n, total = max(0, population.n - start), len(population) - start
+        recipe = self._recipe(table)._replace(normalisation=(mean, std), longest=longest, offset=start)
         tasks: list[_Task] = []
         if n and isinstance(population.noise, Philox):
-            recipe = replace(population, extra=None, tags=(), probes=None)
-            tasks = [task._replace(offset=start) for task in self._tasks(table, 0, n, recipe, whole)]
+            recipe = recipe._replace(population=replace(population, extra=None, tags=(), probes=None))
+            tasks = self._tasks(table, 0, n, None)
         elif n:
-            tasks = self._tasks(table, 0, n, population.rows(start, start + n), whole)
+            tasks = self._tasks(table, 0, n, population.rows(start, start + n))
         if total > n:
-            tasks += self._tasks(table, n, total, population.rows(start + n, start + total), whole)
-        return self._play(table, [task._replace(longest=longest) for task in tasks])
+            tasks += self._tasks(table, n, total, population.rows(start + n, start + total))
+        return self._play(table, recipe, tasks)
 
     def close(self) -> None:
         """End the processes; playing again would start new ones."""
         self._end(kill=False)
 
-    def _tasks(
-        self, table: Table, first: int, last: int, source: Population | Array, normalisation: tuple[Array, Array] | None
-    ) -> list[_Task]:
-        """Cut the rows first ... last into tasks; rows of an array travel with their task."""
+    def _recipe(self, table: Table) -> _Recipe:
+        """Return the recipe of folded rows that travel."""
+        return _Recipe(None, table.seeds.shape[1], None, self.on_error == "raise", False, None, 0, next(_numbers))
+
+    def _tasks(self, table: Table, first: int, last: int, rows: Array | None) -> list[_Task]:
+        """Cut the rows first ... last into tasks; ``rows``, if given, travel with them."""
         episodes, seeds = table.seeds.shape[1], table.seeds.ravel()
         units = (last - first) * episodes
         most = max(1, -(-units // (_PIECES_PER_WORKER * self.workers)))
@@ -169,98 +189,77 @@ class Workers:
         for start in range(first * episodes, last * episodes, size):
             stop = min(start + size, last * episodes)
             low, high = start // episodes, -(-stop // episodes)
-            own = source if isinstance(source, Population) else source[low - first : high - first]
-            tasks.append(
-                _Task(start, stop, episodes, low, own, normalisation, seeds[start:stop], self.on_error == "raise")
-            )
+            own = None if rows is None else rows[low - first : high - first]
+            tasks.append(_Task(start, stop, own, seeds[start:stop]))
         return tasks
 
-    def _play(self, table: Table, tasks: list[_Task]) -> Played:
-        """Run the tasks, again after a worker was lost, and return the finished record."""
-        tried: dict[int, int] = {}
+    def _play(self, table: Table, recipe: _Recipe, tasks: list[_Task]) -> Played:
+        """Have the tasks done, again where a worker was lost, and return the finished record."""
         try:
-            while tasks:
-                tasks = self._pass(tasks, table)
-                if tasks:
-                    tasks = self._after_loss(tasks, table, tried)
-        except EpisodeError:
-            raise
+            faults = self._run(table, recipe, deque(tasks))
         except BaseException:
             self._end(kill=True)
             raise
-        return table.played()
-
-    def _pass(self, tasks: list[_Task], table: Table) -> list[_Task]:
-        """Run tasks until they are done; return those that a lost worker left."""
-        if self._live.backend is None:
-            self._open()
-        backend, queue = self._live.backend, SimpleQueue[Any]()
-        left = {task.start: task for task in tasks}
-        waiting, faults, coming, spent = 0, list[tuple[int, str, str, bytes]](), iter(tasks), 0.0
-        try:
-            while True:
-                while waiting < _IN_FLIGHT * self.workers and not (faults and table.on_error == "raise"):
-                    task = next(coming, None)
-                    if task is None:
-                        break
-                    backend.submit(partial(_work, task), queue.put)
-                    waiting += 1
-                if not waiting:
-                    break
-                answer = queue.get().result()
-                waiting -= 1
-                faults += answer.faults
-                spent += answer.seconds
-                table.put_all(*answer[:5])
-                del left[answer.start]
-        except BrokenExecutor:
-            return list(left.values())
-        self._live.seconds = spent / max(1, sum(task.stop - task.start for task in tasks))
         for unit, kind, what, error in sorted(faults):
             table.fail(unit, Fault(kind, what, unpack_error(error) if error else None), int(table.lengths[unit]))
-        return []
+        return table.played()
 
-    def _after_loss(self, tasks: list[_Task], table: Table, tried: dict[int, int]) -> list[_Task]:
-        """Decide what becomes of the episodes that were in progress; return what is to be played (again)."""
-        progress = self._in_progress()
-        self._end(kill=True)
-        hung = {unit: where for unit, (timed_out, where) in progress.items() if timed_out}
-        lost: dict[int, Fault] = {}
-        for unit in hung or progress:
-            tried[unit] = tried.get(unit, 0) + 1
-            if hung and tried[unit] > self.retries:
-                what = f"took more than {self.episode_timeout:g} seconds and was killed{hung[unit]}"
-                lost[unit] = Fault("timeout", what)
-            elif not hung and tried[unit] >= _DEATHS:
-                lost[unit] = Fault("died", "killed its worker process, twice: a crash in native code, or no memory")
-        if not progress:
-            tried[-1] = tried.get(-1, 0) + 1
-            if tried[-1] >= _DEATHS:
+    def _run(self, table: Table, recipe: _Recipe, waiting: deque[_Task]) -> list[tuple[int, str, str, bytes]]:
+        """Run tasks until they are done, or until one failed if that is to stop them; return what failed."""
+        if self._live.pool is None:
+            self._live.pool = self._open()
+        pool, inbox = self._live.pool, SimpleQueue[tuple[_Task, Outcome]]()
+        faults, tried = list[tuple[int, str, str, bytes]](), dict[int, int]()
+        out, spent, played = 0, 0.0, 0
+        while True:
+            while waiting and pool.room() and not (faults and recipe.stop_at_fault):
+                task = waiting.popleft()
+                pool.submit(_Call(recipe, task), partial(_put, inbox, task))
+                out += 1
+            if not out:
+                break
+            task, outcome = inbox.get()
+            out -= 1
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.answer is None:
+                fault = self._blame(outcome, tried) if outcome.begun else None
+                faults += [fault] if fault else []
+                waiting.extendleft(_without(task, fault[0], recipe.episodes) if fault else [task])
+                continue
+            answer: _Answer = outcome.answer
+            faults += answer.faults
+            spent, played = spent + answer.seconds, played + task.stop - task.start
+            tried.pop(_NOWHERE, None)
+            table.put_all(*answer[:5])
+        self._live.seconds = spent / max(1, played)
+        return faults
+
+    def _blame(self, outcome: Outcome, tried: dict[int, int]) -> tuple[int, str, str, bytes] | None:
+        """Return the failure of the episode that was in progress in a worker that was lost; None to play it again."""
+        header, _, rest = outcome.words.partition("\n")
+        unit = int(header) if header.isdigit() else _NOWHERE
+        tried[unit] = tried.get(unit, 0) + 1
+        if unit == _NOWHERE:
+            if tried[unit] >= _DEATHS:
                 raise EvaluationError(
                     "worker processes died before they played an episode. Expected the environment to be made there; "
                     "look for a crash in native code or too little memory. Play in this process to see it: workers=1."
                 )
-        for unit, fault in sorted(lost.items()):
-            table.fail(unit, fault)
-        return [piece for task in tasks for piece in _without(task, set(lost))]
+        elif "Timeout" in rest:
+            if tried[unit] > self.retries:
+                what = f"took more than {self.episode_timeout:g} seconds and was killed{_place(rest)}"
+                return unit, "timeout", what, b""
+        elif tried[unit] >= _DEATHS:
+            return unit, "died", "killed its worker process, twice: a crash in native code, or no memory", b""
+        return None
 
-    def _in_progress(self) -> dict[int, tuple[bool, str]]:
-        """Return, by unit, what the workers wrote down last: whether it hung, and where."""
-        found = {}
-        for path in sorted(Path(self._live.folder).glob("*.txt")):
-            header, _, rest = path.read_text("utf-8", "replace").partition("\n")
-            if re.fullmatch(r"\d+", header):
-                places = re.findall(r'File "(.*)", line (\d+) in (.*)', rest)
-                where = f", in {places[0][2]} ({os.path.basename(places[0][0])}:{places[0][1]})" if places else ""
-                found[int(header)] = ("Timeout" in rest, where)
-        return found
-
-    def _open(self) -> None:
+    def _open(self) -> Any:
         from joblib import cpu_count
 
-        from ..evaluators._processes import _Processes
+        from ..evaluators._worker import Setup
+        from ..evaluators._workers import Processes
 
-        live = self._live
         try:
             payload = dumps((self.env, self.policy, self.rules, self.episode_timeout))
         except Exception as error:
@@ -268,127 +267,112 @@ class Workers:
                 f"the environment cannot be sent to a worker process: {error}. Expected a gymnasium id, or a function "
                 "without open files, locks and the like. Make those inside the function, or play with workers=1."
             ) from error
-        live.folder = tempfile.mkdtemp(prefix="esopt-")
-        threads = max(1, int(cpu_count()) // self.workers)
-        live.backend = _Processes(threads, _receive, (payload, live.folder))
-        live.backend.configure(self.workers)
+        return Processes(self.workers, max(1, int(cpu_count()) // self.workers), Setup(_Player, (payload,)))
 
     def _end(self, *, kill: bool) -> None:
-        live = self._live
-        backend, folder, live.backend, live.folder = live.backend, live.folder, None, ""
-        if backend is not None:
-            backend.terminate(kill=kill)
-            shutil.rmtree(folder, ignore_errors=True)
+        pool, self._live.pool = self._live.pool, None
+        if pool is not None:
+            pool.close(kill=kill)
 
 
-def _without(task: _Task, lost: set[int]) -> Iterator[_Task]:
-    """Yield the task without the units ``lost``, in pieces."""
-    units = [unit for unit in range(task.start, task.stop) if unit not in lost]
-    while units:
-        start = units[0]
-        stop = start
-        while units and units[0] == stop:
-            units.pop(0)
-            stop += 1
-        seeds = task.seeds[start - task.start : stop - task.start]
-        source, first = task.source, task.first
-        if not isinstance(source, Population):
-            low, high = start // task.episodes, -(-stop // task.episodes)
-            source, first = source[low - first : high - first], low
-        yield task._replace(start=start, stop=stop, seeds=seeds, source=source, first=first)
+_NOWHERE = -1
+"""In place of a unit: no episode had begun."""
 
 
-@dataclass
-class _Here:
-    """In a worker process: what it was sent, and the stage once it is open."""
-
-    payload: bytes = b""
-    folder: str = ""
-    stage: Stage | None = None
-    timeout: float | None = None
-    file: int = -1
+def _put(inbox: SimpleQueue[tuple[_Task, Outcome]], task: _Task, outcome: Outcome) -> None:
+    inbox.put((task, outcome))
 
 
-_here = _Here()
+def _place(words: str) -> str:
+    """Return where the main thread was, the last one in what faulthandler writes."""
+    place = re.search(r'File "(.*)", line (\d+) in (.*)', words.rpartition("(most recent call first)")[2])
+    return f", in {place[3]} ({os.path.basename(place[1])}:{place[2]})" if place else ""
 
 
-def _receive(payload: bytes, folder: str) -> None:
-    """In a worker, first of all: keep what was sent."""
-    _here.payload, _here.folder = payload, folder
+def _without(task: _Task, unit: int, episodes: int) -> Iterator[_Task]:
+    """Yield what is left of a task without ``unit``."""
+    low = task.start // episodes
+    for start, stop in ((task.start, unit), (unit + 1, task.stop)):
+        if start < stop:
+            rows = task.rows
+            if rows is not None:
+                rows = rows[start // episodes - low : -(-stop // episodes) - low]
+            yield _Task(start, stop, rows, task.seeds[start - task.start : stop - task.start])
 
 
-def _stage() -> Stage:
-    """In a worker: return the stage; at its first use, make it."""
-    if _here.stage is None:
+class _Player:
+    """In a worker process: plays the episodes of tasks. ``notes`` says which one, and where it was when it hung."""
+
+    def __init__(self, notes: int, payload: bytes) -> None:
+        self._notes, self._payload = notes, payload
+        self._stage: Stage | None = None
+        self._timeout: float | None = None
+
+    def __call__(self, recipe: _Recipe, task: _Task, begun: Callable[[], object] | None) -> _Answer:
+        """Play the episodes of a task."""
+        from .._kernels import threads
+
+        clock = time.perf_counter()
+        stage, count = self._open(), task.stop - task.start
+        inputs = stage.policy.observations.inputs
+        answer = _Answer(
+            task.start,
+            np.full(count, np.nan),
+            np.zeros(count, np.int64),
+            np.zeros((count, inputs)),
+            np.zeros((count, inputs)),
+            [],
+            0.0,
+        )
+        with threads.limited(1):
+            low, high = task.start // recipe.episodes, -(-task.stop // recipe.episodes)
+            rows: Any = task.rows
+            if rows is None and recipe.population is not None:
+                rows = recipe.population.rows(recipe.offset + low, recipe.offset + high)
+            if recipe.normalisation is not None:
+                rows = stage.policy.fold(rows, *recipe.normalisation)
+            for at in range(count):
+                unit = task.start + at
+                episode = self._watched(unit, rows[unit // recipe.episodes - low], int(task.seeds[at]), recipe)
+                answer.lengths[at] = episode.steps
+                fault = episode.fault
+                if fault is not None:
+                    packed = b"" if fault.error is None else pack_error(fault.error)
+                    answer.faults.append((unit, fault.kind, fault.what, packed))
+                    if recipe.stop_at_fault:
+                        break
+                    continue
+                answer.returns[at] = episode.total
+                answer.sums[at], answer.squares[at] = episode.sums, episode.squares
+        return answer._replace(seconds=time.perf_counter() - clock)
+
+    def _open(self) -> Stage:
+        """Return the stage; at its first use, make it."""
+        if self._stage is None:
+            try:
+                env, policy, rules, self._timeout = loads(self._payload)
+            except Exception as error:
+                raise EvaluationError(
+                    f"the environment cannot be rebuilt in a worker process: {type(error).__name__}: {error}. Expected "
+                    "a function whose modules can be imported there. Install them, or define it in the main script."
+                ) from error
+            stage = Stage(env, policy, rules)
+            stage.open()
+            self._stage = stage
+        return self._stage
+
+    def _watched(self, unit: int, theta: Array, seed: int, recipe: _Recipe) -> Episode:
+        """Play an episode that is noted, in a process that ends, and notes where it was, if that takes long."""
+        stage = self._open()
+        os.ftruncate(self._notes, 0)
+        os.lseek(self._notes, 0, os.SEEK_SET)
+        os.write(self._notes, b"%d\n" % unit)
+        if self._timeout is not None:
+            # A thread of C: it needs no interpreter lock, so that native code that hangs is ended too.
+            faulthandler.dump_traceback_later(self._timeout, exit=True, file=self._notes)
         try:
-            env, policy, rules, _here.timeout = loads(_here.payload)
-        except Exception as error:
-            raise EvaluationError(
-                f"the environment cannot be rebuilt in a worker process: {type(error).__name__}: {error}. Expected a "
-                "function whose modules can be imported there. Install them, or define it in the main script."
-            ) from error
-        stage = Stage(env, policy, rules)
-        stage.open()
-        path = os.path.join(_here.folder, f"{os.getpid()}.txt")
-        _here.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        _here.stage = stage
-    return _here.stage
-
-
-def _work(task: _Task) -> _Answer:
-    """In a worker: play the episodes of a task."""
-    from .._kernels import threads
-
-    begun = time.perf_counter()
-    stage, count = _stage(), task.stop - task.start
-    inputs = stage.policy.observations.inputs
-    answer = _Answer(
-        task.start,
-        np.full(count, np.nan),
-        np.zeros(count, np.int64),
-        np.zeros((count, inputs)),
-        np.zeros((count, inputs)),
-        [],
-        0.0,
-    )
-    with threads.limited(1):
-        rows = task.source
-        if isinstance(rows, Population):
-            # Rows of a recipe count from its first one, those of an array from that of the task.
-            first = task.start // task.episodes
-            rows = rows.rows(task.offset + first, task.offset - (-task.stop // task.episodes))
-        else:
-            first = task.first
-        if task.normalisation is not None:
-            rows = stage.policy.fold(rows, *task.normalisation)
-        for at in range(count):
-            unit = task.start + at
-            episode = _watched(stage, rows[unit // task.episodes - first], task, at)
-            answer.lengths[at] = episode.steps
-            fault = episode.fault
-            if fault is not None:
-                packed = b"" if fault.error is None else pack_error(fault.error)
-                answer.faults.append((unit, fault.kind, fault.what, packed))
-                if task.stop_at_fault:
-                    break
-                continue
-            answer.returns[at] = episode.total
-            answer.sums[at], answer.squares[at] = episode.sums, episode.squares
-    return answer._replace(seconds=time.perf_counter() - begun)
-
-
-def _watched(stage: Stage, theta: Array, task: _Task, at: int) -> Episode:
-    """Play an episode whose unit is written down, in a process that ends, and says where it was, if that takes long."""
-    file, unit = _here.file, task.start + at
-    os.ftruncate(file, 0)
-    os.lseek(file, 0, os.SEEK_SET)
-    os.write(file, b"%d\n" % unit)
-    if _here.timeout is not None:
-        # A thread of C: it needs no interpreter lock, so that native code that hangs is ended too.
-        faulthandler.dump_traceback_later(_here.timeout, exit=True, file=file)
-    try:
-        return stage.play(theta, int(task.seeds[at]), task.quiet, task.longest)
-    finally:
-        if _here.timeout is not None:
-            faulthandler.cancel_dump_traceback_later()
-        os.ftruncate(file, 0)
+            return stage.play(theta, seed, recipe.quiet, recipe.longest)
+        finally:
+            if self._timeout is not None:
+                faulthandler.cancel_dump_traceback_later()
+            os.ftruncate(self._notes, 0)

@@ -40,22 +40,15 @@ def break_or_mend(step):
     steps.append(dict(step.failures))
     if how == "full":
         filler = os.path.join(disk, "filler")
-        if step.generation == 5:
-            with open(filler, "wb", buffering=0) as file:
-                try:
-                    while file.write(b"x" * 512):
-                        pass
-                except OSError:
-                    pass
-        elif step.generation == 8 or step.generation == 13:
+        if step.generation in (5, 10):
+            fill(filler)
+        elif step.generation in (8, 13):
             os.unlink(filler)
-        if step.generation == 10:
-            break_again(filler)
     elif step.generation in (5, 8, 10, 13):
         mode = "ro" if step.generation in (5, 10) else "rw"
         subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
 
-def break_again(filler):
+def fill(filler):
     with open(filler, "wb", buffering=0) as file:
         try:
             while file.write(b"x" * 512):

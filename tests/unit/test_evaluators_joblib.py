@@ -16,10 +16,10 @@ import pytest
 
 from esopt import Antithetic, EvaluationError, Gaussian, Joblib, Key, Objective, Population, Serial
 from esopt.evaluators._policy import read_policy
-from esopt.evaluators._processes import _Processes
 from esopt.evaluators._tasks import WorkerTraceback, cut, make_recipe
 from esopt.noise import Array
 from esopt.samplers.replay import Replay
+from tests.reference.processes import alive, wait_for
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -96,21 +96,9 @@ def two() -> Iterator[Joblib]:
     evaluator.close()
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def gone(pids: set[int]) -> bool:
     """Wait a moment for processes to end."""
-    for _ in range(100):
-        if not any(map(alive, pids)):
-            return True
-        time.sleep(0.05)
-    return False
+    return wait_for(lambda: not any(map(alive, pids)), 5.0)
 
 
 @pytest.mark.parametrize("dim", [1, 65, 130])
@@ -276,7 +264,7 @@ def test_the_function_travels_once_to_each_worker() -> None:
 @linux
 def test_workers_that_miss_the_function_are_sent_it_once() -> None:
     f, size = heavy()
-    joblib.register_parallel_backend("fresh", lambda **_: _Processes(1))
+    joblib.register_parallel_backend("fresh", lambda **_: joblib.parallel.LokyBackend())
     evaluator = Joblib(f, workers=2, backend="fresh")
     wanted = population()
     expected = Serial(f).evaluate(wanted, ())[0].values

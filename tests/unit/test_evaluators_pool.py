@@ -20,6 +20,7 @@ import pytest
 
 import esopt
 from esopt import Antithetic, EvaluationError, Executor, Joblib, Key, Objective, Population, Serial
+from tests.reference.processes import alive, wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, sends signals")
@@ -69,24 +70,6 @@ def children() -> set[int]:
         except FileNotFoundError:
             pass
     return main
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pytest
 
 import esopt
 from esopt import Antithetic, Joblib, Key, Population, Serial
-from esopt.evaluators._tasks import make_recipe, new_token, pack_error, pack_objective, unpack_error
+from esopt.evaluators._tasks import make_recipe, new_token, objective_work, pack_error, pack_objective, unpack_error
+from tests.reference.processes import alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals")
@@ -26,22 +26,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="process groups and s
 
 def population(n: int = 4, dim: int = 3, generation: int = 0, mean: float = 0.0, sigma: float = 1.0) -> Population:
     return Population(np.full(dim, mean), sigma, Antithetic().noise(Key(5, generation), n, dim))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 PROGRAM = """
@@ -241,10 +225,11 @@ def test_workers_can_be_ended_from_the_thread_that_reads_their_answers() -> None
     """The garbage collector runs in any thread."""
     from esopt.evaluators._policy import read_policy
     from esopt.evaluators._tasks import Call, Task
+    from esopt.evaluators._worker import Setup
     from esopt.evaluators._workers import Processes
 
     objective, token, own = Serial(lambda x: float(x @ x)).objective, new_token(), population()
-    pool: Any = Processes(1, 1, token, pack_objective(objective, 1))
+    pool: Any = Processes(1, 1, Setup(objective_work, (token, pack_objective(objective, 1))))
     recipe, done, threads = make_recipe(own, (), read_policy("raise")), threading.Event(), []
 
     def drop(outcome: Any) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import esopt
 from esopt.rl import GymEngine, Recipe, Rules, Workers
 from esopt.rl.gym_engine import EpisodeError
 from tests.reference.environments import Troubled, Walk
+from tests.reference.processes import alive, wait_for
 
 WALKER = Recipe().for_spaces(Walk.observation_space, Walk.action_space)
 THETAS = np.random.default_rng(2).standard_normal((6, 6))
@@ -157,3 +162,74 @@ def test_bad_arguments():
             Workers(Walk, WALKER, count)
     with pytest.raises(ValueError, match="episode_timeout must be seconds or None, got 0"):
         Workers(Walk, WALKER, 2, episode_timeout=0)
+
+
+PROGRAM = """
+import os, sys, time
+import numpy as np
+from esopt.rl import Recipe, Workers
+from tests.reference.environments import Walk
+
+folder = sys.argv[1]
+
+class Noted(Walk):
+    def __init__(self):
+        super().__init__()
+        open(os.path.join(folder, str(os.getpid())), "w").close()
+
+policy = Recipe().for_spaces(Walk.observation_space, Walk.action_space)
+workers = Workers(Noted, policy, 2)
+workers.play(np.zeros((8, 6)), np.arange(24).reshape(8, 3))
+print("played", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+def test_workers_end_when_their_program_is_killed(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "played\n"
+        finally:
+            program.kill()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert pids
+    assert wait_for(lambda: not any(alive(pid) for pid in pids), 30.0)
+
+
+def test_workers_that_are_killed_cost_no_bits(tmp_path: Path):
+    folder = str(tmp_path)
+
+    class Noted(Walk):
+        def __init__(self):
+            super().__init__()
+            open(os.path.join(folder, str(os.getpid())), "w").close()
+
+        def step(self, action):
+            time.sleep(0.005)
+            return super().step(action)
+
+    def kill_each_once(pids: set[int]) -> None:
+        """Twice at the same episode would be that episode's fault."""
+        while not over.wait(0.1):
+            new = {int(name) for name in os.listdir(folder)} - pids
+            if new and len(pids) < 3:
+                os.kill(new.pop(), signal.SIGKILL)
+                pids |= {int(name) for name in os.listdir(folder)}
+
+    over, killed = threading.Event(), set[int]()
+    killer = threading.Thread(target=kill_each_once, args=(killed,))
+    workers = Workers(Noted, WALKER, 2)
+    killer.start()
+    try:
+        played = workers.play(THETAS, SEEDS)
+    finally:
+        over.set()
+        killer.join()
+        workers.close()
+    assert killed
+    same(played, GymEngine(Walk, WALKER).play(THETAS, SEEDS))
+    assert played.failures == {}
