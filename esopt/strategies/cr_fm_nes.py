@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .._kernels import cma, span
-from .._parts import check_instance
 from ..noise import INIT, Array, Key, Noise, Share, check_seed, moment, project
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.antithetic import Antithetic
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, history_size, population_size
+from ._cma import check_values, history_size, population_size
 from ._distance_weights import constants, far, ordered, speed
+from ._drawn import Drawn
 from ._span import Span, stopped
-from .gradient_es import check_sigma, fit_sigma
+from .gradient_es import fit_sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class CRFMNESState:
 
 
 @dataclass(frozen=True, eq=False)
-class CRFMNES:
+class CRFMNES(Drawn):
     """Cost-reduced fast-moving natural evolution strategy: for hundreds of dimensions and more.
 
     Weights grow with the distance while the mean moves (|p_sigma| at least its expectation under random selection), so
@@ -79,11 +79,6 @@ class CRFMNES:
     sampler: Sampler = field(default_factory=Antithetic)
     share: Share = "pair"
 
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Antithetic()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     def init(self, x0: Array, seed: int) -> CRFMNESState:
         """Return the state before the first generation, around ``x0`` (d,); v is random with |v| near 1."""
         dim = x0.size
@@ -99,10 +94,6 @@ class CRFMNES:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, float(spread.max()), vector.astype(np.float64),
             spread / sigma, zero, zero, history, np.full(n, np.nan),
         )  # fmt: skip
-
-    def _noise(self, state: CRFMNESState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
 
     def ask(self, state: CRFMNESState) -> Population:
         """Return this generation's population."""

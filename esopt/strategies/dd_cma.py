@@ -11,13 +11,13 @@ import numpy as np
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_instance
-from ..noise import Array, Key, Noise, Share, check_seed
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Info
 from ..samplers.gaussian import Gaussian
-from ._cma import TOLERANCES, check_size, check_values, history_size, population_size, recent, triggered
-from .gradient_es import check_sigma, fit_sigma
+from ._cma import TOLERANCES, check_values, history_size, population_size, recent, triggered
+from ._drawn import Drawn
+from .gradient_es import fit_sigma
 
 _THRESHOLD = 2.0
 """beta_thresh: from this square root of the correlations' condition number on, the diagonal is damped."""
@@ -70,7 +70,7 @@ class DDCMAState:
 
 
 @dataclass(frozen=True, eq=False)
-class DDCMA:
+class DDCMA(Drawn):
     """CMA-ES with diagonal decoding: for some tens to some hundreds of dimensions of unknown scaling.
 
     The diagonal D learns as fast as :class:`SepCMA` while the coordinates hardly depend on each other, and is damped by
@@ -107,11 +107,6 @@ class DDCMA:
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
 
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     def init(self, x0: Array, seed: int) -> DDCMAState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -126,14 +121,6 @@ class DDCMA:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, spread / sigma, eye, eye, eye, np.ones(dim),
             zero, zero, zero, np.zeros(3), np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
-
-    def _noise(self, state: DDCMAState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-
-    def ask(self, state: DDCMAState) -> Population:
-        """Return this generation's population."""
-        return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
     @serial
     def tell(self, state: DDCMAState, evals: Evals) -> tuple[DDCMAState, Info]:

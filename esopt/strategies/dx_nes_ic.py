@@ -9,15 +9,15 @@ import numpy as np
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_instance
-from ..noise import Array, Key, Noise, Share, check_seed
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Info
 from ..samplers.antithetic import Antithetic
-from ._cma import check_size, check_values, history_size, population_size, reasons
+from ._cma import check_values, history_size, population_size, reasons
 from ._distance_weights import constants, far, ordered, speed
+from ._drawn import Drawn
 from ._factored import Factored
-from .gradient_es import check_sigma, start_factor
+from .gradient_es import start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class DXNESICState(Factored):
 
 
 @dataclass(frozen=True, eq=False)
-class DXNESIC:
+class DXNESIC(Drawn):
     """Distance-weighted exponential NES for implicit constraints: points where f is nan or infinite are infeasible.
 
     The full-matrix relative of :class:`CRFMNES`. While the mean moves (|p_sigma| at least its expectation under random
@@ -84,11 +84,6 @@ class DXNESIC:
     sampler: Sampler = field(default_factory=Antithetic)
     share: Share = "pair"
 
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Antithetic()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     @serial
     def init(self, x0: Array, seed: int) -> DXNESICState:
         """Return the state before the first generation, around ``x0`` (d,)."""
@@ -100,14 +95,6 @@ class DXNESIC:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, start, factor / sigma, np.zeros(dim), 1.0,
             np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
-
-    def _noise(self, state: DXNESICState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-
-    def ask(self, state: DXNESICState) -> Population:
-        """Return this generation's population."""
-        return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
     @serial
     def tell(self, state: DXNESICState, evals: Evals) -> tuple[DXNESICState, Info]:

@@ -9,14 +9,14 @@ import numpy as np
 
 from .._kernels import cma, span
 from .._parts import check_instance
-from ..noise import Array, Key, Noise, Share, check_seed, moment
+from ..noise import Array, Share, check_seed, moment
 from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ..step_sizes import CSA
-from ._cma import check_size, check_values, history_size, population_size, with_probes
+from ._cma import check_values, history_size, population_size, with_probes
+from ._drawn import Drawn
 from ._span import Single, Span, by_rank, recombination, start_scale, stopped
-from .gradient_es import check_sigma
 
 # A map (1 - c) I + c v v^T with c |v|^2 below this is (1 - c) I to beyond the precision of the noise.
 _NEGLIGIBLE = 1e-12
@@ -41,7 +41,7 @@ class LMMAState:
 
 
 @dataclass(frozen=True, eq=False)
-class LMMAES:
+class LMMAES(Drawn):
     """Limited-memory matrix adaptation: for thousands to millions of dimensions, where few directions matter.
 
     A candidate is mean + sigma T_m ... T_1 eps with T_j = (1 - c_j) I + c_j v_j v_j^T, where the v_j are m averages of
@@ -86,10 +86,8 @@ class LMMAES:
     step_size: StepSize = field(default_factory=CSA)
 
     def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         check_instance("step_size", self.step_size, StepSize, "CSA()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
+        super().__post_init__()
         if self.m is not None and not (isinstance(self.m, int) and self.m >= 1):
             raise ValueError(f"m must be a positive number of vectors, got {self.m!r}. Pass for example m=20, or None.")
 
@@ -104,10 +102,6 @@ class LMMAES:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, spread, np.zeros((m, dim), np.float32),
             np.zeros((m, m)), np.zeros(dim), history, np.full(n, np.nan), self.step_size.init(dim),
         )  # fmt: skip
-
-    def _noise(self, state: LMMAState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
 
     def ask(self, state: LMMAState) -> Population:
         """Return this generation's population."""

@@ -9,15 +9,14 @@ import numpy as np
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_flags, check_instance
-from ..noise import Array, Key, Share, check_seed
+from .._parts import check_flags
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Info
 from ..samplers.gaussian import Gaussian
 from ._cma import (
     TOLERANCES,
     Rates,
-    check_size,
     check_values,
     constants,
     history_size,
@@ -25,7 +24,8 @@ from ._cma import (
     recent,
     triggered,
 )
-from .gradient_es import check_sigma, start_factor
+from ._drawn import Drawn
+from .gradient_es import start_factor
 
 # Section 4.5: the target signal-to-noise ratio, the memory of the two averages, the damping.
 _ALPHA, _BETA_MEAN, _BETA_COV, _GAMMA = 1.4, 0.1, 0.03, 0.1
@@ -80,7 +80,7 @@ class LRAState:
 
 
 @dataclass(frozen=True, eq=False)
-class LRACMAES:
+class LRACMAES(Drawn):
     """CMA-ES with learning rates that keep the signal-to-noise ratio constant: for noisy and multimodal functions.
 
     The generation of :class:`CMAES` proposes a step of the mean and one of the covariance;
@@ -124,9 +124,7 @@ class LRACMAES:
 
     def __post_init__(self) -> None:
         check_flags(active=self.active)
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
+        super().__post_init__()
 
     @serial
     def init(self, x0: Array, seed: int) -> LRAState:
@@ -142,12 +140,6 @@ class LRACMAES:
             np.full(n, np.nan),
         )  # fmt: skip
 
-    def ask(self, state: LRAState) -> Population:
-        """Return this generation's population."""
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-        return Population(state.mean, state.scale, noise, share=self.share)
-
     @serial
     def tell(self, state: LRAState, evals: Evals) -> tuple[LRAState, Info]:
         """Return the state after the update, and what was learned.
@@ -156,8 +148,7 @@ class LRACMAES:
         ------
         EvaluationError  if all evaluations failed; the state is as before.
         """
-        dim = state.mean.size
-        noise = self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
+        dim, noise = state.mean.size, self._noise(state)
         values = check_values(evals, noise)
         weights, plain = constants(dim, noise.n, self.active, False)
         rates = Rates(*plain)

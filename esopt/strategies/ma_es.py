@@ -9,14 +9,14 @@ import numpy as np
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_instance
-from ..noise import Array, Key, Noise, Share, check_seed
+from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
-from ..records import Evals, Info, Population
+from ..records import Evals, Info
 from ..samplers.gaussian import Gaussian
-from ._cma import Rates, check_size, check_values, constants, history_size, population_size, reasons
+from ._cma import Rates, check_values, constants, history_size, population_size, reasons
+from ._drawn import Drawn
 from ._factored import Factored
-from .gradient_es import check_sigma, start_factor
+from .gradient_es import start_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class MAESState(Factored):
 
 
 @dataclass(frozen=True, eq=False)
-class MAES:
+class MAES(Drawn):
     """Matrix adaptation evolution strategy: the simplest member of the CMA family, for study and comparison.
 
     The factor M of C = M M^T becomes M (I + c_1 / 2 (p p^T - I) + c_mu / 2 (sum w z z^T - I)), with the path p of the
@@ -77,11 +77,6 @@ class MAES:
     sampler: Sampler = field(default_factory=Gaussian)
     share: Share = "pair"
 
-    def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
-
     def init(self, x0: Array, seed: int) -> MAESState:
         """Return the state before the first generation, around ``x0`` (d,)."""
         dim = x0.size
@@ -91,14 +86,6 @@ class MAES:
             check_seed(seed), 0, np.array(x0, np.float64), sigma, sigma, factor / sigma, np.zeros(dim),
             np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan),
         )  # fmt: skip
-
-    def _noise(self, state: MAESState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
-
-    def ask(self, state: MAESState) -> Population:
-        """Return this generation's population."""
-        return Population(state.mean, state.scale, self._noise(state), share=self.share)
 
     @serial
     def tell(self, state: MAESState, evals: Evals) -> tuple[MAESState, Info]:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from .._kernels import cma, span
 from .._parts import check_instance
-from ..noise import Array, Key, Noise, Share, check_seed, moment
+from ..noise import Array, Share, check_seed, moment
 from ..protocols import Move, Sampler, State, StepSize
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
 from ..step_sizes import CSA, PSR
-from ._cma import check_size, check_values, history_size, population_size, with_probes
+from ._cma import check_values, history_size, population_size, with_probes
+from ._drawn import Drawn
 from ._span import Single, Span, by_rank, recombination, start_scale, stopped
-from .gradient_es import check_sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class RMState:
 
 
 @dataclass(frozen=True, eq=False)
-class RMES:
+class RMES(Drawn):
     """Rank-m evolution strategy: a few long valleys in very many dimensions, at the cost of few vectors.
 
     Candidates have the covariance sigma^2 ((1 - c)^m I + c sum_j (1 - c)^(m - j) p_j p_j^T), where the p_j are paths
@@ -85,12 +85,10 @@ class RMES:
     step_size: StepSize = field(default_factory=lambda: PSR(0.3, parents=True))
 
     def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
         check_instance("step_size", self.step_size, StepSize, "PSR()")
         if isinstance(self.step_size, CSA):
             raise ValueError("RMES() got step_size=CSA(), but keeps no path for sigma. Pass PSR(), MSR() or TPA().")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
+        super().__post_init__()
         if not (isinstance(self.m, int) and self.m >= 1):
             raise ValueError(f"m must be a positive number of paths, got {self.m!r}. Pass for example m=2.")
         if self.gap is not None and not (isinstance(self.gap, int) and self.gap >= 0):
@@ -106,10 +104,6 @@ class RMES:
             np.zeros((self.m, dim), np.float32), np.zeros(self.m, np.int64),
             np.full((2, history_size(dim, n)), np.nan), np.full(n, np.nan), self.step_size.init(dim),
         )  # fmt: skip
-
-    def _noise(self, state: RMState) -> Noise:
-        dim = state.mean.size
-        return self.sampler.noise(Key(state.seed, state.generation), population_size(self.n, dim, self.sampler), dim)
 
     def _scale(self, state: RMState) -> Span:
         """Return the population's scale; unused paths are zero and count in the power of 1 - c, as in the paper."""

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from .._blas import serial
 from .._kernels import cma
-from .._parts import check_instance
 from ..noise import INIT, Array, Key, Noise, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_size, check_values, constants, history_size, population_size
+from ._cma import check_values, constants, history_size, population_size
+from ._drawn import Drawn
 from ._span import Span, start_scale, stopped
-from .gradient_es import check_sigma
 
 # Akimoto, Hansen (2016), online model selection, section 3.2: what counts as a long axis, and as settled.
 _LONG, _FACTOR, _SETTLED_SIGMA, _SETTLED_DIAGONAL = 30.0, 1.414, 0.1, 0.3
@@ -80,7 +79,7 @@ class VkDState:
 
 
 @dataclass(frozen=True, eq=False)
-class VkDCMA:
+class VkDCMA(Drawn):
     """CMA-ES restricted to D (I + V^T S V) D with k orthonormal rows of V: between :class:`SepCMA` and :class:`CMAES`.
 
     Rank-one and rank-mu updates are projected onto the model: the k longest axes are kept, the others are averaged,
@@ -125,9 +124,7 @@ class VkDCMA:
     share: Share = "pair"
 
     def __post_init__(self) -> None:
-        check_instance("sampler", self.sampler, Sampler, "Gaussian()")
-        object.__setattr__(self, "sigma", check_sigma(self.sigma))
-        check_size(self.n, self.sampler)
+        super().__post_init__()
         least = self._given_up + max(2, self.sampler.block)
         if self.n is not None and self.n < least:
             raise ValueError(

@@ -69,7 +69,7 @@ ASK_TELL = COMMON + textwrap.dedent(
 
 
 def start(script: str, folder: Path, log: str, workers: int) -> subprocess.Popen[str]:
-    given = {"path": str(folder / "run.npz"), "log": str(folder / log), "nap": 0.08, "workers": workers}
+    given = {"path": str(folder / "run.npz"), "log": str(folder / log), "nap": 0.16, "workers": workers}
     return subprocess.Popen(
         [sys.executable, "-c", script, json.dumps(given)],
         stdout=subprocess.PIPE,
