@@ -21,6 +21,7 @@ from ..noise import check_seed
 from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
+from ..strategies.by_dimension import ByDimension
 from ..strategies.named import ars
 from .budgets import plan
 from .checks import Check, RolloutState
@@ -131,7 +132,8 @@ def train(
         budget.
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
-        in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike.
+        in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. A
+        strategy that ``grows`` then gets as many times more candidates instead, with an episode each.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
@@ -172,31 +174,34 @@ def train(
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
     planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
+    strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
         *(confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
         steps_per_generation=steps_per_generation,
         planned=episodes_per_candidate is None,
+        wider=episodes_per_candidate is None and bool(getattr(strategy, "grows", False)),
     )
     search: dict[str, Any] = {
-        "strategy": _strategy(strategy, steps_per_generation),
-        "evaluations": None if episodes is None else episodes // rollouts.episodes,
+        "strategy": strategy,
+        "evaluations": None if episodes is None else episodes // (1 if rollouts.wider else rollouts.episodes),
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }
     path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
     folder, file = _open(out, resume=resume)
     checkpoint = folder / CHECKPOINT if folder is not None and checkpoint is None else checkpoint
-    aim = _Aim(getattr(spec, "reward_threshold", None), PATIENCE) if target is None else _Aim(target, 0)
     search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, _Watch(aim, file, callback), final_episodes, path, folder)
+    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, path, folder)
     if folder is not None:
         _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
     return trained
 
 
-def _strategy(strategy: Strategy | None, steps_per_generation: int | None) -> Strategy:
+def _strategy(strategy: Strategy | None, dim: int, steps_per_generation: int | None) -> Strategy:
     """Return the strategy, or the default; ValueError if populations are to grow and it does not take that."""
     chosen = ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy
+    if isinstance(chosen, ByDimension):
+        chosen = chosen.chosen(dim)
     if steps_per_generation is not None and not getattr(chosen, "grows", False):
         raise ValueError(
             f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
@@ -212,6 +217,11 @@ class _Aim:
 
     target: float | None
     patience: int
+
+
+def _aim(target: float | None, spec: Any) -> _Aim:
+    """Return the given target, else the environment's own threshold."""
+    return _Aim(getattr(spec, "reward_threshold", None), PATIENCE) if target is None else _Aim(target, 0)
 
 
 class _Watch:

@@ -57,11 +57,11 @@ class ByDimension:
 
     def init(self, x0: Array, seed: int) -> State:
         """Return the state before the first generation, around ``x0`` (d,)."""
-        return self._chosen(len(x0)).init(np.array(x0, np.float64), seed)
+        return self.chosen(len(x0)).init(np.array(x0, np.float64), seed)
 
     def ask(self, state: State) -> Population:
         """Return this generation's population."""
-        return cast(Population, self._chosen(state.mean.size).ask(state))
+        return cast(Population, self.chosen(state.mean.size).ask(state))
 
     def tell(self, state: State, evals: Evals) -> tuple[State, Info]:
         """Return the state after the update, and what was learned.
@@ -70,11 +70,12 @@ class ByDimension:
         ------
         EvaluationError  as the strategy that searches does.
         """
-        return cast(tuple[State, Info], self._chosen(state.mean.size).tell(state, evals))
+        return cast(tuple[State, Info], self.chosen(state.mean.size).tell(state, evals))
 
     def stop(self, state: State) -> dict[str, float]:
         """Return the reasons of the strategy that searches."""
-        return cast(dict[str, float], self._chosen(state.mean.size).stop(state))
+        return cast(dict[str, float], self.chosen(state.mean.size).stop(state))
 
-    def _chosen(self, dim: int) -> Any:
+    def chosen(self, dim: int) -> Any:
+        """Return the strategy for ``dim`` parameters."""
         return self.few if dim <= self.limit else self.many

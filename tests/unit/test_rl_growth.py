@@ -204,3 +204,38 @@ def test_what_cannot_grow_is_refused():
         train("CartPole-v1", strategy=explicit, steps_per_generation=50)
     with pytest.raises(ValueError, match=r"of 9 rows for a population of 4 noise rows and 1 explicit"):
         esopt.Optimizer(explicit, np.zeros(3)).learn(esopt.Evals(np.arange(9.0)))
+
+
+@pytest.mark.parametrize("sampler", [esopt.Antithetic(), esopt.Antithetic(esopt.Orthogonal(3))])
+def test_wider_is_more_candidates_with_an_episode_each(sampler):
+    made, log = population(6, sampler), []
+    wide = Rollouts(lambda: Walk(log), WALKER, episodes=3, wider=True, path="process")
+    evals, state = wide.evaluate(made, wide.init())
+    plain = Rollouts(Walk, WALKER, path="process")
+    expected, known = plain.evaluate(made.resize(18), plain.init())
+
+    assert log == episode_seeds(made.resize(18).seeds, 1, TRAIN).ravel().tolist()
+    np.testing.assert_array_equal(evals.values, expected.values)
+    assert (evals.steps, state.moments.count) == (expected.steps, known.moments.count)
+    with pytest.raises(ValueError, match=r"wider= needs a population that can grow, and 1 rows of this one"):
+        wide.evaluate(made.with_extra("mean", made.mean), wide.init())
+
+
+def test_a_gradient_gets_candidates_where_others_get_episodes():
+    """1,200 longest episodes pay for twice as much of a generation as 300."""
+    gradient, ranks = esopt.GradientES(n=4, sigma=0.1, rule=esopt.SGD(0.05)), esopt.CMAES(n=4)
+    found = {}
+    for name, limit in (("few", 100), ("many", 0)):
+        for steps in (300 * 200, 1200 * 200):
+            run = train(
+                "Pendulum-v1",
+                strategy=esopt.ByDimension(ranks, gradient, limit=limit),
+                steps=steps,
+                generations=2,
+                episodes_per_candidate=None,
+                check_episodes=1,
+                check_every=9,
+                final_episodes=1,
+            )
+            found[name, steps] = run.result.evaluations, run.steps
+    assert list(found.values()) == [(8, 1600), (8, 3200), (8, 1600), (16, 3200)]
