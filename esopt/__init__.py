@@ -36,6 +36,7 @@ _HOMES = {
     "CurvatureRate": "tuning.curvature_rate",
     "DDCMA": "strategies.dd_cma",
     "DXNESIC": "strategies.dx_nes_ic",
+    "Elitist": "strategies.elitist",
     "Endless": "strategies.endless",
     "EsoptError": "errors",
     "Evals": "records",
@@ -256,6 +257,7 @@ if TYPE_CHECKING:
     from .strategies.cr_fm_nes import CRFMNES as CRFMNES
     from .strategies.dd_cma import DDCMA as DDCMA
     from .strategies.dx_nes_ic import DXNESIC as DXNESIC
+    from .strategies.elitist import Elitist as Elitist
     from .strategies.endless import Endless as Endless
     from .strategies.finite_differences import finite_differences as finite_differences
     from .strategies.gradient_es import GradientES as GradientES

@@ -24,6 +24,7 @@ from esopt.strategies.by_dimension import ByDimension
 from esopt.strategies.cmaes import CMAES
 from esopt.strategies.cr_fm_nes import CRFMNES
 from esopt.strategies.dd_cma import DDCMA
+from esopt.strategies.elitist import Elitist
 from esopt.strategies.endless import Endless
 from esopt.strategies.finite_differences import finite_differences
 from esopt.strategies.halving import Halving
@@ -303,6 +304,10 @@ STRATEGIES = cases(
         ByDimension: [
             case(ByDimension(limit=5), **FREE),
             case(ByDimension(CMAES(), SepCMA(), limit=5), rank_based=True, **FREE),
+        ],
+        Elitist: [
+            case(Elitist(), rank_based=True, **FREE),
+            case(Elitist(SepCMA(n=12)), rank_based=True, **FREE),
         ],
         Endless: [case(Endless(), rank_based=True, **FREE), case(Endless(GradientES(n=8)), **FREE)],
         Halving: [
