@@ -68,8 +68,6 @@ class Rollouts:
         its episodes took so many steps. For strategies that ``grows``, as :class:`esopt.GradientES`.
     engine : what plays instead of that, to be closed by whoever made it.
     planned : whether ``episodes`` follow from a budget. A run may then be resumed with more of them, for a larger one.
-    wider : whether as many times more candidates are played once each, instead of each candidate ``episodes`` times:
-        for strategies that ``grows``, whose average over candidates is one over episodes and directions alike.
 
     Notes
     -----
@@ -108,7 +106,6 @@ class Rollouts:
     steps_per_generation: int | None = None
     engine: Engine | None = None
     planned: bool = False
-    wider: bool = False
     _live: _Live = field(default_factory=_Live, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -146,11 +143,6 @@ class Rollouts:
     @property
     def _inputs(self) -> int:
         return self.policy.observations.inputs
-
-    @property
-    def _each(self) -> int:
-        """Episodes of a candidate."""
-        return 1 if self.wider else self.episodes
 
     @property
     def objective(self) -> Objective:
@@ -206,7 +198,12 @@ class Rollouts:
                 "derivatives. Use an estimator that needs values only, such as Score()."
             )
         mean, std = self.normalisation(state)
-        self._check_growth(population)
+        if self.steps_per_generation is not None and population.extra is not None:
+            raise ValueError(
+                f"steps_per_generation= needs a population that can grow, and {len(population) - population.n} rows of "
+                "this one are explicit. Leave it out, or use an estimator without such rows: Score() with a baseline "
+                "other than AtMean()."
+            )
         try:
             population, played = self._play(population, mean, std, self._cut(state))
         except EpisodeError as error:
@@ -260,25 +257,15 @@ class Rollouts:
         """Return how long the episodes of candidates may be, as an argument of an engine; empty for no cut."""
         return {} if self.lengthening is None else {"longest": self.lengthening.cut(state.steps + state.check_steps)}
 
-    def _check_growth(self, population: Population) -> None:
-        if population.extra is not None and (self.wider or self.steps_per_generation is not None):
-            raise ValueError(
-                f"{'wider' if self.wider else 'steps_per_generation'}= needs a population that can grow, and "
-                f"{len(population) - population.n} rows of this one are explicit. Leave it out, or use an estimator "
-                "without such rows: Score() with a baseline other than AtMean()."
-            )
-
     def _play(
         self, population: Population, mean: Array, std: Array, cut: Mapping[str, int]
     ) -> tuple[Population, Played]:
         """Play the candidates; return them, more than were asked for if that took too few steps, and what came."""
         engine, wanted = self.choice.engine, self.steps_per_generation
-        if wanted is not None:
-            return play_until(wanted, engine, self.policy, population, self._each, mean, std, cut)
-        if self.wider:
-            population = population.resize(population.n * self.episodes)
-        seeds = episode_seeds(population.seeds, self._each)
-        return population, play_rows(engine, self.policy, population, seeds, mean, std, cut)
+        if wanted is None:
+            seeds = episode_seeds(population.seeds, self.episodes)
+            return population, play_rows(engine, self.policy, population, seeds, mean, std, cut)
+        return play_until(wanted, engine, self.policy, population, self.episodes, mean, std, cut)
 
     def _averaged(self, centre: Array, state: RolloutState) -> RolloutState:
         return replace(state, average=averaged(centre, state.average, state.generation, self.averaging))
@@ -316,7 +303,7 @@ class Rollouts:
     def _refuse_nan(self, played: Played, population: Population, state: RolloutState) -> None:
         if self.on_error == "raise" and np.isnan(played.returns).any():
             row, episode = (int(at) for at in np.argwhere(np.isnan(played.returns))[0])
-            seed, what = episode_seeds(population.seeds, self._each)[row, episode], "returned nan, or raised"
+            seed, what = episode_seeds(population.seeds, self.episodes)[row, episode], "returned nan, or raised"
             raise self._stop(EpisodeError(row, episode, int(seed), "nan", what), population, state)
 
     def _stop(self, error: EpisodeError, population: Population, state: RolloutState) -> EvaluationError:
@@ -366,15 +353,13 @@ class _Candidate:
         }
         if its.planned:
             about["episodes"] = "by budget"
-        if its.wider:
-            about["wider"] = True
         if its.steps_per_generation is not None:  # files of earlier versions do not have it
             about["steps_per_generation"] = its.steps_per_generation
         object.__setattr__(self, "about", about)
 
     def __call__(self, theta: Array, seed: int) -> Outcome:
         """Return minus the mean return, and the steps."""
-        seeds = episode_seeds([seed], self._rollouts._each, TRAIN)
+        seeds = episode_seeds([seed], self._rollouts.episodes, TRAIN)
         played = self._rollouts.play(theta[None, :], seeds, self._rollouts.init())
         rewards = played.returns - self._rollouts.bonus * played.lengths
         return Outcome(-float(rewards.mean()), int(played.lengths.sum()))

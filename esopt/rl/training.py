@@ -132,8 +132,8 @@ def train(
         budget.
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
-        in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. A
-        strategy that ``grows`` then gets as many times more candidates instead, with an episode each.
+        in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. One
+        for a strategy that ``grows``: its average over candidates is one over episodes too.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
@@ -173,18 +173,18 @@ def train(
     check_counts(episodes=1 if episodes is None else episodes)
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
-    planned = plan(env if spec is None else spec, budgets, episodes_per_candidate, episode_steps, lengthening)
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
+    each = 1 if episodes_per_candidate is None and hasattr(strategy, "grows") else episodes_per_candidate
+    planned = plan(env if spec is None else spec, budgets, each, episode_steps, lengthening)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
         *(confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
         steps_per_generation=steps_per_generation,
         planned=episodes_per_candidate is None,
-        wider=episodes_per_candidate is None and bool(getattr(strategy, "grows", False)),
     )
     search: dict[str, Any] = {
         "strategy": strategy,
-        "evaluations": None if episodes is None else episodes // (1 if rollouts.wider else rollouts.episodes),
+        "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }
     path = str(rollouts.choice)  # whatever does not fit is said before a folder is made

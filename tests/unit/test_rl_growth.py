@@ -206,26 +206,11 @@ def test_what_cannot_grow_is_refused():
         esopt.Optimizer(explicit, np.zeros(3)).learn(esopt.Evals(np.arange(9.0)))
 
 
-@pytest.mark.parametrize("sampler", [esopt.Antithetic(), esopt.Antithetic(esopt.Orthogonal(3))])
-def test_wider_is_more_candidates_with_an_episode_each(sampler):
-    made, log = population(6, sampler), []
-    wide = Rollouts(lambda: Walk(log), WALKER, episodes=3, wider=True, path="process")
-    evals, state = wide.evaluate(made, wide.init())
-    plain = Rollouts(Walk, WALKER, path="process")
-    expected, known = plain.evaluate(made.resize(18), plain.init())
-
-    assert log == episode_seeds(made.resize(18).seeds, 1, TRAIN).ravel().tolist()
-    np.testing.assert_array_equal(evals.values, expected.values)
-    assert (evals.steps, state.moments.count) == (expected.steps, known.moments.count)
-    with pytest.raises(ValueError, match=r"wider= needs a population that can grow, and 1 rows of this one"):
-        wide.evaluate(made.with_extra("mean", made.mean), wide.init())
-
-
-def test_a_gradient_gets_candidates_where_others_get_episodes():
-    """1,200 longest episodes pay for twice as much of a generation as 300."""
+def test_a_budget_buys_ranks_averages_and_gradients_generations():
+    """1,200 of the longest episodes pay for twice as many of a candidate as 300."""
     gradient, ranks = esopt.GradientES(n=4, sigma=0.1, rule=esopt.SGD(0.05)), esopt.CMAES(n=4)
-    found = {}
-    for name, limit in (("few", 100), ("many", 0)):
+    found = []
+    for limit in (100, 0):
         for steps in (300 * 200, 1200 * 200):
             run = train(
                 "Pendulum-v1",
@@ -237,5 +222,13 @@ def test_a_gradient_gets_candidates_where_others_get_episodes():
                 check_every=9,
                 final_episodes=1,
             )
-            found[name, steps] = run.result.evaluations, run.steps
-    assert list(found.values()) == [(8, 1600), (8, 3200), (8, 1600), (16, 3200)]
+            found.append((run.result.evaluations, run.steps))
+    assert found == [(8, 1600), (8, 3200), (8, 1600), (8, 1600)]
+
+
+def test_a_strategy_by_dimension_grows_where_the_one_that_searches_does():
+    either = esopt.ByDimension(esopt.CMAES(), esopt.ars(n=4), limit=0)
+    run = train("CartPole-v1", strategy=either, steps_per_generation=700, generations=1, final_episodes=1)
+    assert run.steps >= 700
+    with pytest.raises(ValueError, match="CMAES is none"):
+        train("CartPole-v1", strategy=replace(either, limit=10), steps_per_generation=700, generations=1)
