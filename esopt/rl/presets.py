@@ -78,7 +78,7 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
 
-    Up to 100 parameters CMA-ES searches, with 20 candidates; beyond, eight antithetic pairs in orthogonal directions,
+    Up to 100 parameters CMA-ES searches, with 20 candidates; beyond, 16 antithetic pairs in orthogonal directions,
     with the step of ARS. Observations are normalised from the second generation on.
 
     Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
@@ -96,7 +96,7 @@ def default(env: str) -> Preset:
     progressive episode lengths for playing games; Shamir and Zhang (2013), Stochastic gradient descent for non-smooth
     optimization, section 4, for the average.
     """
-    few, many = Endless(CMAES(sigma=0.3, n=20, share="generation")), _ars_of_orthogonal_pairs(0.1)
+    few, many = Endless(CMAES(sigma=0.3, n=20, share="generation")), _ars_of_orthogonal_pairs(0.1, n=32)
     return Preset(
         ByDimension(few, many, limit=100),
         _OWN,
@@ -124,7 +124,7 @@ def orthogonal(env: str) -> Preset:
     and Zhang (2013), Stochastic gradient descent for non-smooth optimization, section 4, for the average.
     """
     return Preset(
-        _ars_of_orthogonal_pairs(1.0),
+        _ars_of_orthogonal_pairs(1.0, n=16),
         _OWN,
         bonus=ALIVE_BONUS.get(_family(env), 0.0),
         check_every=8,
@@ -269,11 +269,11 @@ def parse_policy(text: str) -> Recipe:
     raise ValueError(f"the policy got {text!r}. Pass linear, mlp:64,64 (also mlp:64,64:relu), or rnn:16.")
 
 
-def _ars_of_orthogonal_pairs(sigma: float) -> GradientES:
-    """Return the step of ARS, with eight pairs of orthogonal directions; its length is in proportion to ``sigma``."""
+def _ars_of_orthogonal_pairs(sigma: float, n: int) -> GradientES:
+    """Return the step of ARS, with pairs of orthogonal directions; its length is in proportion to ``sigma``."""
     return GradientES(
         sigma=sigma,
-        n=16,
+        n=n,
         sampler=Antithetic(Orthogonal()),
         shaping=TopFraction(1.0),
         estimator=Score(NoBaseline()),
