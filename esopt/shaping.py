@@ -166,7 +166,8 @@ def cma_weights(n: int) -> Array:
 class RecombinationWeights:
     """Rank weights of NES or CMA: the average of utilities * eps is minus sum_k w_k eps_(k), best first.
 
-    Equal values share their weight.
+    Equal values share their weight. Failed rows have the last one, and what the others have beyond that is as if there
+    were only those: failures are avoided, and leave the selection among the rest as sharp as it is without them.
 
     Parameters
     ----------
@@ -185,4 +186,15 @@ class RecombinationWeights:
 
     def shape(self, values: Array, population: Population) -> Array:
         """Return -n w_rank, (n,)."""
-        return _average_over_ties(values, self.weights(values.size) * -float(values.size))
+        failed = int(np.isnan(values).sum())
+        return _average_over_ties(values, self.by_rank(values.size, failed))
+
+    def by_rank(self, n: int, failed: int = 0) -> Array:
+        """Return the utilities of n rows by rank, (n,), the last ``failed`` of which have no value."""
+        utilities = np.asarray(self.weights(n) * -float(n))
+        if not failed or n - failed < 2:
+            return utilities
+        rest = np.asarray(self.weights(n - failed))
+        utilities[: n - failed] = (rest - rest[-1]) * -float(n) + utilities[-1]
+        utilities[n - failed :] = utilities[-1]
+        return utilities

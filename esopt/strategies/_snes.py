@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from .._kernels import snes
 from ..baselines.none import NoBaseline
 from ..estimators.score import Score
+from ..noise import Array
 from ..records import Goal, Lap
 from ..rules.exponential import Exponential
 from ..rules.sgd import SGD, SGDState
@@ -20,7 +22,13 @@ TINY, HUGE = 1e-150, 1e150
 # |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding.
 ROUNDING = 2.0**-57
 
-_LARGE = 1 << 18
+_LARGE, _ROWS = 1 << 18, 256
+
+
+@lru_cache(maxsize=16)
+def _tables(shaping: RecombinationWeights, n: int) -> Array:
+    """Return the utilities by rank, (n, n), one row for each number of failures."""
+    return np.array([shaping.by_rank(n, failed) for failed in range(n)])
 
 
 def lap(strategy: Any, state: Any, address: Any, goal: Goal) -> tuple[Any, Lap]:
@@ -29,12 +37,12 @@ def lap(strategy: Any, state: Any, address: Any, goal: Goal) -> tuple[Any, Lap]:
     None for other settings than those of SNES, and for populations that are worth threads.
     """
     dim, n = state.mean.size, state.n
-    rates = _rates(strategy, state) if n * dim < _LARGE else None
+    rates = _rates(strategy, state) if n * dim < _LARGE and n <= _ROWS else None
     if rates is None:
         return state, Lap(0, 0, state.mean, math.inf, np.empty(0), 0, 0)
     done, mean, scale, values, value, x, nans, steps = snes.run(
         address, (goal.generations, goal.target, goal.steps), np.uint64(state.seed), strategy.sampler.mirrored,
-        state.generation, state.mean, state.scale, strategy.shaping.weights(n) * -float(n), rates,
+        state.generation, state.mean, state.scale, _tables(strategy.shaping, n), rates,
         (TINY, HUGE, ROUNDING),
     )  # fmt: skip
     after = type(state)(

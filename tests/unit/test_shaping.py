@@ -71,10 +71,24 @@ def test_centered_ranks_by_hand():
 
 @given(st.lists(failing, min_size=1, max_size=30), st.sampled_from([nes_weights, cma_weights]))
 def test_recombination_weights_go_to_the_ranks(values: list[float], weights):
-    expected = -len(values) * averaged(values, weights(len(values)))
+    n, there = len(values), len(values) - sum(map(math.isnan, values))
+    by_rank = weights(n)
+    if 2 <= there < n:  # the others as if there were only those, above what failures get
+        by_rank = np.append(weights(there) - weights(there)[-1] + by_rank[-1], np.full(n - there, by_rank[-1]))
+    expected = -n * averaged(values, by_rank)
 
     found = shaped(esopt.RecombinationWeights(weights), values)
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_failures_leave_the_selection_as_sharp_as_it_is_without_them():
+    there, nan = [3.0, 1.0, 2.0, 5.0, 4.0, 6.0], math.nan
+    for weights in (nes_weights, cma_weights):
+        alone = shaped(esopt.RecombinationWeights(weights), there) / len(there)
+        beside = shaped(esopt.RecombinationWeights(weights), [*there, nan, nan, nan, nan]) / 10
+        assert (beside[6:] == beside.max()).all()
+        np.testing.assert_allclose(beside[:6] - beside[6], alone - alone.max(), atol=1e-15)
+    assert abs(shaped(esopt.RecombinationWeights(), [*there, nan, nan, nan, nan]).sum()) < 1e-13
 
 
 def test_equal_values_give_no_direction():
