@@ -20,8 +20,10 @@ from ..shaping import TopFraction
 from ..strategies import named
 from ..strategies.by_dimension import ByDimension
 from ..strategies.cmaes import CMAES
+from ..strategies.elitist import Elitist
 from ..strategies.endless import Endless
 from ..strategies.gradient_es import GradientES
+from ..strategies.halving import Halving
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 
@@ -78,25 +80,28 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 def default(env: str) -> Preset:
     """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
 
-    Up to 100 parameters CMA-ES searches, with 20 candidates; beyond, 16 antithetic pairs in orthogonal directions,
-    with the step of ARS. Observations are normalised from the second generation on.
+    Up to 100 parameters three searches of CMA-ES begin, with 14 candidates whose best is seen again in the next
+    generation, and the one that found most in seven generations goes on; beyond, 16 antithetic pairs in orthogonal
+    directions, with the step of ARS. Observations are normalised from the second generation on.
 
     Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
     it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
     episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
-    have fewer than 16 parameters. A richer budget also buys averages over episodes. The search goes on whatever
+    have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes. The search goes on whatever
     plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
     up over more episodes.
 
     References
     ----------
-    Hansen (2016), The CMA evolution strategy: a tutorial; Mania, Guy, Recht (2018), Simple random search provides a
-    competitive approach to reinforcement learning; Choromanski et al. (2018), Structured evolution with compact
-    architectures for scalable policy optimization; Fuks, Awad, Hutter, Lindauer (2019), An evolution strategy with
-    progressive episode lengths for playing games; Shamir and Zhang (2013), Stochastic gradient descent for non-smooth
-    optimization, section 4, for the average.
+    Hansen (2016), The CMA evolution strategy: a tutorial; Hansen (2011), Injecting external solutions into CMA-ES;
+    Jamieson and Talwalkar (2016), Non-stochastic best arm identification and hyperparameter optimization; Mania, Guy,
+    Recht (2018), Simple random search provides a competitive approach to reinforcement learning; Choromanski et al.
+    (2018), Structured evolution with compact architectures for scalable policy optimization; Fuks, Awad, Hutter,
+    Lindauer (2019), An evolution strategy with progressive episode lengths for playing games; Shamir and Zhang (2013),
+    Stochastic gradient descent for non-smooth optimization, section 4, for the average.
     """
-    few, many = Endless(CMAES(sigma=0.3, n=20, share="generation")), _ars_of_orthogonal_pairs(0.1, n=32)
+    search = Endless(Elitist(CMAES(sigma=1.0, n=14, share="generation")))
+    few, many = Halving(search, starts=3, generations=7), _ars_of_orthogonal_pairs(0.1, n=32)
     return Preset(
         ByDimension(few, many, limit=100),
         _OWN,
@@ -236,7 +241,7 @@ def resized(strategy: Any, n: int | None, sigma: float | None) -> Any:
     """
     if isinstance(strategy, ByDimension):
         return replace(strategy, few=resized(strategy.few, n, sigma), many=resized(strategy.many, n, sigma))
-    if isinstance(strategy, Endless):
+    if isinstance(strategy, (Halving, Endless, Elitist)):
         return replace(strategy, inner=resized(strategy.inner, n, sigma))
     changes: dict[str, Any] = {} if n is None else {"n": n}
     if sigma is not None:

@@ -50,10 +50,10 @@ def test_orthogonal_is_ars_with_directions_that_are():
 @pytest.mark.parametrize(
     ("env", "hidden", "kind"),
     [
-        ("CartPole-v1", (8,), "CMAState"),
-        ("Pendulum-v1", (8,), "CMAState"),
-        ("Swimmer-v5", (), "CMAState"),
-        ("Hopper-v5", (), "CMAState"),
+        ("CartPole-v1", (8,), "HalvingState"),
+        ("Pendulum-v1", (8,), "HalvingState"),
+        ("Swimmer-v5", (), "HalvingState"),
+        ("Hopper-v5", (), "HalvingState"),
         ("HalfCheetah-v5", (), "GradientState"),
     ],
 )
@@ -65,8 +65,8 @@ def test_the_default_goes_by_the_number_of_parameters(env: str, hidden: tuple[in
     made.close()
 
     assert (policy.hidden, type(state).__name__) == (hidden, kind)
-    assert len(set(first.seeds)) == (1 if kind == "CMAState" else 8)
-    assert len(first) == (20 if kind == "CMAState" else 16)
+    assert len(set(first.seeds)) == (1 if kind == "HalvingState" else 16)
+    assert len(first) == (14 if kind == "HalvingState" else 32)
     settings = [preset("default", name).settings() for name in (env, "Humanoid-v5")]
     differs = {name for name in settings[0] if repr(settings[0][name]) != repr(settings[1][name])}
     assert differs == {"bonus"}
@@ -115,7 +115,7 @@ def test_the_default_with_another_size_and_width_is_the_same_search(dim: int):
             es.tell([((x / sigma - 1.0) ** 2).sum() for x in es.ask()])
         means.append(es.mean)
 
-    assert type(es.state).__name__ == ("CMAState" if dim == 6 else "GradientState")
+    assert type(es.state).__name__ == ("HalvingState" if dim == 6 else "GradientState")
     assert np.abs(means[0]).max() > 0.02
     np.testing.assert_allclose(means[1], 2.0 * means[0], rtol=1e-6)
     assert repr(resized(default, None, None)) == repr(default)
