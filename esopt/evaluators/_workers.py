@@ -19,6 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -110,6 +111,12 @@ class _Process:
             self._kill()
             self._reader.join()
 
+    def forget(self) -> None:
+        """In a fork, close our copies of what the process and its owner talk by."""
+        for close in (self._connection.close, partial(os.close, self._notes)):
+            with contextlib.suppress(OSError):
+                close()
+
     def _kill(self) -> None:
         """Kill the process group. Only the reader waits for the process, so that its number is not another's yet."""
         if self._popen.returncode is None:
@@ -175,7 +182,8 @@ class Processes:
 
     def room(self) -> int:
         """Return how many more tasks may be submitted."""
-        return self._workers * self._room - sum(len(process.jobs) for process in self._processes)
+        own = os.getpid()
+        return self._workers * self._room - sum(len(one.jobs) for one in self._processes if one.owner == own)
 
     def submit(self, call: Call, done: Done) -> int:
         """Send ``call`` to the process that has least to do; the recipe, if it does not have it yet."""
@@ -234,7 +242,7 @@ class Processes:
 
     def _replace(self) -> None:
         """Start processes where there are none, or none any more; those of a process that was forked are not ours."""
-        self._processes[:] = [one for one in self._processes if one.owner == os.getpid()]
+        _forget(self._processes)
         for process in [one for one in self._processes if one.dead]:
             self._processes.remove(process)
             self._lost += process.idle and not process.unwanted
@@ -253,9 +261,19 @@ _RECIPES = 8
 """Recipes that a process keeps: as many as there are populations at a time."""
 
 
+def _forget(processes: list[_Process]) -> None:
+    """In a fork of the process that started them, close what was inherited: they are not ours."""
+    own = os.getpid()
+    for process in processes:
+        if process.owner != own:
+            process.forget()
+    processes[:] = [one for one in processes if one.owner == own]
+
+
 def _end(processes: list[_Process], *, kill: bool) -> None:
     """End all processes at once, and wait; in a fork of this process, only forget them."""
-    ended, processes[:] = [one for one in processes if one.owner == os.getpid()], []
+    _forget(processes)
+    ended, processes[:] = list(processes), []
     for process in ended:
         process.end(kill=kill or bool(process.jobs))
     for process in ended:
@@ -286,7 +304,11 @@ def _nameless() -> int:
 
 def _start(threads: int, notes: int) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
     """Start a fresh interpreter that serves the other end of a socket; the paths of modules come by it."""
-    ours, theirs = Pipe()
+    try:
+        ours, theirs = Pipe()
+    except OSError:
+        os.close(notes)
+        raise
     code = _CODE.format(theirs.fileno(), notes)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,8 @@ class RolloutState:
     moments : of the observations so far.
     best, best_mean, best_std : (dim,), (inputs,), (inputs,)  the best centre that a check saw, and its normalisation.
     best_return : its mean return; -inf before the first check.
-    average : (dim,)  of the centres so far, as ``averaging`` weighs them.
+    average : (dim,)  of the centres so far, as ``averaging`` weighs them: those of the search with the seed ``search``,
+        from generation ``since`` on. A strategy that starts several times changes the seed.
     mean_return, top_return : of the candidates of the last generation, with every reward.
     checks : (k, 4)  the fields of :class:`Check`.
     """
@@ -54,14 +55,21 @@ class RolloutState:
     top_return: float
     checks: Array
     average: Array
+    search: int = -1
+    since: int = 0
 
 
-def averaged(centre: Array, average: Array, generation: int, averaging: float | None) -> Array:
-    """Return what is checked next (Shamir and Zhang 2013, section 4): the centre, or an average of the centres."""
+def averaged(state: RolloutState, centre: Array, averaging: float | None) -> RolloutState:
+    """Return the state with what is checked next: the centre, or an average (Shamir and Zhang 2013, section 4)."""
     if averaging is None:
-        return np.array(centre)
-    weight = (averaging + 1.0) / (averaging + 1.0 + generation)
-    return average + weight * (centre - average)
+        return replace(state, average=np.array(centre))
+    weight = (averaging + 1.0) / (averaging + 1.0 + state.generation - state.since)
+    return replace(state, average=state.average + weight * (centre - state.average))
+
+
+def searching(state: RolloutState, search: int) -> RolloutState:
+    """Return the state for a generation of the search with the seed ``search``: another one begins a new average."""
+    return state if search == state.search else replace(state, search=search, since=state.generation)
 
 
 def due(state: RolloutState, every: int | None, confirm: int) -> bool:

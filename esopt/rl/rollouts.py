@@ -18,7 +18,7 @@ from ..evaluators._rows import GO_ON, check_count
 from ..noise import check_seed, child
 from ..objective import Objective, Outcome
 from ..records import Evals, Population
-from .checks import CHECK_SHARE, Check, RolloutState, averaged, doubtful, due
+from .checks import CHECK_SHARE, Check, RolloutState, averaged, doubtful, due, searching
 from .engine import Array, Engine, Integers, Played
 from .environments import CHECK, TRAIN, EnvSource, env_name, episode_seeds
 from .gym_engine import EpisodeError, Rules
@@ -57,7 +57,8 @@ class Rollouts:
     lengthening : a :class:`Lengthening` cuts the episodes of candidates, not those of checks. A run may be resumed with
         another one, for a larger budget.
     averaging : None to check the centre itself; else an average of the centres so far, the last 1 / (averaging + 1) of
-        the generations above all: what a step of the search has too much, the next ones take back.
+        the generations above all: what a step of the search has too much, the next ones take back. A new start of the
+        search, with another seed, begins a new average.
     seed : of the checks' episodes.
     path : "auto", "compiled", "workers", "process" or "envpool"; see :func:`esopt.rl.choose_engine`.
     workers : threads or processes that play. They change no bit.
@@ -198,6 +199,7 @@ class Rollouts:
                 "derivatives. Use an estimator that needs values only, such as Score()."
             )
         mean, std = self.normalisation(state)
+        state = searching(state, int(population.noise.key.seed))
         if self.steps_per_generation is not None and population.extra is not None:
             raise ValueError(
                 f"steps_per_generation= needs a population that can grow, and {len(population) - population.n} rows of "
@@ -217,7 +219,7 @@ class Rollouts:
         moments = state.moments
         if isinstance(kind, Running) and state.generation >= kind.after:
             moments = moments.merged(int(played.counts.sum()), played.sums, played.squares)
-        looked = self._check_due(self._averaged(population.mean, state), mean, std)
+        looked = self._check_due(averaged(state, population.mean, self.averaging), mean, std)
         each = played.returns.mean(axis=1)
         known = each[~np.isnan(each)]
         after = replace(
@@ -232,7 +234,7 @@ class Rollouts:
 
     def look(self, mean: Array, state: RolloutState) -> RolloutState:
         """Return what is known after a check of the centre ``mean`` (dim,), with the normalisation of ``state``."""
-        return self._look(self._averaged(mean, state), *self.normalisation(state))
+        return self._look(averaged(state, mean, self.averaging), *self.normalisation(state))
 
     def play(self, thetas: Array, seeds: Integers, state: RolloutState | None = None) -> Played:
         """Play ``seeds`` (m, e) with parameters ``thetas`` (m, dim), as a check does, normalised as ``state`` says.
@@ -266,9 +268,6 @@ class Rollouts:
             seeds = episode_seeds(population.seeds, self.episodes)
             return population, play_rows(engine, self.policy, population, seeds, mean, std, cut)
         return play_until(wanted, engine, self.policy, population, self.episodes, mean, std, cut)
-
-    def _averaged(self, centre: Array, state: RolloutState) -> RolloutState:
-        return replace(state, average=averaged(centre, state.average, state.generation, self.averaging))
 
     def _check_due(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
         if self.check_episodes and due(state, self.check_every, self.confirm):

@@ -174,7 +174,7 @@ def train(
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
-    each = 1 if episodes_per_candidate is None and hasattr(strategy, "grows") else episodes_per_candidate
+    each = 1 if episodes_per_candidate is None and getattr(strategy, "grows", False) else episodes_per_candidate
     planned = plan(env if spec is None else spec, budgets, each, episode_steps, lengthening)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),

@@ -13,11 +13,12 @@ import os
 import re
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,8 @@ class _Live:
 
     pool: Any = None
     seconds: float = 0.0
+    owner: int = field(default_factory=os.getpid)
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +109,7 @@ class Workers:
     Notes
     -----
     When a worker dies, the episodes that were in progress are played again; one that was in progress at two deaths
-    fails, as "died".
+    fails, as "died". Threads that play at the same time wait for each other. Not on Windows.
     """
 
     env: EnvSource
@@ -194,12 +197,16 @@ class Workers:
         return tasks
 
     def _play(self, table: Table, recipe: _Recipe, tasks: list[_Task]) -> Played:
-        """Have the tasks done, again where a worker was lost, and return the finished record."""
-        try:
-            faults = self._run(table, recipe, deque(tasks))
-        except BaseException:
-            self._end(kill=True)
-            raise
+        """Have the tasks done, again where a worker was lost, and return the finished record; one call at a time."""
+        live = self._live
+        if live.owner != os.getpid():  # a fork: the workers are its parent's, and so is whoever plays there
+            live.pool, live.owner, live.lock = None, os.getpid(), Lock()
+        with live.lock:
+            try:
+                faults = self._run(table, recipe, deque(tasks))
+            except BaseException:
+                self._end(kill=True)
+                raise
         for unit, kind, what, error in sorted(faults):
             table.fail(unit, Fault(kind, what, unpack_error(error) if error else None), int(table.lengths[unit]))
         return table.played()
@@ -209,7 +216,7 @@ class Workers:
         if self._live.pool is None:
             self._live.pool = self._open()
         pool, inbox = self._live.pool, SimpleQueue[tuple[_Task, Outcome]]()
-        faults, tried = list[tuple[int, str, str, bytes]](), dict[int, int]()
+        faults, tried = list[tuple[int, str, str, bytes]](), Counter[tuple[int, bool]]()
         out, spent, played = 0, 0.0, 0
         while True:
             while waiting and pool.room() and not (faults and recipe.stop_at_fault):
@@ -230,27 +237,28 @@ class Workers:
             answer: _Answer = outcome.answer
             faults += answer.faults
             spent, played = spent + answer.seconds, played + task.stop - task.start
-            tried.pop(_NOWHERE, None)
+            tried.pop((_NOWHERE, False), None)
             table.put_all(*answer[:5])
         self._live.seconds = spent / max(1, played)
         return faults
 
-    def _blame(self, outcome: Outcome, tried: dict[int, int]) -> tuple[int, str, str, bytes] | None:
+    def _blame(self, outcome: Outcome, tried: Counter[tuple[int, bool]]) -> tuple[int, str, str, bytes] | None:
         """Return the failure of the episode that was in progress in a worker that was lost; None to play it again."""
         header, _, rest = outcome.words.partition("\n")
         unit = int(header) if header.isdigit() else _NOWHERE
-        tried[unit] = tried.get(unit, 0) + 1
+        hung = unit != _NOWHERE and "Timeout" in rest
+        tried[unit, hung] += 1
         if unit == _NOWHERE:
-            if tried[unit] >= _DEATHS:
+            if tried[unit, hung] >= _DEATHS * self.workers:
                 raise EvaluationError(
                     "worker processes died before they played an episode. Expected the environment to be made there; "
                     "look for a crash in native code or too little memory. Play in this process to see it: workers=1."
                 )
-        elif "Timeout" in rest:
-            if tried[unit] > self.retries:
+        elif hung:
+            if tried[unit, hung] > self.retries:
                 what = f"took more than {self.episode_timeout:g} seconds and was killed{_place(rest)}"
                 return unit, "timeout", what, b""
-        elif tried[unit] >= _DEATHS:
+        elif tried[unit, hung] >= _DEATHS:
             return unit, "died", "killed its worker process, twice: a crash in native code, or no memory", b""
         return None
 

@@ -226,6 +226,15 @@ def test_a_budget_buys_ranks_averages_and_gradients_generations():
     assert found == [(8, 1600), (8, 3200), (8, 1600), (8, 1600)]
 
 
+def test_a_strategy_that_says_that_it_does_not_grow_gets_averages():
+    class Fixed(esopt.GradientES):
+        grows = False
+
+    fixed = Fixed(n=4, sigma=0.1, rule=esopt.SGD(0.05))
+    few = dict(generations=1, check_every=9, check_episodes=1, final_episodes=1, episodes_per_candidate=None)
+    assert train("Pendulum-v1", strategy=fixed, steps=1200 * 200, **few).steps == 4 * 2 * 200
+
+
 def test_a_strategy_by_dimension_grows_where_the_one_that_searches_does():
     either = esopt.ByDimension(esopt.CMAES(), esopt.ars(n=4), limit=0)
     run = train("CartPole-v1", strategy=either, steps_per_generation=700, generations=1, final_episodes=1)

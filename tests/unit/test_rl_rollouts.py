@@ -162,6 +162,23 @@ def test_averages_of_the_centres_are_checked(averaging: float):
     assert state.best[1] == averages[int(np.argmax(state.checks[:, 3]))]
 
 
+def test_another_search_begins_another_average():
+    rollouts = Rollouts(
+        lambda: Aim([]), Policy.linear(Aim([])), check_every=1, check_episodes=1, averaging=9.0, normalise="off"
+    )
+    state, averages = rollouts.init(), []
+    for generation, (seed, bias) in enumerate([(1, 0.4), (1, 1.1), (2, -0.2), (2, 0.9), (2, 3.0)]):
+        noise = esopt.Antithetic().noise(esopt.Key(seed, generation), 4, 2)
+        _, state = rollouts.evaluate(esopt.Population(np.array([0.0, bias]), 1e-3, noise), state)
+        averages.append(state.average[1])
+    state = rollouts.look(np.array([0.0, 2.0]), state)
+
+    second = -0.2 + 10.0 / 11.0 * 1.1
+    third = second + 10.0 / 12.0 * (3.0 - second)
+    expected = [0.4, 0.4 + 10.0 / 11.0 * 0.7, -0.2, second, third, third + 10.0 / 13.0 * (2.0 - third)]
+    np.testing.assert_allclose([*averages, state.average[1]], expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize("trouble", ["raises", "nan"])
 def test_failures_stop_with_a_message_that_reproduces_them(trouble: str):
     made = population(6, generation=7)

@@ -234,3 +234,72 @@ def test_workers_that_are_killed_cost_no_bits(tmp_path: Path):
     assert len(os.listdir(folder)) >= 2
     same(played, GymEngine(Walk, WALKER).play(THETAS, SEEDS))
     assert played.failures == {}
+
+
+class Slow(Walk):
+    def step(self, action):
+        time.sleep(0.01)
+        return super().step(action)
+
+
+def test_threads_wait_for_each_other_and_a_fork_has_workers_of_its_own():
+    workers, expected, found = Workers(Slow, WALKER, 1), GymEngine(Walk, WALKER).play(THETAS, SEEDS), []
+    threads = [threading.Thread(target=lambda: found.append(workers.play(THETAS, SEEDS))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = int(not np.array_equal(workers.play(THETAS[:2], SEEDS[:2]).returns, expected.returns[:2]))
+            workers.close()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for thread in threads:
+        thread.join()
+    workers.close()
+    assert len(found) == 2
+    for played in found:
+        same(played, expected)
+
+
+def test_a_hang_does_not_count_as_a_death(tmp_path: Path):
+    """An episode that dies once and hangs once is played for the third time."""
+    folder = str(tmp_path)
+
+    class Unlucky(Walk):
+        def step(self, action):
+            if self.seed == 4:
+                for name in ("died", "hung"):
+                    path = os.path.join(folder, name)
+                    if not os.path.exists(path):
+                        open(path, "w").close()
+                        os.kill(os.getpid(), signal.SIGKILL) if name == "died" else time.sleep(3600.0)
+            return super().step(action)
+
+    workers = Workers(Unlucky, WALKER, 1, on_error="nan", episode_timeout=1.0, retries=1)
+    same(workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS))
+    workers.close()
+
+
+def test_as_many_deaths_before_an_episode_as_there_are_workers_are_no_verdict(tmp_path: Path):
+    folder = str(tmp_path)
+
+    class Doomed(Walk):
+        def __init__(self):
+            super().__init__()
+            if len(os.listdir(folder)) < 2:
+                open(os.path.join(folder, str(os.getpid())), "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    workers = Workers(Doomed, WALKER, 2)
+    same(workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS))
+    workers.close()
+
+
+def test_windows_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ValueError, match=r"do not run on Windows: .*workers=1"):
+        Workers(Walk, WALKER, 2)
