@@ -145,7 +145,8 @@ def train(
         whole episodes from the beginning, as there are where no limit is known. See :class:`esopt.rl.Lengthening`.
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     final_episodes : of the final evaluation.
-    workers : threads of compiled environments, None for one per core; or processes, None for none but this one.
+    workers : threads of compiled environments, None for one per core; or processes, None for none but this one (more of
+        them are refused on Windows).
     path : how episodes are played: "auto", "compiled", "workers", "process" or "envpool"; see
         :func:`esopt.rl.choose_engine`.
     on_error : "raise" when an environment raises, hangs or returns nan, or "nan" to let the candidate fail and go on.

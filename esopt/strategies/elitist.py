@@ -27,7 +27,8 @@ class Elitist:
 
     Notes
     -----
-    The state is that of ``inner``.
+    The state is that of ``inner``. It goes around :class:`Restarts`, not inside; candidates of one's own go to
+    ``inner``, not to this; runs are neither compiled nor asynchronous.
 
     References
     ----------
