@@ -30,7 +30,17 @@ REACH = {
     "HalfCheetah-v5": 4000.0,
     "Walker2d-v5": 3000.0,
 }
-COLUMNS = ("environment", "preset", "seeds", "IQM [95 % interval]", "worst", "median", "best", "reached", "steps")
+COLUMNS = (
+    "environment",
+    "preset",
+    "budget",
+    "seeds",
+    "IQM [95 % interval]",
+    "worst",
+    "median",
+    "best",
+    "reached",
+)
 
 
 def line(env: str, preset: str, rows: list[dict[str, Any]]) -> str:
@@ -42,6 +52,7 @@ def line(env: str, preset: str, rows: list[dict[str, Any]]) -> str:
     cells = (
         env,
         preset,
+        f"{rows[0]['budget']:,}",
         f"{min(seeds)}-{max(seeds)}",
         f"{spread.value:,.1f} [{spread.low:,.1f}, {spread.high:,.1f}]",
         *(f"{number:,.1f}" for number in (returns.min(), np.median(returns), returns.max())),
@@ -58,7 +69,7 @@ def main(presets: list[str]) -> None:
     for row in map(json.loads, FILE.read_text().splitlines()):
         if not presets or row["preset"] in presets:
             groups[row["env"], row["preset"], row["budget"]].append(row)
-    columns = (*COLUMNS, "seconds", "CPU seconds")
+    columns = (*COLUMNS, "steps", "seconds", "CPU seconds")
     print(f"| {' | '.join(columns)} |\n| {' | '.join('---' for _ in columns)} |")
     known = list(REACH)
     for (env, preset, _), rows in sorted(groups.items(), key=lambda item: (known.index(item[0][0]), item[0][1:])):
