@@ -101,11 +101,11 @@ def test_train_takes_a_share_of_the_longest_episode_and_of_the_budget():
 
 def test_episodes_of_a_candidate_follow_the_budget():
     settings = dict(episodes_per_candidate=None, check_episodes=1, check_every=100, final_episodes=1)
-    strategy, played = esopt.ars(n=2), []
+    strategy, played = esopt.CMAES(n=4), []
     for steps, episode_steps in ((4000, 10), (4000, 3), (16_000, 3), (None, 10)):
         budget = {"generations": 1, "steps": steps}
         run = train("Pendulum-v1", strategy=strategy, episode_steps=episode_steps, **budget, **settings)
-        played.append(run.steps // (2 * episode_steps))
+        played.append(run.steps // (4 * episode_steps))
 
     assert played == [1, 2, 4, 1]
 
@@ -127,13 +127,18 @@ def test_a_resumed_run_goes_on_with_the_bits_of_a_whole_one(tmp_path):
 
 def test_a_run_goes_on_with_a_larger_budget_and_the_episodes_that_it_pays_for(tmp_path):
     settings = dict(
-        strategy=esopt.ars(n=2), lengthening=0.5, episode_steps=4, check_episodes=1, check_every=100, final_episodes=1
+        strategy=esopt.Endless(esopt.CMAES(n=4)),
+        lengthening=0.5,
+        episode_steps=4,
+        check_episodes=1,
+        check_every=100,
+        final_episodes=1,
     )
     planned, file = settings | {"episodes_per_candidate": None}, tmp_path / "run.npz"
     train("Pendulum-v1", steps=600, checkpoint=file, **planned)
     longer = train("Pendulum-v1", steps=12_000, checkpoint=file, **planned)
 
-    assert np.diff(longer.history["steps"])[0] == 2 * 3 * 2  # two candidates, three episodes, half of four steps
+    assert np.diff(longer.history["steps"])[0] == 4 * 3 * 2  # four candidates, three episodes, half of four steps
     assert longer.reason.keys() == {"steps"}
     with pytest.raises(esopt.CheckpointError, match="episodes"):
         train("Pendulum-v1", steps=20_000, checkpoint=file, episodes_per_candidate=3, **settings)
