@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import platform
 import sys
 import time
@@ -79,8 +80,8 @@ TARGETS = {
 LIMIT = 80_000
 
 
-def cost(name: str, problem: str, share: float, seed: int) -> tuple[int, list[int]]:
-    """Evaluations until the target, and how many failed in each way."""
+def cost(name: str, problem: str, share: float, seed: int) -> tuple[float, list[int]]:
+    """Evaluations until the target, inf if it was not reached, and how many failed in each way."""
     f, x0 = PROBLEMS[problem]
     fails = Fails(f, share)
     result = esopt.minimize(
@@ -92,7 +93,7 @@ def cost(name: str, problem: str, share: float, seed: int) -> tuple[int, list[in
         seed=seed,
         on_error="nan",
     )
-    return (result.evaluations if "target" in result.reason else -1), fails.counts
+    return (result.evaluations if "target" in result.reason else math.inf), fails.counts
 
 
 def main() -> int:
@@ -114,7 +115,7 @@ def main() -> int:
                 "evaluations without failures": float(np.median(alone)),
                 "with failures": float(np.median(solved)),
                 "ratio": round(float(np.median(solved) / np.median(alone)), 2),
-                "unsolved": [alone.count(-1), solved.count(-1)],
+                "unsolved": [alone.count(math.inf), solved.count(math.inf)],
                 "raised, nan, inf, wrong shape": np.sum([counts for _, counts in failing], axis=0).tolist(),
             }
             print(name, problem, found[f"{name}, {problem}"], round(time.perf_counter() - begun, 1), file=sys.stderr)

@@ -22,7 +22,9 @@ TINY, HUGE = 1e-150, 1e150
 # |eps| < 6, so that below this share of a coordinate sigma * eps is lost in rounding.
 ROUNDING = 2.0**-57
 
-_LARGE, _ROWS = 1 << 18, 256
+_LARGE = 1 << 18
+_ROWS = 256
+"""Larger populations need no compiled laps, and would need a table of n squared utilities."""
 
 
 @lru_cache(maxsize=16)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 
-from .._parts import check_injectable, check_instance
-from ..noise import Array
-from ..protocols import State, Strategy
-from ..records import Evals, Info, Population
-from .cmaes import CMAES
+from .._parts import check_injectable
+from ..protocols import State
+from ..records import Evals, Info
+from ._around import Around
 
 
 @dataclass(frozen=True, eq=False)
-class Elitist:
+class Elitist(Around):
     """Evaluate the best candidate of a generation again in the next one: for good values that are rare.
 
     It keeps its place for as long as no other is better, and draws the mean towards it; where values are random, or
@@ -46,19 +44,9 @@ class Elitist:
     (8, 9, True)
     """
 
-    inner: Any = field(default_factory=CMAES)
-
     def __post_init__(self) -> None:
-        check_instance("inner", self.inner, Strategy, "CMAES()")
+        super().__post_init__()
         check_injectable(self.inner)
-
-    def init(self, x0: Array, seed: int) -> State:
-        """Return the state of ``inner`` before the first generation, around ``x0`` (d,)."""
-        return self.inner.init(x0, seed)
-
-    def ask(self, state: State) -> Population:
-        """Return the population of ``inner``, with the best candidate of the last generation as an explicit row."""
-        return cast(Population, self.inner.ask(state))
 
     def tell(self, state: State, evals: Evals) -> tuple[State, Info]:
         """Return the state after the update, and what was learned.
@@ -68,12 +56,8 @@ class Elitist:
         EvaluationError  as ``inner`` does.
         """
         population, values = self.ask(state), evals.values
-        after, info = self.inner.tell(state, evals)
+        after, info = super().tell(state, evals)
         if np.isnan(values).all():
             return after, info
         best = population[int(np.nanargmin(values))]
         return self.inner.inject(after, best[None, :]), info
-
-    def stop(self, state: State) -> dict[str, float]:
-        """Return the reasons of ``inner``."""
-        return cast(dict[str, float], self.inner.stop(state))

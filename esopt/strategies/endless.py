@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 
-from .._parts import check_instance
-from ..noise import Array
-from ..protocols import State, Strategy
-from ..records import Evals, Info, Population
-from .cmaes import CMAES
+from ..protocols import State
+from ._around import Around
 
 
 @dataclass(frozen=True, eq=False)
-class Endless:
+class Endless(Around):
     """Go on with ``inner`` whatever its stop rules say: for noise, plateaus, and functions that change.
 
     Values that stay equal, or that do not improve, say little where a simulation is random, or where it rewards only
@@ -40,32 +36,9 @@ class Endless:
     (dict_keys(['flat']), dict_keys(['evaluations']))
     """
 
-    inner: Any = field(default_factory=CMAES)
-
-    def __post_init__(self) -> None:
-        check_instance("inner", self.inner, Strategy, "CMAES()")
-
-    def init(self, x0: Array, seed: int) -> State:
-        """Return the state of ``inner`` before the first generation, around ``x0`` (d,)."""
-        return self.inner.init(x0, seed)
-
-    def ask(self, state: State) -> Population:
-        """Return the population of ``inner``."""
-        return cast(Population, self.inner.ask(state))
-
-    def tell(self, state: State, evals: Evals) -> tuple[State, Info]:
-        """Return the state after the update, and what was learned.
-
-        Raises
-        ------
-        EvaluationError  as ``inner`` does.
-        """
-        after, info = self.inner.tell(state, evals)
-        return after, info
-
     def stop(self, state: State) -> dict[str, float]:
         """Return the reasons of ``inner`` if its mean is not finite or its step too small or too large, else none."""
-        reasons = cast(dict[str, float], self.inner.stop(state))
+        reasons = super().stop(state)
         if not reasons:
             return {}
         if not np.isfinite(state.mean).all():

@@ -282,6 +282,7 @@ def test_a_hang_does_not_count_as_a_death(tmp_path: Path):
     workers = Workers(Unlucky, WALKER, 1, on_error="nan", episode_timeout=1.0, retries=1)
     same(workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS))
     workers.close()
+    assert sorted(os.listdir(folder)) == ["died", "hung"]
 
 
 def test_as_many_deaths_before_an_episode_as_there_are_workers_are_no_verdict(tmp_path: Path):
@@ -297,6 +298,7 @@ def test_as_many_deaths_before_an_episode_as_there_are_workers_are_no_verdict(tm
     workers = Workers(Doomed, WALKER, 2)
     same(workers.play(THETAS, SEEDS), GymEngine(Walk, WALKER).play(THETAS, SEEDS))
     workers.close()
+    assert len(os.listdir(folder)) >= 2
 
 
 def test_windows_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch):
