@@ -19,7 +19,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -112,10 +111,10 @@ class _Process:
             self._reader.join()
 
     def forget(self) -> None:
-        """In a fork, close our copies of what the process and its owner talk by."""
-        for close in (self._connection.close, partial(os.close, self._notes)):
-            with contextlib.suppress(OSError):
-                close()
+        """In a fork, close our copies of what the process and its owner talk by; its reader has, if it is dead."""
+        if not self.dead:
+            self._connection.close()
+            os.close(self._notes)
 
     def _kill(self) -> None:
         """Kill the process group. Only the reader waits for the process, so that its number is not another's yet."""
