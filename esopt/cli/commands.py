@@ -164,8 +164,9 @@ def _train(
     steps, episodes, generations, seconds = (
         settings.get(name) for name in ("steps", "episodes", "generations", "seconds")
     )
-    each, cut = settings["episodes_per_candidate"], settings.get("episode_steps")
-    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, cut, settings["lengthening"])
+    each, looks = settings["episodes_per_candidate"], settings["check_episodes"]
+    cut, share = settings.get("episode_steps"), settings["lengthening"]
+    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, looks, cut, share)
     lengths = planned.lengthening
     if lengths is not None and lengths.first < lengths.last:
         console.print(

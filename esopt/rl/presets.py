@@ -52,7 +52,7 @@ class Preset:
     bonus: float = 0.0
     episodes_per_candidate: int | None = 1
     check_every: int | None = None
-    check_episodes: int = 10
+    check_episodes: int | None = 10
     confirm: int = 0
     lengthening: float | None = None
     averaging: float | None = None
@@ -108,7 +108,7 @@ def default(env: str) -> Preset:
         policy=Recipe(hidden=(8,), linear_from=16),
         bonus=ALIVE_BONUS.get(_family(env), 0.0),
         episodes_per_candidate=None,
-        check_episodes=4,
+        check_episodes=None,
         confirm=8,
         lengthening=0.25,
         averaging=9.0,

@@ -68,7 +68,8 @@ class Rollouts:
     steps_per_generation : None to play the population as it is; else it grows, by more rows of the same noise, until
         its episodes took so many steps. For strategies that ``grows``, as :class:`esopt.GradientES`.
     engine : what plays instead of that, to be closed by whoever made it.
-    planned : whether ``episodes`` follow from a budget. A run may then be resumed with more of them, for a larger one.
+    planned : which of ``episodes`` and ``check_episodes`` follow from a budget. A run may then be resumed with more of
+        them, for a larger one.
 
     Notes
     -----
@@ -106,7 +107,7 @@ class Rollouts:
     retries: int = 0
     steps_per_generation: int | None = None
     engine: Engine | None = None
-    planned: bool = False
+    planned: frozenset[str] = frozenset()
     _live: _Live = field(default_factory=_Live, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -350,8 +351,7 @@ class _Candidate:
             "normalise": check_normalise(its.normalise),
             **{name: getattr(its, name) for name in names},
         }
-        if its.planned:
-            about["episodes"] = "by budget"
+        about |= dict.fromkeys(its.planned, "by budget")
         if its.steps_per_generation is not None:  # files of earlier versions do not have it
             about["steps_per_generation"] = its.steps_per_generation
         object.__setattr__(self, "about", about)

@@ -98,7 +98,7 @@ def train(
     steps_per_generation: int | None = None,
     episode_steps: int | None = None,
     check_every: int | None = None,
-    check_episodes: int = 10,
+    check_episodes: int | None = 10,
     confirm: int = 0,
     lengthening: float | None = None,
     averaging: float | None = None,
@@ -138,7 +138,8 @@ def train(
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
-    check_episodes : episodes of a check.
+    check_episodes : episodes of a check; None for about as many as there are checks, at least 4: a richer budget of
+        steps pays for more checks, and for less luck in each.
     confirm : further rounds of as many, at most, before a check counts as the best; see :class:`esopt.rl.Rollouts`.
     lengthening : episodes of candidates are at first cut after this share of the longest length, which doubles until it
         is 1, each for an equal part of the budget of steps (without one, of 1000 of the longest episodes); None for
@@ -170,18 +171,18 @@ def train(
     EvaluationError  if an environment fails and ``on_error`` is "raise"; it has the seed that reproduces it.
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
-    check_counts(check_episodes=check_episodes, final_episodes=final_episodes)
-    check_counts(episodes=1 if episodes is None else episodes)
+    counts = {"check_episodes": check_episodes, "episodes": episodes}
+    check_counts(final_episodes=final_episodes, **{name: n for name, n in counts.items() if n is not None})
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
     each = 1 if episodes_per_candidate is None and getattr(strategy, "grows", False) else episodes_per_candidate
-    planned = plan(env if spec is None else spec, budgets, each, episode_steps, lengthening)
+    planned = plan(env if spec is None else spec, budgets, each, check_episodes, episode_steps, lengthening)
     rollouts = Rollouts(
-        *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every, check_episodes),
-        *(confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error, episode_timeout, retries),
-        steps_per_generation=steps_per_generation,
-        planned=episodes_per_candidate is None,
+        *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every),
+        *(planned.check_episodes, confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error),
+        *(episode_timeout, retries, steps_per_generation),
+        planned=planned.names,
     )
     search: dict[str, Any] = {
         "strategy": strategy,

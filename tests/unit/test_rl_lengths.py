@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import esopt
-from esopt.rl import GymEngine, Lengthening, Policy, Recipe, Rollouts, Rules, Workers, train
-from esopt.rl.budgets import default_steps
+from esopt.rl import GymEngine, Lengthening, Policy, Recipe, Rollouts, Rules, Workers, preset, train
+from esopt.rl.budgets import default_steps, plan
 from esopt.rl.classic_control import CLASSIC_CONTROL
 from esopt.rl.engine import CompiledEngine
 from tests.reference.environments import Walk
@@ -110,6 +110,31 @@ def test_episodes_of_a_candidate_follow_the_budget():
     assert played == [1, 2, 4, 1]
 
 
+@pytest.mark.parametrize(
+    ("env", "steps", "given", "checks"),
+    [
+        ("Pendulum-v1", 3_000_000, None, 27),  # 15,000 episodes of 200 steps, one of twenty for checks: 27 of 27
+        ("Pendulum-v1", 30_000, None, 4),
+        ("Pendulum-v1", None, None, 10),
+        ("Pendulum-v1", 3_000_000, 5, 5),
+        (lambda: Walk(), 3_000_000, None, 10),
+    ],
+)
+def test_checks_get_more_episodes_from_a_richer_budget(env, steps: int | None, given: int | None, checks: int):
+    planned = plan(env, (steps, 5, None, None), 1, given, None, None)
+
+    assert planned.check_episodes == checks
+    assert planned.names == (frozenset() if given else {"check_episodes"})
+
+
+def test_a_lucky_check_does_not_decide_where_returns_scatter():
+    """Half of Pendulum's starts are easy: with checks of four episodes this run kept a policy of -248."""
+    settings = preset("default", "Pendulum-v1").settings() | {"target": np.inf, "steps": 3_000_000}
+    run = train("Pendulum-v1", seed=100, **settings)
+
+    assert run.mean > -200.0
+
+
 def test_a_resumed_run_goes_on_with_the_bits_of_a_whole_one(tmp_path):
     settings = dict(lengthening=0.25, steps=4000, check_episodes=2, confirm=2, final_episodes=2, seed=3)
 
@@ -130,18 +155,19 @@ def test_a_run_goes_on_with_a_larger_budget_and_the_episodes_that_it_pays_for(tm
         strategy=esopt.Endless(esopt.CMAES(n=4)),
         lengthening=0.5,
         episode_steps=4,
-        check_episodes=1,
         check_every=100,
         final_episodes=1,
     )
-    planned, file = settings | {"episodes_per_candidate": None}, tmp_path / "run.npz"
+    planned, file = settings | {"episodes_per_candidate": None, "check_episodes": None}, tmp_path / "run.npz"
     train("Pendulum-v1", steps=600, checkpoint=file, **planned)
     longer = train("Pendulum-v1", steps=12_000, checkpoint=file, **planned)
 
     assert np.diff(longer.history["steps"])[0] == 4 * 3 * 2  # four candidates, three episodes, half of four steps
+    assert np.diff(longer.checks["check_steps"])[-1] == 12 * 4  # 3,000 episodes, half of a tenth for checks
     assert longer.reason.keys() == {"steps"}
-    with pytest.raises(esopt.CheckpointError, match="episodes"):
-        train("Pendulum-v1", steps=20_000, checkpoint=file, episodes_per_candidate=3, **settings)
+    for name in ("episodes_per_candidate", "check_episodes"):
+        with pytest.raises(esopt.CheckpointError, match="episodes"):
+            train("Pendulum-v1", steps=20_000, checkpoint=file, **planned | {name: 3})
 
 
 def test_what_does_not_fit_is_said():
