@@ -109,6 +109,7 @@ def play(
     action = np.zeros(actions)
     kept = np.zeros(memory)
     reward = np.zeros(1)
+    added, squared = np.zeros(inputs), np.zeros(inputs)  # not where they end up, in cache lines of other threads
     taken = 0
     while taken < budget:
         unit = _take(_pointer(counter, 0), 1)
@@ -117,7 +118,6 @@ def play(
         row, episode = unit // episodes, unit % episodes
         theta = thetas[row]
         seed = U64(seeds[row, episode])
-        added, squared = sums[row, episode], squares[row, episode]
         added[:] = 0.0
         squared[:] = 0.0
         observation[:] = 0.0
@@ -159,4 +159,5 @@ def play(
             squared[:] = 0.0
         returns[row, episode] = gained
         lengths[row, episode] = length
+        sums[row, episode], squares[row, episode] = added, squared
     return taken

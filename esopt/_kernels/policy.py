@@ -42,6 +42,19 @@ def _four(theta, at, inputs, outputs, x, y):
 
 
 @njit(inline="always")
+def _two(theta, at, inputs, outputs, x, y, done):
+    """Compute two outputs from ``done`` on, and return how many are done then."""
+    first, second = _part(theta, at + done * inputs, inputs), _part(theta, at + (done + 1) * inputs, inputs)
+    a, b = theta[U64(at + outputs * inputs + done)], theta[U64(at + outputs * inputs + done + 1)]
+    for i in range(U64(inputs)):
+        value = x[i]
+        a += first[i] * value
+        b += second[i] * value
+    y[U64(done)], y[U64(done + 1)] = a, b
+    return done + 2
+
+
+@njit(inline="always")
 def forward(theta, sizes, activation, work):
     """Compute the outputs of a policy and return the row of ``work`` that holds them.
 
@@ -55,12 +68,14 @@ def forward(theta, sizes, activation, work):
         inputs, outputs = sizes[layer], sizes[layer + 1]
         x, y = _part(work, row * work.shape[1], inputs), _part(work, (1 - row) * work.shape[1], outputs)
         done = _four(theta, at, inputs, outputs, x, y) if outputs > 3 else 0
-        for j in range(U64(done), U64(outputs)):
-            weights = _part(theta, at + np.int64(j) * inputs, inputs)
-            total = theta[U64(at + outputs * inputs) + j]
+        if outputs - done > 1:
+            done = _two(theta, at, inputs, outputs, x, y, done)
+        if done < outputs:
+            weights = _part(theta, at + done * inputs, inputs)
+            total = theta[U64(at + outputs * inputs + done)]
             for i in range(U64(inputs)):
                 total += weights[i] * x[i]
-            y[j] = total
+            y[U64(done)] = total
         if layer < last:
             for j in range(U64(outputs)):
                 if activation != RELU:
