@@ -3,7 +3,9 @@
     python benchmarks/bench_bbob_large.py [--quick] [--rounds 1] [--only "d=80"] [--save]
 
 24 functions, d = 80, 160, 320, 640, instances 1 to ``--rounds`` (1 by default), 51 targets 1e2 ... 1e-8; 1,000 d
-evaluations; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds. Hours; with ``--save`` each dimension is kept.
+evaluations; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds; our other strategies at d = 80 only. Hours; with
+``--save`` each function is kept in results/bbob_large.npz as soon as it is there: a run that was stopped goes on where
+it was. ``--rounds 0 --save`` runs nothing and scores what the file holds.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from _bbob import Case, Hits, costs, score, usable
-from _bbob_solvers import LARGE
+from _bbob_solvers import LARGE, LARGE_OTHERS
 from _bench import Report, main
 from _peers import installed
 
@@ -23,19 +25,22 @@ def run(report: Report, args: argparse.Namespace) -> None:
     if not installed("cocoex"):
         report.note("coco-experiment is not installed: skipped")
         return
-    entries = usable(report, LARGE)
+    entries, others = usable(report, LARGE), LARGE_OTHERS
     dims = [dim for dim in (DIMS[:1] if args.quick else DIMS) if not args.only or args.only == f"d={dim}"]
     largest, instances = (10, 1) if args.quick else (1_000, args.rounds or 1)
     hits, cases = Hits("bbob_large", keep=args.save), []
     for dim in dims:
-        cases += [Case("bbob-largescale", f, dim, i) for f in range(1, 25) for i in range(1, instances + 1)]
-        hits.collect(entries, cases, largest)
-        hits.save()
+        for function in range(1, 25):
+            new = [Case("bbob-largescale", function, dim, i) for i in range(1, instances + 1)]
+            cases += new
+            if args.rounds != 0:
+                hits.collect(entries | others if dim == DIMS[0] else entries, new, largest)
+                hits.save()
     for budget in (10, 100, 1_000):
         for dim in dims:
-            found = hits.shares(entries, [case for case in cases if case.dim == dim], budget)
+            found = hits.shares(entries | others, [case for case in cases if case.dim == dim], budget)
             score(report, f"bbob-largescale d={dim}, {budget}d", found, OURS, dict.fromkeys(PEERS, 0.0))
-    costs(report, "bbob-largescale", hits, entries)
+    costs(report, "bbob-largescale", hits, entries | others)
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def minimize(
         :class:`esopt.Outcome`. A numba function is evaluated in parallel compiled code. An :class:`esopt.Objective`
         has derivatives, ``args`` and ``seeded`` of its own. None if ``evaluator`` knows the objective.
     x0 : start, any shape; d is its size.
-    strategy : None for :class:`esopt.Portfolio` to d = 40, :class:`esopt.CMAES` to 200 and :class:`esopt.SepCMA` to
-        10,000, all with restarts for as long as the budget lasts; if f is stochastic CMAES with n = 4 d to d = 40; and
+    strategy : None for :class:`esopt.Portfolio` to d = 640 and :class:`esopt.SepCMA` to 10,000, with restarts for as
+        long as the budget lasts; if f is stochastic CMAES with n = 4 d to d = 40; and
         :func:`esopt.snes` beyond. ``Result.strategy`` says which; its generations may be single candidates. With
         ``grad``, Bonnet gradients with Adam(0.05): that moves about 0.05 per generation and coordinate at most, so
         scale x to about 1, or pass ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds

@@ -1,4 +1,4 @@
-"""A portfolio for small dimensions: coordinates, local searches and CMA-ES; shares follow what they find."""
+"""A portfolio for up to some hundreds of dimensions: coordinates, local searches and CMA-ES; shares follow what they find."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class PortfolioState:
 
 @dataclass(frozen=True, eq=False)
 class Portfolio:
-    """The default of :func:`esopt.minimize` for small d: three searches that share the evaluations.
+    """The default of :func:`esopt.minimize` to d = 640: three searches that share the evaluations.
 
     :class:`CoordinateSearch` begins with a test whether f is a sum over coordinates, four evaluations where it is not;
     where it is, it goes on until it finds nothing more. Then come two local searches (:class:`Multistart`), only one

@@ -424,9 +424,8 @@ def test_sigma_of_the_default_strategy():
     ("dim", "settings", "expected"),
     [
         (1, {}, "Portfolio"),
-        (40, {}, "Portfolio"),
-        (41, {}, "Restarts"),
-        (201, {}, "Restarts"),
+        (640, {}, "Portfolio"),
+        (641, {}, "Restarts"),
         (10_001, {}, "GradientES"),
         (5, {"noisy": True}, "CMAES"),
         (41, {"noisy": True}, "GradientES"),
@@ -442,9 +441,11 @@ def test_what_each_default_is_made_of():
     def default(dim: int, **changes: bool) -> Any:
         return default_strategy(0.3, dim, **{"gradients": False, "stochastic": False, **changes})
 
-    assert (default(40).sigma, default(200).inner.sigma, default(10_000).inner.sigma) == (0.3, 0.3, 0.3)
-    assert isinstance(default(200).inner, esopt.CMAES)
+    assert (default(640).sigma, default(10_000).inner.sigma) == (0.3, 0.3)
     assert isinstance(default(10_000).inner, esopt.SepCMA)
+    assert [type(default(dim, portfolio=False).inner) for dim in (5, 200, 201)] == [
+        esopt.CMAES, esopt.CMAES, esopt.SepCMA,
+    ]  # fmt: skip
     assert [default(dim, stochastic=True).n for dim in (1, 3, 40)] == [12, 12, 160]
     assert default(41, stochastic=True).natural
     assert isinstance(default(5, gradients=True).estimator, esopt.Bonnet)
