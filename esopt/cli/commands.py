@@ -166,7 +166,8 @@ def _train(
     )
     each, looks = settings["episodes_per_candidate"], settings["check_episodes"]
     cut, share = settings.get("episode_steps"), settings["lengthening"]
-    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, looks, cut, share)
+    count = settings["searches"]
+    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, looks, cut, share, count)
     lengths = planned.lengthening
     if lengths is not None and lengths.first < lengths.last:
         console.print(

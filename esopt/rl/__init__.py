@@ -31,6 +31,7 @@ _HOMES = {
     "Rules": "gym_engine",
     "Run": "run_file",
     "Running": "normalisation",
+    "Searches": "searches",
     "Table": "learning_table",
     "TensorBoard": "tensorboard",
     "TrainResult": "training",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from .progress import read_progress as read_progress
     from .rollouts import Rollouts as Rollouts
     from .run_file import Run as Run
+    from .searches import Searches as Searches
     from .statistics import Estimate as Estimate
     from .statistics import bootstrap_interval as bootstrap_interval
     from .statistics import interquartile_mean as interquartile_mean

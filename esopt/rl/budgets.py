@@ -1,4 +1,4 @@
-"""What a budget of environment steps pays for: episodes of candidates and of checks, and how they grow."""
+"""What a budget of environment steps pays for: searches, episodes of candidates and of checks, and how they grow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ EPISODES = 300
 """Longest episodes that a budget pays for, for one episode per candidate; four times as many are for two."""
 
 
+SEARCH = 50 * EPISODES
+"""Longest episodes after which another search from the start does more than a longer one: 15 million steps of gaits."""
+
 FEWEST, USUAL = 4, 10
 """Episodes of a check: from small budgets on, and where no budget of steps or no longest episode is known."""
 
 
 class Plan(NamedTuple):
-    """A budget of steps, None for none; episodes of a candidate and of a check; how they grow, None for not at all.
+    """A budget of steps, and what each of several searches has of it; episodes of a candidate and of a check; growth.
 
-    ``names`` are those of the two that were left to the budget.
+    None for no budget, for one search, for no growth. ``names`` are those of the two numbers of episodes that were left
+    to the budget.
     """
 
     steps: int | None
+    search: int | None
     episodes: int
     check_episodes: int
     lengthening: Lengthening | None
@@ -36,16 +41,22 @@ def plan(
     check_episodes: int | None,
     episode_steps: int | None,
     share: float | None,
+    searches: int | None,
 ) -> Plan:
     """Return the plan for ``env``, an EnvSpec, a World or whatever else makes environments.
 
     Parameters
     ----------
     budgets : of steps, episodes, generations and seconds; without any, :func:`default_steps`.
-    episodes : of a candidate; None for the square root of the budget, in units of 300 of the longest episodes.
+    episodes : of a candidate; None for the square root of what a search has, in units of 300 of the longest episodes.
     check_episodes : of a check; None for as many as there are checks, if half of what they may take pays for that.
     episode_steps : a cut of episodes, None for none.
     share : see :meth:`Lengthening.over`; None, or episodes of unknown length, for no growth.
+    searches : that share the budget; None for one per 15,000 of the longest episodes, at least one.
+
+    Raises
+    ------
+    ValueError  if ``searches`` is no positive whole number, or more than one without a budget of steps.
     """
     steps = budgets[0]
     if all(budget is None for budget in budgets):
@@ -53,15 +64,29 @@ def plan(
     longest = min((n for n in (longest_episode(env), episode_steps) if n is not None), default=None)
     counts = {"episodes": episodes, "check_episodes": check_episodes}
     names = frozenset(name for name, count in counts.items() if count is None)
-    paid = None if steps is None or longest is None else steps / longest
+    search = _share(steps, longest, searches)
+    own = steps if search is None else search
     if episodes is None:
-        episodes = 1 if paid is None else max(1, round(math.sqrt(paid / EPISODES)))
+        episodes = max(1, round(math.sqrt(own / (EPISODES * longest)))) if own and longest else 1
     if check_episodes is None:
-        check_episodes = USUAL if paid is None else max(FEWEST, round(math.sqrt(paid / (2 * CHECK_SHARE))))
-    if share is None or longest is None:
-        return Plan(steps, episodes, check_episodes, None, names)
-    growth = Lengthening.over(share, longest, default_steps(env) if steps is None else steps)
-    return Plan(steps, episodes, check_episodes, growth, names)
+        paid = steps / (2 * CHECK_SHARE * longest) if steps and longest else None
+        check_episodes = USUAL if paid is None else max(FEWEST, round(math.sqrt(paid)))
+    growth = None
+    if share is not None and longest is not None:
+        growth = Lengthening.over(share, longest, default_steps(env) if own is None else own, again=search is not None)
+    return Plan(steps, search, episodes, check_episodes, growth, names)
+
+
+def _share(steps: int | None, longest: int | None, searches: int | None) -> int | None:
+    """Return the steps of one of several searches, rounded up; None for one that has them all."""
+    count = searches
+    if count is None:
+        count = 1 if steps is None or longest is None else max(1, steps // (SEARCH * longest))
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"searches must be a positive whole number or None, got {searches!r}. Pass for example 3.")
+    if count > 1 and steps is None:
+        raise ValueError(f"searches={count} share a budget of steps, and there is none. Pass steps=.")
+    return None if count == 1 or steps is None else -(-steps // count)
 
 
 def default_steps(env: Any) -> int:

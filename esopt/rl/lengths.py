@@ -19,6 +19,7 @@ class Lengthening:
     ----------
     first, last : the shortest cut, and the longest one.
     steps : environment steps, those of checks included, of all the lengths together, ``last`` included.
+    again : begin with the shortest cut again after them, as a new search does, rather than stay at the longest one.
 
     References
     ----------
@@ -35,6 +36,7 @@ class Lengthening:
     first: int
     last: int
     steps: int
+    again: bool = False
 
     def __post_init__(self) -> None:
         for name in ("first", "last", "steps"):
@@ -45,7 +47,7 @@ class Lengthening:
             raise ValueError(f"Lengthening() got first={self.first} and last={self.last}. Pass first <= last.")
 
     @classmethod
-    def over(cls, share: float, last: int, steps: int) -> Lengthening:
+    def over(cls, share: float, last: int, steps: int, *, again: bool = False) -> Lengthening:
         """Return the lengthening from ``share`` of ``last`` on, over a budget of ``steps``.
 
         Raises
@@ -57,11 +59,13 @@ class Lengthening:
                 f"lengthening must be in (0, 1], got {share!r}. It is the share of the longest episode that the first "
                 "candidates play: pass for example 0.25."
             )
-        return cls(max(1, round(share * last)), last, steps)
+        return cls(max(1, round(share * last)), last, steps, again)
 
     def cut(self, used: int) -> int:
         """Return the longest episode after ``used`` steps."""
         lengths = [self.first]
         while lengths[-1] < self.last:
             lengths.append(min(self.last, 2 * lengths[-1]))
+        if self.again:
+            used %= self.steps
         return lengths[min(used * len(lengths) // self.steps, len(lengths) - 1)]

@@ -41,7 +41,7 @@ class Preset:
     ----------
     strategy, policy, normalise, bonus, episodes_per_candidate, check_every, check_episodes : as in
         :func:`esopt.rl.train`.
-    confirm, lengthening, averaging, target, steps : as there.
+    confirm, lengthening, averaging, searches, target, steps : as there.
     source : where they come from.
     """
 
@@ -56,6 +56,7 @@ class Preset:
     confirm: int = 0
     lengthening: float | None = None
     averaging: float | None = None
+    searches: int | None = 1
     target: float | None = None
     steps: int | None = None
 
@@ -87,7 +88,8 @@ def default(env: str) -> Preset:
     Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
     it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
     episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
-    have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes. The search goes on whatever
+    have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further searches when
+    it pays for 30,000 of the longest episodes: the best centre of all is returned. The search goes on whatever
     plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
     up over more episodes.
 
@@ -112,6 +114,7 @@ def default(env: str) -> Preset:
         confirm=8,
         lengthening=0.25,
         averaging=9.0,
+        searches=None,
     )
 
 

@@ -32,6 +32,7 @@ from .normalisation import Normalise
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
 from .rollouts import Rollouts
+from .searches import Searches
 
 Array = NDArray[np.float64]
 
@@ -102,6 +103,7 @@ def train(
     confirm: int = 0,
     lengthening: float | None = None,
     averaging: float | None = None,
+    searches: int | None = 1,
     final_episodes: int = 100,
     workers: int | None = None,
     path: str = "auto",
@@ -145,6 +147,8 @@ def train(
         is 1, each for an equal part of the budget of steps (without one, of 1000 of the longest episodes); None for
         whole episodes from the beginning, as there are where no limit is known. See :class:`esopt.rl.Lengthening`.
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
+    searches : one after another, from the start each time, with equal shares of the budget of steps; the best centre of
+        all is kept. None for one per 15,000 of the longest episodes, at least one. See :class:`esopt.rl.Searches`.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one (more of
         them are refused on Windows).
@@ -177,15 +181,14 @@ def train(
     budgets = steps, episodes, generations, seconds
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
     each = 1 if episodes_per_candidate is None and getattr(strategy, "grows", False) else episodes_per_candidate
-    planned = plan(env if spec is None else spec, budgets, each, check_episodes, episode_steps, lengthening)
+    planned = plan(env if spec is None else spec, budgets, each, check_episodes, episode_steps, lengthening, searches)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every),
         *(planned.check_episodes, confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error),
-        *(episode_timeout, retries, steps_per_generation),
-        planned=planned.names,
+        *(episode_timeout, retries, steps_per_generation, None, planned.names),
     )
     search: dict[str, Any] = {
-        "strategy": strategy,
+        "strategy": strategy if searches == 1 else Searches(strategy, planned.search),
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }

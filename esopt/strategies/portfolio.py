@@ -1,4 +1,4 @@
-"""A portfolio for up to some hundreds of dimensions: coordinates, local searches and CMA-ES; shares follow what they find."""
+"""A portfolio for some hundreds of dimensions: coordinates, local searches and CMA-ES; shares follow success."""
 
 from __future__ import annotations
 

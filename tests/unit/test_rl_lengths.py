@@ -121,7 +121,7 @@ def test_episodes_of_a_candidate_follow_the_budget():
     ],
 )
 def test_checks_get_more_episodes_from_a_richer_budget(env, steps: int | None, given: int | None, checks: int):
-    planned = plan(env, (steps, 5, None, None), 1, given, None, None)
+    planned = plan(env, (steps, 5, None, None), 1, given, None, None, None)
 
     assert planned.check_episodes == checks
     assert planned.names == (frozenset() if given else {"check_episodes"})
