@@ -168,6 +168,10 @@ def _train(
     cut, share = settings.get("episode_steps"), settings["lengthening"]
     count = settings["searches"]
     planned = budgets.plan(env, (steps, episodes, generations, seconds), each, looks, cut, share, count)
+    if planned.searches > 1:
+        console.print(
+            f"{planned.searches} searches, one after another, share the steps; the best centre of all is kept."
+        )
     lengths = planned.lengthening
     if lengths is not None and lengths.first < lengths.last:
         console.print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ..evaluators._rows import check_count
 from .checks import CHECK_SHARE
 from .lengths import Lengthening
 
@@ -20,13 +21,14 @@ FEWEST, USUAL = 4, 10
 
 
 class Plan(NamedTuple):
-    """A budget of steps, and what each of several searches has of it; episodes of a candidate and of a check; growth.
+    """A budget of steps, how many searches share it and what each has; episodes of a candidate, of a check; growth.
 
     None for no budget, for one search, for no growth. ``names`` are those of the two numbers of episodes that were left
     to the budget.
     """
 
     steps: int | None
+    searches: int
     search: int | None
     episodes: int
     check_episodes: int
@@ -49,21 +51,27 @@ def plan(
     ----------
     budgets : of steps, episodes, generations and seconds; without any, :func:`default_steps`.
     episodes : of a candidate; None for the square root of what a search has, in units of 300 of the longest episodes.
-    check_episodes : of a check; None for as many as there are checks, if half of what they may take pays for that.
+    check_episodes : of a check; None for as many as there are checks where half of what they may take pays for them; 10
+        where that is unknown.
     episode_steps : a cut of episodes, None for none.
     share : see :meth:`Lengthening.over`; None, or episodes of unknown length, for no growth.
     searches : that share the budget; None for one per 15,000 of the longest episodes, at least one.
 
     Raises
     ------
-    ValueError  if ``searches`` is no positive whole number, or more than one without a budget of steps.
+    ValueError  for counts that are not positive whole numbers, for several searches without a budget of steps, and for
+    so many that none has a whole episode.
     """
     steps = budgets[0]
+    check_count("steps", steps)
+    check_count("searches", searches)
     if all(budget is None for budget in budgets):
         steps = default_steps(env)
     longest = min((n for n in (longest_episode(env), episode_steps) if n is not None), default=None)
     counts = {"episodes": episodes, "check_episodes": check_episodes}
     names = frozenset(name for name, count in counts.items() if count is None)
+    if searches is None:
+        searches = 1 if steps is None or longest is None else max(1, steps // (SEARCH * longest))
     search = _share(steps, longest, searches)
     own = steps if search is None else search
     if episodes is None:
@@ -74,19 +82,22 @@ def plan(
     growth = None
     if share is not None and longest is not None:
         growth = Lengthening.over(share, longest, default_steps(env) if own is None else own, again=search is not None)
-    return Plan(steps, search, episodes, check_episodes, growth, names)
+    return Plan(steps, searches, search, episodes, check_episodes, growth, names)
 
 
-def _share(steps: int | None, longest: int | None, searches: int | None) -> int | None:
+def _share(steps: int | None, longest: int | None, searches: int) -> int | None:
     """Return the steps of one of several searches, rounded up; None for one that has them all."""
-    count = searches
-    if count is None:
-        count = 1 if steps is None or longest is None else max(1, steps // (SEARCH * longest))
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"searches must be a positive whole number or None, got {searches!r}. Pass for example 3.")
-    if count > 1 and steps is None:
-        raise ValueError(f"searches={count} share a budget of steps, and there is none. Pass steps=.")
-    return None if count == 1 or steps is None else -(-steps // count)
+    if searches == 1:
+        return None
+    if steps is None:
+        raise ValueError(f"searches={searches} share a budget of steps, and there is none. Pass steps=.")
+    share = -(-steps // searches)
+    if share < (longest or 1):
+        raise ValueError(
+            f"searches={searches} leave {share} of {steps} steps to each, less than an episode of {longest}. "
+            "Pass fewer, or more steps."
+        )
+    return share
 
 
 def default_steps(env: Any) -> int:

@@ -133,6 +133,8 @@ class Rollouts:
                 f"policy must be a Policy for the spaces of {env_name(self.env)}, got {type(self.policy).__name__}. "
                 "Pass Policy.linear(env), or Policy.mlp(64, 64).of(env)."
             )
+        if not isinstance(self.planned, frozenset) or not self.planned <= {"episodes", "check_episodes"}:
+            raise ValueError(f"planned must be a frozenset of 'episodes' and 'check_episodes', got {self.planned!r}.")
         check_seed(self.seed)
         check_policy(self.on_error)
         kind = check_normalise(self.normalise)

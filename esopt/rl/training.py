@@ -140,8 +140,8 @@ def train(
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
-    check_episodes : episodes of a check; None for about as many as there are checks, at least 4: a richer budget of
-        steps pays for more checks, and for less luck in each.
+    check_episodes : episodes of a check; None for about as many as there would be checks with ``check_every=None``, at
+        least 4: a richer budget of steps pays for more checks, and for less luck in each. 10 without such a budget.
     confirm : further rounds of as many, at most, before a check counts as the best; see :class:`esopt.rl.Rollouts`.
     lengthening : episodes of candidates are at first cut after this share of the longest length, which doubles until it
         is 1, each for an equal part of the budget of steps (without one, of 1000 of the longest episodes); None for
@@ -188,7 +188,7 @@ def train(
         *(episode_timeout, retries, steps_per_generation, None, planned.names),
     )
     search: dict[str, Any] = {
-        "strategy": strategy if searches == 1 else Searches(strategy, planned.search),
+        "strategy": strategy if searches == 1 else Searches(strategy, planned.search, planned.searches),
         "evaluations": None if episodes is None else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
     }

@@ -16,9 +16,9 @@ from esopt.testing import check_strategy
 INNER = esopt.CMAES(sigma=0.5, n=6)
 
 
-def follow(strategy: Searches, generations: int, steps: int) -> list[SearchesState]:
+def follow(strategy: Searches, generations: int, steps: int, start: SearchesState | None = None) -> list[SearchesState]:
     """Return the states of generations that take ``steps`` each, on the sphere around 1."""
-    states = [strategy.init(np.zeros(3), 7)]
+    states = [start or strategy.init(np.zeros(3), 7)]
     for _ in range(generations):
         rows = strategy.ask(states[-1]).rows()
         evals = esopt.Evals(np.square(rows - 1.0).sum(axis=1), steps=steps)
@@ -26,14 +26,48 @@ def follow(strategy: Searches, generations: int, steps: int) -> list[SearchesSta
     return states
 
 
-def test_a_search_begins_at_the_start_when_the_one_before_has_had_its_share():
-    states = follow(Searches(INNER, 250), 9, 100)
+def numbers(states: list[SearchesState]) -> list[int]:
+    return [state.number for state in states]
 
-    assert [state.number for state in states] == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
-    fresh = [k for k in range(10) if not states[k].mean.any()]
+
+def test_a_search_begins_at_the_start_when_the_one_before_has_had_its_share():
+    states = follow(Searches(INNER, 250, 4), 12, 100)
+
+    assert numbers(states) == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3]
+    fresh = [k for k in range(13) if not states[k].mean.any()]
     assert fresh == [0, 3, 5, 8]
-    seeds = {int(Searches(INNER).ask(states[k]).noise.key.seed) for k in fresh}
-    assert len(seeds) == 4
+    assert len({int(Searches(INNER).ask(states[k]).noise.key.seed) for k in fresh}) == 4
+
+
+def test_the_last_search_is_what_is_left_when_the_budget_is_used_up():
+    last = follow(Searches(INNER, 250, 2), 9, 100)[-1]
+
+    assert (last.number, last.used) == (1, 900)
+    assert last.mean.any()
+
+
+def test_with_a_larger_budget_the_search_that_is_on_goes_on_to_the_end_of_its_new_share():
+    states = follow(Searches(INNER, 250, 2), 5, 100)
+    assert numbers(states)[-1] == 1
+    states = follow(Searches(INNER, 400, 3), 7, 100, states[-1])
+
+    assert numbers(states) == [1, 1, 1, 2, 2, 2, 2, 2]
+    assert [Lengthening(50, 200, 400, again=True).cut(state.used) for state in states[2:4]] == [200, 50]
+
+
+def test_a_search_that_stops_is_followed_by_the_next_one_but_the_last():
+    flat = esopt.CMAES(sigma=0.5, n=6)
+    strategy = Searches(flat, 10_000, 2)
+    state = strategy.init(np.zeros(3), 7)
+    seen = []
+    while not strategy.stop(state):
+        state, _ = strategy.tell(state, esopt.Evals(np.zeros(6), steps=100))
+        seen.append(state.number)
+
+    assert seen.index(1) < 10
+    assert set(seen) >= {0, 1, 2}
+    assert state.used >= 10_000  # in the last share
+    assert strategy.stop(state).keys() == {"flat"}
 
 
 def test_the_first_search_has_the_bits_of_the_inner_strategy():
@@ -89,8 +123,17 @@ def test_every_search_begins_with_short_episodes():
 
 def test_bad_numbers_are_refused():
     for wrong in (0, 1.5, True, "3"):
-        with pytest.raises(ValueError, match="searches must be a positive whole number or None"):
+        with pytest.raises(ValueError, match="searches must be a positive integer or None"):
             train("CartPole-v1", steps=1000, searches=wrong)  # type: ignore[arg-type]
+    for wrong in (-5, 6e6, "a"):
+        with pytest.raises(ValueError, match="steps must be a positive"):
+            train("CartPole-v1", steps=wrong, searches=None, check_episodes=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="searches=100 leave 300 of 30000 steps to each, less than an episode of 500"):
+        train("CartPole-v1", steps=30_000, searches=100)
+    with pytest.raises(ValueError, match="_steps must be a positive integer"):
+        Searches(INNER, 0)
+    with pytest.raises(TypeError, match="inner must"):
+        Searches(esopt.CMAES)
     with pytest.raises(ValueError, match=r"searches=2 share a budget of steps, and there is none\. Pass steps="):
         train("CartPole-v1", generations=3, searches=2)
 
@@ -104,6 +147,7 @@ def test_a_run_of_several_searches_resumes_in_the_same_bits_on_any_threads(tmp_p
     resumed = train("CartPole-v1", **settings, workers=3, checkpoint=tmp_path / "run.npz")
 
     assert once.result.evaluator_state.search in {child(child(3, 2), start) for start in range(3)}
+    assert once.checks["mean_return"][-1] > 30.0  # of the last search, not of a new one: 9.5
     assert once.policy.folded.tobytes() == resumed.policy.folded.tobytes()
     assert once.result.mean.tobytes() == resumed.result.mean.tobytes()
     assert {k: v.tobytes() for k, v in once.checks.items()} == {k: v.tobytes() for k, v in resumed.checks.items()}
