@@ -15,6 +15,8 @@ import math
 import time
 from pathlib import Path
 
+from _bench import fingerprint
+
 from esopt.rl import preset, train
 
 FILE = Path(__file__).parent / "results" / "rl_preset.jsonl"
@@ -53,6 +55,7 @@ def main() -> None:
             "generations": run.result.generations,
             "reason": ", ".join(run.reason),
             "settings": str(settings["strategy"]),
+            "commit": str(fingerprint()["commit"]),
             "hidden": list(run.policy.hidden),
             "seconds": round(time.perf_counter() - began, 1),
             "cpu_seconds": round(time.process_time() - cpu, 1),

@@ -21,6 +21,7 @@ from ..noise import check_seed
 from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
+from ..strategies._layers import name_layers
 from ..strategies.by_dimension import ByDimension
 from ..strategies.named import ars
 from .budgets import plan
@@ -271,7 +272,7 @@ def _train(
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
         about = {
             "env": env_name(rollouts.env),
-            "strategy": result.strategy,
+            "strategy": name_layers(search["strategy"]),
             "seed": seed,
             "generations": result.generations,
             "steps": state.steps + state.check_steps,
