@@ -63,8 +63,8 @@ def default_strategy(
 
     With gradients Bonnet with Adam and a shrinking sigma. For a stochastic f CMAES with n = 4 d to d = 40, where it was
     the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the mean
-    of the last run; SNES beyond. Else by d: Portfolio to 640, as far as it was measured (bench_bbob_large.py), SepCMA
-    with restarts to 10,000, SNES. Without ``portfolio``, under constraints and in asynchronous runs, CMAES with
+    of the last run; SNES beyond. Else by d: Portfolio to 640, as far as it was looked at (docs/strategies.md), SepCMA
+    with restarts to 10,000, SNES. Without ``portfolio`` (constraints, asynchronous runs) or for a factor CMAES with
     restarts takes its place to 200, SepCMA beyond.
     """
     if gradients:
