@@ -48,10 +48,10 @@ class Searches:
 
     Examples
     --------
-    >>> import esopt
+    >>> import esopt, numpy as np
     >>> from esopt.rl import Searches
     >>> strategy = Searches(esopt.CMAES(n=4), 100, 2)
-    >>> state, numbers = strategy.init([0.0, 0.0], seed=1), []
+    >>> state, numbers = strategy.init(np.zeros(2), seed=1), []
     >>> for _ in range(6):
     ...     state, _ = strategy.tell(state, esopt.Evals(strategy.ask(state).rows().sum(axis=1), steps=40))
     ...     numbers.append(state.number)
