@@ -37,6 +37,7 @@ def main() -> None:
     settings = preset(args.preset, args.env).settings() | {"steps": int(args.steps), "target": math.inf}
     lines = args.file.read_text().splitlines() if args.file.exists() else []
     done = {tuple(row.get(name) for name in KEYS) for row in map(json.loads, lines)}
+    commit = str(fingerprint()["commit"])
     for seed in range(args.first, args.last):
         if (args.env, args.preset, int(args.steps), seed) in done:
             continue
@@ -55,7 +56,7 @@ def main() -> None:
             "generations": run.result.generations,
             "reason": ", ".join(run.reason),
             "settings": str(settings["strategy"]),
-            "commit": str(fingerprint()["commit"]),
+            "commit": commit,
             "hidden": list(run.policy.hidden),
             "seconds": round(time.perf_counter() - began, 1),
             "cpu_seconds": round(time.process_time() - cpu, 1),

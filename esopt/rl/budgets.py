@@ -12,7 +12,6 @@ from .lengths import Lengthening
 EPISODES = 300
 """Longest episodes that a budget pays for, for one episode per candidate; four times as many are for two."""
 
-
 SEARCH = 50 * EPISODES
 """Longest episodes after which another search from the start does more than a longer one: 15 million steps of gaits."""
 

@@ -91,8 +91,8 @@ class Searches:
         """
         inner, info = self.inner.tell(state.inner, evals)
         used, number = state.used + evals.steps, state.number
-        last = self._left(used) == 0
-        if self._left(used) < self._left(state.used) or (not last and self.inner.stop(inner)):
+        left = self._left(used)
+        if left < self._left(state.used) or (left and self.inner.stop(inner)):
             number += 1
             inner = self.inner.init(state.x0, child(state.seed, number))
             info = replace(info, choices={**info.choices, "search": f"number {number + 1} begins"})
