@@ -51,6 +51,8 @@ TIMEOUT = _option("Seconds after which an episode counts as hung; its worker pro
 WORKERS = _option("Threads or processes that play; changes no result. (default: all cores, or no process)", least=1)
 WAY = _option("auto, compiled, workers, process or envpool.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
+CHECKS = _option("Episodes of a check of the centre. (default: the preset's, by budget in the preset default)", least=1)
+SEARCHES = _option("Searches that share the steps, one after another. (default: the preset's)", least=1)
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 GROW = _option("Let each population grow until its episodes took so many steps.", least=1)
 EVENTS = _option("Folder for event files of TensorBoard; needs the extra tensorboard.")
@@ -82,6 +84,8 @@ def train(
     normalise: Annotated[bool | None, NORMALISE] = None,
     action_noise: Annotated[float, _option("Standard deviation of noise on the policy's outputs in training.")] = 0.0,
     episodes_per_candidate: Annotated[int | None, _option("Episodes whose returns are averaged.", least=1)] = None,
+    check_episodes: Annotated[int | None, CHECKS] = None,
+    searches: Annotated[int | None, SEARCHES] = None,
     steps_per_generation: Annotated[int | None, GROW] = None,
     episode_steps: Annotated[int | None, _option("Cut of an episode in training.", least=1)] = None,
     final_episodes: Annotated[int, _option("Episodes of the final evaluation.", least=1)] = 100,
@@ -93,10 +97,11 @@ def train(
     resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Train a policy on ENV, evaluate it on episodes it never saw, and save it with its learning curve."""
-    chosen = TrainOptions(preset, strategy, policy, n, sigma, bonus, normalise, episodes_per_candidate)
+    chosen = TrainOptions(preset, strategy, policy, n, sigma, normalise)
     budgets = {"steps": steps, "episodes": episodes, "generations": generations, "seconds": seconds}
     rest = {
-        "steps_per_generation": steps_per_generation,
+        **{"bonus": bonus, "episodes_per_candidate": episodes_per_candidate, "check_episodes": check_episodes},
+        **{"searches": searches, "steps_per_generation": steps_per_generation},
         **{"seed": seed, "target": target, "action_noise": action_noise, "episode_steps": episode_steps},
         **{"final_episodes": final_episodes, "workers": workers, "path": path, "episode_timeout": episode_timeout},
     }

@@ -25,9 +25,7 @@ class TrainOptions(NamedTuple):
     policy: str | None
     n: int | None
     sigma: float | None
-    bonus: float | None
     normalise: bool | None
-    episodes_per_candidate: int | None
 
     def settings(self, env: str) -> dict[str, Any]:
         """Return keyword arguments of :func:`esopt.rl.train`."""
@@ -47,9 +45,6 @@ class TrainOptions(NamedTuple):
             settings["policy"] = parse_policy(self.policy)
         if self.normalise is not None:
             settings["normalise"] = "running" if self.normalise else "off"
-        for name in ("bonus", "episodes_per_candidate"):
-            if getattr(self, name) is not None:
-                settings[name] = getattr(self, name)
         return settings
 
 

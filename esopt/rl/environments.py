@@ -32,7 +32,7 @@ _KEEPS_ITS_WORLD = "gymnasium.envs.box2d.bipedal_walker"
 
 def episode_seeds(seeds: NDArray[np.int64] | list[int], episodes: int, part: range = TRAIN) -> NDArray[np.int64]:
     """Return the seeds of ``episodes`` consecutive episodes in ``part`` for each of ``seeds`` (m,), (m, episodes)."""
-    starts = np.array([int(seed) % len(part) for seed in seeds], np.int64)
+    starts = (np.asarray(seeds) % len(part)).astype(np.int64)
     return part.start + (starts[:, None] + np.arange(episodes)) % len(part)
 
 

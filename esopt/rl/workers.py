@@ -218,8 +218,10 @@ class Workers:
         pool, inbox = self._live.pool, SimpleQueue[tuple[_Task, Outcome]]()
         faults, tried = list[tuple[int, str, str, bytes]](), Counter[tuple[int, bool]]()
         out, spent, played = 0, 0.0, 0
+        # An episode that takes long and waits behind another one cannot go to a worker that is free by then.
+        kept = self.workers if self._live.seconds >= _PIECE_SECONDS else 0
         while True:
-            while waiting and pool.room() and not (faults and recipe.stop_at_fault):
+            while waiting and pool.room() > kept and not (faults and recipe.stop_at_fault):
                 task = waiting.popleft()
                 pool.submit(_Call(recipe, task), partial(_put, inbox, task))
                 out += 1

@@ -90,6 +90,7 @@ def test_options_reach_the_run(tmp_path, monkeypatch):
         *("--final-episodes", "2", "--strategy", "openai_es", "--target", "-1", "--out", str(tmp_path / "x")),
         *("--policy", "mlp:8,4:relu", "--no-normalise", "--bonus", "0.5", "--episodes-per-candidate", "2"),
         *("--episode-steps", "50", "--action-noise", "0.1", "--path", "compiled"),
+        *("--check-episodes", "3", "--searches", "2"),
     )
 
     assert status == 0
@@ -97,6 +98,7 @@ def test_options_reach_the_run(tmp_path, monkeypatch):
     assert (seen["final_episodes"], seen["target"], "generations" in seen) == (2, -1.0, False)
     assert (seen["normalise"], seen["bonus"], seen["episodes_per_candidate"]) == ("off", 0.5, 2)
     assert (seen["episode_steps"], seen["action_noise"], seen["path"]) == (50, 0.1, "compiled")
+    assert (seen["check_episodes"], seen["searches"]) == (3, 2)
     assert seen["policy"] == Policy.mlp(8, 4, activation="relu")
     assert repr(seen["strategy"]) == repr(esopt.openai_es(n=6, sigma=0.5, lr=0.15))
     assert Policy.load(tmp_path / "x" / "policy.npz").hidden == (8, 4)

@@ -305,3 +305,17 @@ def test_windows_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(ValueError, match=r"do not run on Windows: .*workers=1"):
         Workers(Walk, WALKER, 2)
+
+
+@pytest.mark.parametrize("env", [Walk, Slow])
+def test_no_long_episode_waits_for_one_worker_while_another_is_free(env: type):
+    """Short ones do: their worker is not to wait for the next one to be sent."""
+    workers = Workers(env, WALKER, 2)
+    workers.play(THETAS, SEEDS)  # it is known then how long they take
+    pool, sent = workers._live.pool, []
+    submit = pool.submit
+    pool.submit = lambda *task: (submit(*task), sent.append(4 - pool.room()))
+    workers.play(THETAS, SEEDS)
+    workers.close()
+
+    assert (max(sent) > 2) == (env is Walk)
