@@ -53,8 +53,9 @@ def test_orthogonal_is_ars_with_directions_that_are():
         ("CartPole-v1", (8,), "HalvingState"),
         ("Pendulum-v1", (8,), "HalvingState"),
         ("Swimmer-v5", (), "HalvingState"),
-        ("Hopper-v5", (), "HalvingState"),
         ("HalfCheetah-v5", (), "GradientState"),
+        ("Hopper-v5", (), "GradientState"),
+        ("Walker2d-v5", (), "GradientState"),
     ],
 )
 def test_the_default_goes_by_the_number_of_parameters(env: str, hidden: tuple[int, ...], kind: str):
@@ -65,11 +66,16 @@ def test_the_default_goes_by_the_number_of_parameters(env: str, hidden: tuple[in
     made.close()
 
     assert (policy.hidden, type(state).__name__) == (hidden, kind)
-    assert len(set(first.seeds)) == (1 if kind == "HalvingState" else 16)
-    assert len(first) == (14 if kind == "HalvingState" else 32)
-    settings = [preset("default", name).settings() for name in (env, "Humanoid-v5")]
-    differs = {name for name in settings[0] if repr(settings[0][name]) != repr(settings[1][name])}
-    assert differs == {"bonus"}
+    assert len(set(first.seeds)) == (1 if kind == "HalvingState" else len(first) // 2)
+    assert len(first) == {"HalvingState": 14, "GradientState": 16 if env == "Hopper-v5" else 32}[kind]
+
+
+def test_the_default_differs_by_the_alive_bonus_alone():
+    falls, stays = ([preset("default", name) for name in names] for names in (("Hopper-v5", "Humanoid-v5"), ("A", "B")))
+    for pair, expected in ((falls, {"bonus"}), (stays, set()), ((falls[0], stays[0]), {"bonus", "strategy"})):
+        first, second = (found.settings() for found in pair)
+        assert {name for name in first if repr(first[name]) != repr(second[name])} == expected
+    assert [found.strategy.many.sigma for found in (falls[0], stays[0])] == [0.03, 0.1]
 
 
 def test_the_default_learns_within_a_small_budget():
