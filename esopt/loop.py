@@ -107,8 +107,9 @@ def minimize(
         scale x to about 1, or pass ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds
         away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
-        ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
-        of the least distance.
+        ``grad``, where it does not adapt: 0.1, halved every 100 generations). With two ``bounds``, at most a fifth of
+        the least width; where that is more than ten times too small for some coordinate, a fifth of each one's own
+        width, and 0.5 for those without two bounds (not with ``grad``).
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
