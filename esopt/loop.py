@@ -186,9 +186,9 @@ def minimize(
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
-    left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
-    own = None if checkpoint is None else objective
-    es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
+    left, own = None if evaluations is None else evaluations - final, None if checkpoint is None else objective
+    budgets: dict[str, Any] = {"evaluations": left, "generations": generations, "target": target}
+    es = Optimizer(strategy, x0, seed, **budgets, noisy=stochastic, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
     flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
     return run(es, evaluator, flights, limits, history, final)

@@ -698,3 +698,33 @@ def test_any_pattern_of_values_is_learned_from_or_refused(values: list[float], n
         assert np.isfinite(es.mean).all()
         assert es.result.value == min(filter(math.isfinite, values), default=math.inf)
         assert es.failures.get("nan", 0) == sum(map(math.isnan, values))
+
+
+def test_a_lucky_draw_is_not_the_result_of_a_noisy_objective():
+    rng = np.random.default_rng(1)
+    es = esopt.Optimizer(esopt.CMAES(n=12), np.ones(3), seed=1, generations=60, target=0.05, noisy=True)
+    lowest = []
+    while not es.stop():
+        values = [float(x @ x) + 0.5 * rng.standard_normal() for x in es.ask()]
+        es.tell(values)
+        lowest.append(min(values))
+    found = es.result
+    assert found.value == pytest.approx(np.mean(values))
+    assert np.isnan(found.value_stderr)
+    np.testing.assert_array_equal(found.x, es.mean)
+    assert found.best.value == min(lowest) < 0.0
+    assert found.reason == {"target": found.value}
+    assert min(lowest[:-1]) < 0.05  # a lucky draw does not reach the target
+    score = esopt.Optimizer(esopt.GradientES(shaping=esopt.Raw()), np.ones(3), noisy=True)
+    score.tell(rng.standard_normal(len(score.ask())))
+    assert score.result.value_stderr > 0.0
+    with pytest.raises(TypeError, match="noisy must be True or False"):
+        esopt.Optimizer(esopt.CMAES(), np.ones(3), noisy="yes")
+
+
+def test_constraints_of_a_noisy_mean_are_not_known():
+    es = esopt.Optimizer(esopt.AugmentedLagrangian(), np.ones(2), noisy=True)
+    rows = es.ask()
+    es.tell((rows**2).sum(axis=1), constraints=1.0 - rows[:, 0])
+    assert np.isnan(es.result.violation)
+    assert not es.result.feasible
