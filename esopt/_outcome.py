@@ -47,11 +47,11 @@ def finish(
         return replace(result, failures=add_counts(result.failures, {"exception": 1}), seconds=es.seconds)
     result = _count(result, final, evals, es.seconds)
     finite = evals.values[np.isfinite(evals.values)]
-    value = float(finite.mean()) if finite.size else np.nan
     if stochastic:
+        value = float(finite.mean()) if finite.size else np.nan
         error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
         return replace(result, value=value, value_stderr=error)
-    return settle(result, es.strategy, evals, value)
+    return settle(result, es.strategy, evals, float(finite[0]) if finite.size else np.nan)
 
 
 def failed(es: Optimizer, evaluator: Evaluator) -> Result:

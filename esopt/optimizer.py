@@ -37,7 +37,7 @@ class Optimizer:
     x0 : start, any shape; d is its size.
     seed : equal strategy, x0, seed and values give equal bits.
     evaluations, generations : budgets; a generation that does not fit is not begun.
-    target : stop once a finite value at or below it was seen, of a feasible candidate; if ``noisy``, once the last
+    target : stop once a value at or below it was seen, of a feasible candidate; if ``noisy``, once the last
         generation's estimate is.
     noisy : values of one x differ: ``result`` is then the mean, with the last generation's estimate of its value.
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.

@@ -399,15 +399,27 @@ def test_result_fields():
     np.testing.assert_array_equal(result.mean, es.mean)
 
 
-def test_infinite_values_are_never_the_best():
+def test_minus_infinity_is_the_best_value_where_values_are_ranked():
     es = esopt.Optimizer(esopt.snes(n=4), X0, seed=1, target=-5.0)
-    es.tell([-math.inf, math.inf, math.nan, math.inf])
+    es.tell([math.inf, math.inf, math.nan, math.inf])
     assert es.result.value == math.inf
     np.testing.assert_array_equal(es.result.x, X0)
     assert es.stop() == {}
 
-    kept = es.ask()[2]
+    kept = es.ask()[1]
     es.tell([math.inf, -math.inf, 3.0, 4.0])
+    assert es.result.value == es.result.best.value == -math.inf
+    np.testing.assert_array_equal(es.result.x, kept)
+    assert es.stop() == {"target": -math.inf}
+    es.tell([-math.inf, 1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(es.result.x, kept)
+
+
+def test_minus_infinity_is_a_failure_where_values_are_averaged():
+    es = esopt.Optimizer(esopt.GradientES(n=4, shaping=esopt.Raw(), sampler=esopt.Gaussian()), X0, seed=1)
+    kept = es.ask()[2]
+    info = es.tell([math.inf, -math.inf, 3.0, 4.0])
+    assert info.failures == {"infinite": 2}
     assert es.result.value == es.result.best.value == 3.0
     np.testing.assert_array_equal(es.result.x, kept)
 
@@ -696,7 +708,7 @@ def test_any_pattern_of_values_is_learned_from_or_refused(values: list[float], n
     else:
         es.tell(values)
         assert np.isfinite(es.mean).all()
-        assert es.result.value == min(filter(math.isfinite, values), default=math.inf)
+        assert es.result.value == min(value for value in values if not math.isnan(value))
         assert es.failures.get("nan", 0) == sum(map(math.isnan, values))
 
 
