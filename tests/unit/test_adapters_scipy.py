@@ -142,3 +142,31 @@ def test_options_of_fmin():
     assert esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolfun": 1e-2}).stop["tolfun"] < 1e-2
     with pytest.raises(ValueError, match="unknown options: tolflatfitness"):
         esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolflatfitness": 1})
+
+
+def test_more_of_fmin():
+    seen: list[int] = []
+    found = esopt.fmin(
+        objective_function=bowl, x0=[0.0] * 3, sigma0=0.5, options={"maxiter": 3, "CMA_diagonal": 0},
+        callback=lambda es: seen.append(es.generation),
+    )  # fmt: skip
+    assert seen == [1, 2, 3]
+    assert found.es.result.strategy == "CMAES"
+    late = esopt.fmin(bowl, [0.0] * 3, 0.5, {"timeout": 1e-9})
+    assert (list(late.stop), late.iterations) == (["timeout"], 1)
+
+    def fails(x: Array) -> float:
+        if x[0] > 0.0:
+            raise RuntimeError("no")
+        return bowl(x)
+
+    assert esopt.fmin(fails, [0.0] * 3, 0.5, {"maxiter": 3}, on_error="nan").es.failures["exception"] > 0
+
+
+def test_what_fmin_refuses():
+    with pytest.raises(ValueError, match="CMA_diagonal=100, but"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"CMA_diagonal": 100})
+    with pytest.raises(ValueError, match="timeout must be positive"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"timeout": 0.0})
+    with pytest.raises(TypeError, match=r"fmin\(\) got noise_handler, n_jobs, which it does not have"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, noise_handler=None, n_jobs=4)
