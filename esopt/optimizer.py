@@ -96,6 +96,7 @@ class Optimizer:
         _late.check_policy(stale, strategy, self._run.strategy)
         self.flight: Flight | None = None
         self._population: Population | None = None
+        self._asked: Population | None = None
         self._open: Gathering | None = None
         self._since = time.perf_counter()
 
@@ -151,7 +152,7 @@ class Optimizer:
         -----
         Pure: asking twice gives the same rows.
         """
-        population = self.population()
+        population = self._asked = self.population()
         shape = (len(population), *self.shape)
         if out is None:
             return population.rows().reshape(shape)
@@ -321,8 +322,9 @@ class Optimizer:
         ------
         TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
         """
-        if self._open is not None and self._open.parts:
-            raise ValueError("inject() got candidates after some values were told. Call it before ask().")
+        if (self._open is not None and self._open.parts) or self._asked is self._population is not None:
+            at = f"after ask() or tell() of generation {self.generation}"
+            raise ValueError(f"inject() got candidates {at}, whose size is settled. Call it before ask().")
         state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
         self._run, self._population = replace(self._run, strategy=state), None
 
