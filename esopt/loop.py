@@ -133,9 +133,11 @@ def minimize(
     seed : equal arguments and seed give equal bits, whatever evaluates.
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
     checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
-        be of the same f, by name, and the same args. The one before is kept as ``FILE.previous``. What cannot be
-        written is logged and counted in ``failures``, and the run goes on. SIGTERM and SIGHUP save the run, close the
-        workers, and then have the effect that they would have had.
+        be of the same f, by name, and the same args. The one before is kept as ``FILE.previous``. The evaluation of the
+        final mean is not in it: a run that goes on later ends in the bits of one that never stopped, and its result may
+        be above what that evaluation had found. What cannot be written is logged and counted in ``failures``, and the
+        run goes on. SIGTERM and SIGHUP save the run, close the workers, and then have the effect that they would have
+        had.
     history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises; "nan" to mark the candidate as failed and go on; "retry(k)" to evaluate it again

@@ -740,3 +740,13 @@ def test_constraints_of_a_noisy_mean_are_not_known():
     es.tell((rows**2).sum(axis=1), constraints=1.0 - rows[:, 0])
     assert np.isnan(es.result.violation)
     assert not es.result.feasible
+
+
+@pytest.mark.parametrize("box", [None, (-3.0, 3.0)])
+def test_the_population_knows_the_spread_whatever_wraps_the_strategy(box: Any):
+    for make in (esopt.CMAES, esopt.SepCMA):
+        alone = esopt.Optimizer(make(0.3), X0).state
+        for strategy in (make(0.3), esopt.Restarts(make(0.3)), esopt.AugmentedLagrangian(esopt.Restarts(make(0.3)))):
+            population = esopt.Optimizer(strategy, X0, bounds=box).population()
+            np.testing.assert_array_equal(population.scale, alone.scale)
+            np.testing.assert_allclose(population.deviations, 0.3)
