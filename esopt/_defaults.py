@@ -9,7 +9,7 @@ import numpy as np
 from ._constrained import constrain, is_constrained
 from .estimators.bonnet import Bonnet
 from .integers import Rounded
-from .maps import Map
+from .maps import UNBOUNDED, Map
 from .noise import Array
 from .objective import Objective
 from .protocols import Strategy
@@ -27,6 +27,10 @@ NOISY_DIM, CMAES_DIM, PORTFOLIO_DIM, SEP_DIM = 40, 200, 640, 10_000
 """The largest d for which each strategy is the default; beyond the last it is SNES, which never holds n d numbers."""
 
 
+UNLIKE = 10.0
+"""Coordinates have a default sigma each where one number would be as many times too small for some."""
+
+
 def choose_strategy(
     strategy: Strategy | None,
     sigma: float | Array | None,
@@ -40,14 +44,29 @@ def choose_strategy(
     if strategy is None and isinstance(box, Rounded):
         strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
     elif strategy is None:
-        most = math.inf if box is None else 0.2 * float(np.min(np.subtract(box.high, box.low)))
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
+        most = math.inf if box is None else float(np.min(own_spreads(box)))
+        if sigma is None and box is not None and not gradients:
+            sigma = default_spread(own_spreads(box))
         strategy = default_strategy(
             sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
         )
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return constrain(strategy, objective, stochastic=stochastic)
+
+
+def own_spreads(box: Map) -> Array:
+    """Return a fifth of the width of each coordinate between two bounds, 0.5 for others; one entry or d."""
+    with np.errstate(over="ignore"):
+        width = np.subtract(box.high, box.low).reshape(-1)
+    return np.where(width < UNBOUNDED, 0.2 * width, 0.5)
+
+
+def default_spread(own: Array) -> float | Array:
+    """Return the default sigma: the least of the coordinates' ``own`` and 0.5, or all of them where units differ."""
+    unlike = own.size > 1 and own.max() > UNLIKE * own.min()
+    return own if unlike else float(own.min(initial=0.5))
 
 
 def default_strategy(
@@ -91,13 +110,13 @@ def default_integer_strategy(sigma: float | Array | None, box: Rounded, *, stoch
     CMAES with restarts to d = 200, SepCMA beyond; for a stochastic f to 200 LRACMAES, or CMAES with n = 100 where other
     coordinates are bounded: LRACMAES spreads over the mirror images of a narrow box. The optimizer adds the margin.
     The default sigma is a quarter of the number of values for integers with two bounds, 1 for other integers, and that
-    of other runs elsewhere.
+    of runs with the other coordinates alone elsewhere.
     """
     with np.errstate(over="ignore"):
         width, rounds = np.subtract(box.high, box.low).reshape(-1), box.rounds.reshape(-1)
     if sigma is None:
-        plain = min(0.5, 0.2 * float(np.min(width[~rounds], initial=np.inf)))
-        sigma = np.where(rounds, np.where(np.isfinite(width), 0.25 * (width + 1.0), 1.0), plain)
+        sigma = np.where(np.isfinite(width), 0.25 * (width + 1.0), 1.0)
+        sigma[~rounds] = default_spread(own_spreads(box)[~rounds])
     check_sigma(sigma)
     if box.rounds.size > CMAES_DIM:
         return Restarts(SepCMA(sigma))

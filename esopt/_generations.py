@@ -44,7 +44,7 @@ def run(
             result = finish(es, evaluator, reasons, lost, final, stochastic=limits.stochastic)
             return replace(saver.mark(result), history=kept, arrivals=None if flights is None else flights.log)
         except EvaluationError as error:
-            result = failed(es, evaluator, stochastic=limits.stochastic)
+            result = failed(es, evaluator)
             error.result = replace(result, arrivals=None if flights is None else flights.log)
             raise
         finally:

@@ -63,8 +63,6 @@ class Limits:
             reasons["steps"] = float(progress.steps)
         if self.seconds is not None and progress.seconds >= self.seconds:
             reasons["seconds"] = progress.seconds
-        if self.target is not None and self.stochastic and progress.value <= self.target:
-            reasons["target"] = progress.value
         return reasons
 
 

@@ -29,7 +29,7 @@ def finish(
     its steps or seconds spends no more on that than on a generation. An exception there costs nothing but the
     evaluation: the result is that of an interrupted run, and the exception is counted.
     """
-    result = _so_far(es, evaluator, reasons, stochastic=stochastic)
+    result = _so_far(es, evaluator, reasons)
     if lost is not None:
         result = _count(result, len(es.population()), lost, es.seconds)
     if {"interrupted", "terminated", "diverged"} & reasons.keys() or final == 0:
@@ -47,24 +47,21 @@ def finish(
         return replace(result, failures=add_counts(result.failures, {"exception": 1}), seconds=es.seconds)
     result = _count(result, final, evals, es.seconds)
     finite = evals.values[np.isfinite(evals.values)]
-    value = float(finite.mean()) if finite.size else np.nan
     if stochastic:
+        value = float(finite.mean()) if finite.size else np.nan
         error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
         return replace(result, value=value, value_stderr=error)
-    return settle(result, es.strategy, evals, value)
+    return settle(result, es.strategy, evals, float(finite[0]) if finite.size else np.nan)
 
 
-def failed(es: Optimizer, evaluator: Evaluator, *, stochastic: bool) -> Result:
+def failed(es: Optimizer, evaluator: Evaluator) -> Result:
     """Return the result of a run that an exception ended."""
-    return _so_far(es, evaluator, {"exception": float(es.generation)}, stochastic=stochastic)
+    return _so_far(es, evaluator, {"exception": float(es.generation)})
 
 
-def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float], *, stochastic: bool) -> Result:
-    """Return the result of what was told: the best point, or with noise the mean and the last estimate of J."""
-    result = replace(es.result, reason=reasons, evaluator=type(evaluator).__name__, evaluator_state=es.evaluator_state)
-    if not stochastic:
-        return result
-    return replace(result, x=result.mean, value=es.progress.value, value_stderr=es.progress.value_stderr)
+def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float]) -> Result:
+    """Return the result of what was told."""
+    return replace(es.result, reason=reasons, evaluator=type(evaluator).__name__, evaluator_state=es.evaluator_state)
 
 
 def _count(result: Result, rows: int, evals: Evals, seconds: float) -> Result:

@@ -120,10 +120,13 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     """Return the progress after a generation in which a strategy learned ``info`` from ``evals``."""
     values = evals.values
     least = int(values.argmin())  # the first nan, if there is one
-    if not math.isfinite(values[least]):
-        least = int(np.where(np.isfinite(values), values, np.inf).argmin())
-    better = math.isfinite(values[least]) and bool(values[least] < progress.best_value)
     best_value = float(values[least])
+    if not math.isfinite(best_value):
+        # Where values are ranked -inf is the best there is; where infinite values count as failures it is none.
+        usable = np.where(np.isfinite(values) if "infinite" in info.failures else ~np.isnan(values), values, np.inf)
+        least = int(usable.argmin())
+        best_value = float(usable[least])
+    better = best_value < progress.best_value
     if info.best is not None:
         least, better = info.best, info.best >= 0
         best_value = float(values[least]) if info.scalars.get("violation", 0.0) == 0.0 else math.inf
@@ -179,7 +182,8 @@ def centre(evals: Evals, info: Info) -> tuple[float, float]:
     """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan."""
     if info.gradient is not None:
         return float(info.gradient.value), float(info.gradient.value_stderr)
-    finite, total = evals.values, float(evals.values.sum())
+    with np.errstate(invalid="ignore"):  # inf - inf
+        finite, total = evals.values, float(evals.values.sum())
     if not math.isfinite(total):
         finite = finite[np.isfinite(finite)]
         total = float(finite.sum())

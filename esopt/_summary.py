@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ._constrained import mark
@@ -19,15 +21,19 @@ def _name(strategy: Strategy) -> str:
     return f"{name}({_name(strategy.inner)})" if isinstance(strategy, (Bounded, AugmentedLagrangian, Margin)) else name
 
 
-def summarise(run: Run, strategy: Strategy, shape: tuple[int, ...], reason: dict[str, float]) -> Result:
-    """Return the result of a ``run`` that stopped, or not yet, for ``reason``; ``shape`` is that of x."""
+def summarise(run: Run, strategy: Strategy, shape: tuple[int, ...], reason: dict[str, float], *, noisy: bool) -> Result:
+    """Return the result of a ``run`` that stopped, or not yet, for ``reason``; ``shape`` is that of x.
+
+    It is the best point, or for a ``noisy`` objective the mean, with the last estimate of J.
+    """
     progress = run.progress
     best = Point(progress.best_x.reshape(shape).copy(), progress.best_value)
+    mean = np.array(run.strategy.mean).reshape(shape)
     result = Result(
-        x=best.x.copy(),
-        value=best.value,
-        value_stderr=0.0,
-        mean=np.array(run.strategy.mean).reshape(shape),
+        x=mean.copy() if noisy else best.x.copy(),
+        value=progress.value if noisy else best.value,
+        value_stderr=progress.value_stderr if noisy else 0.0,
+        mean=mean,
         best=best,
         reason=reason,
         evaluations=progress.evaluations,
@@ -39,4 +45,7 @@ def summarise(run: Run, strategy: Strategy, shape: tuple[int, ...], reason: dict
         evaluator="ask/tell",
         strategy=_name(strategy),
     )
-    return mark(result, run.strategy)
+    marked = mark(result, run.strategy)
+    if noisy and marked is not result:  # nothing is known of the mean's constraints
+        return replace(marked, value=result.value, violation=np.nan)
+    return marked

@@ -107,8 +107,9 @@ def minimize(
         scale x to about 1, or pass ``GradientES(estimator=Bonnet(), rule=Adam(1.0))`` where the optimum may be hundreds
         away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
-        ``grad``, where it does not adapt: 0.1, halved every 100 generations). Between two ``bounds``, at most a fifth
-        of the least distance.
+        ``grad``, where it does not adapt: 0.1, halved every 100 generations). With two ``bounds``, at most a fifth of
+        the least width; where that is more than ten times too small for some coordinate, a fifth of each one's own
+        width, and 0.5 for those without two bounds (not with ``grad``).
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
@@ -132,9 +133,11 @@ def minimize(
     seed : equal arguments and seed give equal bits, whatever evaluates.
     callback : called with a :class:`esopt.Step` after each generation; stops the run by raising StopIteration.
     checkpoint : a file to resume from if it exists and to save to every ``checkpoint_seconds`` and at the end. It must
-        be of the same f, by name, and the same args. The one before is kept as ``FILE.previous``. What cannot be
-        written is logged and counted in ``failures``, and the run goes on. SIGTERM and SIGHUP save the run, close the
-        workers, and then have the effect that they would have had.
+        be of the same f, by name, and the same args. The one before is kept as ``FILE.previous``. The evaluation of the
+        final mean is not in it: a run that goes on later ends in the bits of one that never stopped, and its result may
+        be above what that evaluation had found. What cannot be written is logged and counted in ``failures``, and the
+        run goes on. SIGTERM and SIGHUP save the run, close the workers, and then have the effect that they would have
+        had.
     history : True to keep what :meth:`esopt.Result.plot` draws, in ``result.history``; the name of a file (.npz) to
         save it there too, with every checkpoint and at the end, for ``esopt plot FILE``.
     on_error : "raise" when f raises; "nan" to mark the candidate as failed and go on; "retry(k)" to evaluate it again
@@ -185,9 +188,9 @@ def minimize(
         evaluations = 1000 * (math.prod(shape) + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
-    left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
-    own = None if checkpoint is None else objective
-    es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
+    left, own = None if evaluations is None else evaluations - final, None if checkpoint is None else objective
+    budgets: dict[str, Any] = {"evaluations": left, "generations": generations, "target": target}
+    es = Optimizer(strategy, x0, seed, **budgets, noisy=stochastic, objective=own, bounds=box)
     _check_start(es, objective, evaluations, grad=grad is not None)
     flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
     return run(es, evaluator, flights, limits, history, final)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._kernels import box as kernels
 from .noise import Array
 
-_UNBOUNDED = 1e20
+UNBOUNDED = 1e20
 """Bounds from here on are as good as none, by the convention of other solvers: nobody searches there."""
 
 
@@ -122,7 +122,7 @@ class _Box:
 
 def _sizes(low: Array, high: Array) -> tuple[Array, Array]:
     """Return the length that matters at either bound: the width of the box, or max(1, |bound|) if it is open."""
-    below, above = low > -_UNBOUNDED, high < _UNBOUNDED
+    below, above = low > -UNBOUNDED, high < UNBOUNDED
     width = np.where(below & above, np.where(above, high, 1.0) - np.where(below, low, 0.0), np.inf)
     sizes = [np.where(np.isfinite(width), width, np.maximum(1.0, np.abs(b))) for b in (low, high)]
     return np.where(below, sizes[0], np.inf), np.where(above, sizes[1], np.inf)

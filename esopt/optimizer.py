@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _late, _progress, _told, checkpoint
 from ._injection import inject
 from ._open import NO_PAST, NOTHING, Gathering, thaw, without_half_pairs
+from ._parts import check_flags
 from ._progress import Flight, Progress, Run
 from ._summary import summarise
 from .integers import Rounded, as_box
@@ -36,7 +37,9 @@ class Optimizer:
     x0 : start, any shape; d is its size.
     seed : equal strategy, x0, seed and values give equal bits.
     evaluations, generations : budgets; a generation that does not fit is not begun.
-    target : stop once a finite value at or below it was seen, of a feasible candidate.
+    target : stop once a value at or below it was seen, of a feasible candidate; if ``noisy``, once the last
+        generation's estimate is.
+    noisy : values of one x differ: ``result`` is then the mean, with the last generation's estimate of its value.
     objective : what the values come from, if :meth:`load` is to refuse runs of another one.
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None for an open side; or a map, for example
         ``Reflect(low, high)``. Candidates, the mean and the result are always inside; see :class:`esopt.Bounded`.
@@ -66,6 +69,7 @@ class Optimizer:
         evaluations: int | None = None,
         generations: int | None = None,
         target: float | None = None,
+        noisy: bool = False,
         objective: Objective | None = None,
         bounds: tuple[ArrayLike | None, ArrayLike | None] | Map | None = None,
         integer: ArrayLike | None = None,
@@ -80,7 +84,8 @@ class Optimizer:
         self.shape = begin.shape
         _told.check_budgets(evaluations, generations, target)
         self._limits = {"evaluations": evaluations, "generations": generations}
-        self._target = target
+        check_flags(noisy=noisy)
+        self._target, self._noisy = target, noisy
         own = {} if stale == "refuse" else {"stale": stale}
         self._configuration = {"strategy": strategy, "x0": begin, "seed": check_seed(seed), **own}
         flat = begin.reshape(-1)
@@ -91,6 +96,7 @@ class Optimizer:
         _late.check_policy(stale, strategy, self._run.strategy)
         self.flight: Flight | None = None
         self._population: Population | None = None
+        self._asked: Population | None = None
         self._open: Gathering | None = None
         self._since = time.perf_counter()
 
@@ -146,7 +152,7 @@ class Optimizer:
         -----
         Pure: asking twice gives the same rows.
         """
-        population = self.population()
+        population = self._asked = self.population()
         shape = (len(population), *self.shape)
         if out is None:
             return population.rows().reshape(shape)
@@ -173,19 +179,11 @@ class Optimizer:
         generation: int | None = None,
     ) -> Info | None: ...  # fmt: skip
     def tell(
-        self,
-        values: ArrayLike,
-        grads: ArrayLike | None = None,
-        *,
-        hessians: ArrayLike | None = None,
-        hvps: ArrayLike | None = None,
-        jvps: ArrayLike | None = None,
-        constraints: ArrayLike | None = None,
-        equalities: ArrayLike | None = None,
-        steps: int = 0,
-        rows: ArrayLike | None = None,
+        self, values: ArrayLike, grads: ArrayLike | None = None, *, hessians: ArrayLike | None = None,
+        hvps: ArrayLike | None = None, jvps: ArrayLike | None = None, constraints: ArrayLike | None = None,
+        equalities: ArrayLike | None = None, steps: int = 0, rows: ArrayLike | None = None,
         generation: int | None = None,
-    ) -> Info | None:
+    ) -> Info | None:  # fmt: skip
         """Learn from the values of this generation's candidates, told at once or in pieces.
 
         Parameters
@@ -324,8 +322,9 @@ class Optimizer:
         ------
         TypeError, ValueError  if the strategy cannot do that, or for candidates that do not fit.
         """
-        if self._open is not None and self._open.parts:
-            raise ValueError("inject() got candidates after some values were told. Call it before ask().")
+        if (self._open is not None and self._open.parts) or self._asked is self._population is not None:
+            at = f"after ask() or tell() of generation {self.generation}"
+            raise ValueError(f"inject() got candidates {at}, whose size is settled. Call it before ask().")
         state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
         self._run, self._population = replace(self._run, strategy=state), None
 
@@ -348,8 +347,9 @@ class Optimizer:
         """Return reasons to stop with their numbers, for example ``{"evaluations": 20000.0}``; empty while running."""
         progress = self._run.progress
         reasons = dict(self.strategy.stop(self._run.strategy))
-        if self._target is not None and progress.best_value <= self._target:
-            reasons["target"] = progress.best_value
+        found = progress.value if self._noisy else progress.best_value
+        if self._target is not None and found <= self._target:
+            reasons["target"] = found
         evaluations, generations = self._limits["evaluations"], self._limits["generations"]
         if evaluations is not None and progress.evaluations + len(self.population()) > evaluations:
             reasons["evaluations"] = float(progress.evaluations)
@@ -364,8 +364,8 @@ class Optimizer:
 
     @property
     def result(self) -> Result:
-        """The outcome so far; ``x`` is the best point told, under constraints the best feasible one."""
-        return summarise(self._run, self.strategy, self.shape, self.stop())
+        """The outcome so far; ``x`` is the best point told, under constraints the best feasible one; or the mean."""
+        return summarise(self._run, self.strategy, self.shape, self.stop(), noisy=self._noisy)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run and the values of an open generation to ``path`` (.npz), atomically; keep ``PATH.previous``."""

@@ -301,8 +301,11 @@ def reasons(generation, recent, mean, sigma, start, deviations, axes, lengths, p
 
 
 @kernel()
-def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, history, latest, tolerances):
-    """Return :func:`reasons` for the ``shape`` of :func:`tell`, whether there are any, and whether all is finite."""
+def judge(generation, recent, mean, sigma, start, shape, units, lengths, path_c, history, latest, tolerances):
+    """Return :func:`reasons` for the ``shape`` of :func:`tell`, whether there are any, and whether all is finite.
+
+    ``units`` (d,) are what the condition of a diagonal is measured in; that of a matrix is in ``lengths``.
+    """
     dim = mean.size
     finite = math.isfinite(sigma)
     for j in range(dim):
@@ -314,7 +317,7 @@ def judge(generation, recent, mean, sigma, start, shape, lengths, path_c, histor
         axes = shape
     else:
         deviations, path, axes = np.sqrt(shape), path_c, np.empty((0, 0))
-        lengths = deviations
+        lengths = deviations / units
     numbers = reasons(
         generation, recent, mean, sigma, start, deviations, axes, lengths, path, history, latest, tolerances
     )  # fmt: skip

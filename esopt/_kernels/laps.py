@@ -61,8 +61,8 @@ def evaluate(address, x, values):
 
 
 @kernel(error_model="numpy")
-def run(address, limits, seed, mirrored, generation, recent, start, mean, sigma, shape, path_sigma, path_c, history,
-        latest, weights, rates, tolerances):  # fmt: skip
+def run(address, limits, seed, mirrored, generation, recent, start, mean, sigma, shape, units, path_sigma, path_c,
+        history, latest, weights, rates, tolerances):  # fmt: skip
     """Run generations until the first of ``limits`` (generations, target, steps), or until a stop rule holds.
 
     Returns how many, mean ... latest (as ``cma.tell`` takes them), the lowest finite value (inf for none) and its x,
@@ -89,7 +89,7 @@ def run(address, limits, seed, mirrored, generation, recent, start, mean, sigma,
             if math.isfinite(values[i]) and values[i] < best:
                 best, best_x = values[i], x[i].copy()
         _, found, finite = judge(
-            generation, recent, mean, sigma, start, shape, lengths, path_c, history, latest, tolerances
+            generation, recent, mean, sigma, start, shape, units, lengths, path_c, history, latest, tolerances
         )  # fmt: skip
         if found or not finite or best <= target or steps >= most:
             break

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._constrained import as_constraints
+from .._log import log
 from ..loop import minimize
 from ..maps import Map, as_map
 from ..noise import Array
 from ..objective import Objective
 from ..protocols import Strategy
 from ..records import Step
+from ..result import Result
 from ..strategies.cmaes import CMAES
 from ..strategies.named import snes
 from ..strategies.portfolio import Portfolio
@@ -30,6 +32,8 @@ _NAMED: dict[str, Callable[[Any], Any]] = {
     "portfolio": lambda sigma: Portfolio(sigma),
 }
 _RENAMED = {"maxfev": "evaluations", "maxiter": "generations"}
+_BUDGETS = {"evaluations": 1, "seconds": 1, "generations": 2}
+"""Budgets, and scipy's status of a run that they ended."""
 _OPTIONS = frozenset(
     {"evaluations", "generations", "seconds", "target", "seed", "noisy", "vectorized", "workers", "on_error"}
 )
@@ -49,8 +53,10 @@ def scipy_method(strategy: Strategy | str | None = None) -> Callable[..., Any]:
     gradients, ``constraints``, ``callback``, ``tol`` (for "cmaes" and "sep_cma": tolfun and tolx), and in ``options``:
     ``maxfev`` (or ``evaluations``), ``maxiter`` (or ``generations``), ``seconds``, ``target``, ``seed``, ``workers``,
     ``vectorized``, ``noisy``, ``on_error`` as in :func:`esopt.minimize`, and ``sigma`` for a strategy that is given by
-    its name; None for 0.5, or a fifth of the width of the bounds if that is less. What scipy gets back is an
-    ``OptimizeResult``, with the :class:`esopt.Result` as ``result.esopt``.
+    its name; None for 0.5, or a fifth of the width of the bounds if that is less. ``disp`` sends the result to the
+    logger "esopt.run" at level INFO: nothing is printed. What scipy gets back is an ``OptimizeResult``, with the
+    :class:`esopt.Result` as ``result.esopt``. Where nothing but a budget that was given ended the run, or a budget a
+    run of "cmaes" or "sep_cma", success is False and status 1 (evaluations, seconds) or 2 (iterations).
 
     Raises
     ------
@@ -96,10 +102,11 @@ class _Method:
         refused = [name for name, given in (("hess", hess), ("hessp", hessp)) if given]
         if refused:
             raise ValueError(f"esopt does not use {', '.join(refused)} of scipy. Leave it out.")
+        disp = options.pop("disp", False)
         settings = {_RENAMED.get(name, name): value for name, value in options.items() if value is not None}
         unknown = sorted(set(settings) - _OPTIONS)
         if unknown:
-            known = ", ".join(sorted(_OPTIONS | {"sigma", *_RENAMED}))
+            known = ", ".join(sorted(_OPTIONS | {"sigma", "disp", *_RENAMED}))
             raise ValueError(f"unknown options: {', '.join(unknown)}. Those of esopt are {known}.")
         box = None if bounds is None else _box(bounds)
         strategy = self.strategy
@@ -112,7 +119,20 @@ class _Method:
         result = minimize(
             objective, x0, strategy=strategy, sigma=sigma, bounds=box, callback=_listener(callback), **settings
         )
-        return OptimizeResult({**dict(result), "esopt": result})
+        if disp:
+            log.info("%s", result)
+        return OptimizeResult({**dict(result), **_exhausted(result, strategy, settings), "esopt": result})
+
+
+def _exhausted(result: Result, strategy: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return success and status of scipy where a budget ended the run; nothing where its end was another.
+
+    That is no success where the budget was given, or where the strategy might have converged.
+    """
+    limited = bool(_BUDGETS.keys() & settings.keys()) or isinstance(strategy, (CMAES, SepCMA))
+    if not (result.success and limited and result.reason and result.reason.keys() <= _BUDGETS.keys()):
+        return {}
+    return {"success": False, "status": min(_BUDGETS[name] for name in result.reason)}
 
 
 def _until(strategy: Any, tol: float) -> Any:

@@ -205,7 +205,7 @@ class Family:
 
     def stop(self, state: Any) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        return reasons(state, state.shape, tolerances(self))
+        return reasons(state, state.shape, tolerances(self), units(self.sigma, state.mean.size))
 
 
 def draw(strategy: Family, state: Any) -> Noise:
@@ -325,7 +325,8 @@ def lap(strategy: Family, state: Any, shape: Array, address: Any, goal: Goal) ->
     done, mean, sigma, *paths, value, x, nans, steps = laps.run(
         address, (min(goal.generations, until) if fused else 0, goal.target, goal.steps), np.uint64(state.seed),
         strategy.sampler.mirrored, state.generation, recent(dim, size), state.start, state.mean, state.sigma, shape,
-        state.path_sigma, state.path_c, state.history, state.latest, weights, rates, tolerances(strategy),
+        units(strategy.sigma, dim), state.path_sigma, state.path_c, state.history, state.latest, weights, rates,
+        tolerances(strategy),
     )  # fmt: skip
     fields = state.seed, state.generation + done, mean, sigma, state.start, *paths, state.injected, state.step_size
     return fields, Lap(done, done * size, x, value, paths[-1], nans, steps)
@@ -336,18 +337,29 @@ def tolerances(strategy: Family) -> tuple[float, float, float]:
     return float(strategy.tolfun), 0.1 * float(strategy.tolfun), float(strategy.tolx)
 
 
-def reasons(state: Any, shape: Array, tolerances: tuple[float, float, float] = TOLERANCES) -> dict[str, float]:
-    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`."""
+def units(sigma: float | Array, dim: int) -> Array:
+    """Return what the condition of C is measured in, (d,): sigma where it is one per coordinate, else 1.
+
+    Coordinates of unlike units are no reason to stop.
+    """
+    return sigma if isinstance(sigma, np.ndarray) and sigma.ndim == 1 else np.ones(dim)
+
+
+def reasons(
+    state: Any, shape: Array, tolerances: tuple[float, float, float] = TOLERANCES, units: Array | None = None
+) -> dict[str, float]:
+    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`, ``units`` None for ones."""
     if state.generation == 0:
         return {}
     dim = state.mean.size
     lengths: Array = _UNKNOWN
+    units = np.ones(dim) if units is None else units
     if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
         # The condition changes slowly, and costs as much as many generations.
-        lengths = np.linalg.svd(shape, compute_uv=False).astype(np.float64)
+        lengths = np.linalg.svd(shape / units[:, None], compute_uv=False).astype(np.float64)
     numbers, found, finite = cma.judge(
-        state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, lengths,
-        state.path_c, state.history, state.latest, tolerances,
+        state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, units,
+        lengths, state.path_c, state.history, state.latest, tolerances,
     )  # fmt: skip
     if not finite:
         return {"diverged": state.sigma}

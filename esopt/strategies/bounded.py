@@ -88,16 +88,19 @@ class Bounded:
         low, high = (
             self._fit(name, bound, x0.size) for name, bound in (("low", self.map.low), ("high", self.map.high))
         )
+        rounds = np.ravel(getattr(self.map, "rounds", np.False_))  # integers are not mirrored
         outside = (x0 < low) | (x0 > high)
         if outside.any():
             i = int(np.argmax(outside))
+            advice = "Start inside, for example at np.clip(x0, low, high)."
+            if np.broadcast_to(rounds, x0.shape)[i]:
+                advice = "It is an integer: these are the least and the greatest whole number. Start at one of them."
             shape = max(np.shape(self.map.low), np.shape(self.map.high), key=len) or x0.shape
             raise ValueError(
                 f"x0{where_in(i, shape)} = {x0[i]:.17g} is outside its bounds [{low[i]:.17g}, {high[i]:.17g}]"
                 f"{'' if outside.sum() == 1 else f', and so are {int(outside.sum()) - 1} others'}. "
-                "Start inside, for example at np.clip(x0, low, high)."
+                f"{advice}"
             )
-        rounds = np.ravel(getattr(self.map, "rounds", np.False_))  # integers are not mirrored
         inner = self.inner.init(self.map.inverse(np.where(rounds, x0, _inset(x0, low, high))), seed)
         if not self.map.penalises:
             _check_spread(np.where(rounds, 0.0, self.inner.ask(inner).deviations), low, high)

@@ -344,7 +344,7 @@ class GradientES:
     def _failures(self, evals: Evals, n: int) -> Mapping[str, int]:
         """Return the evaluator's counts, and how many infinite values a shaping that is not rank-based left out."""
         values = evals.values[:n]
-        if self.shaping.ranks or math.isfinite(float(values.sum())):
+        if self.shaping.ranks or np.isfinite(values).all():
             return evals.failures
         infinite = int(np.isinf(values).sum())
         return {**evals.failures, "infinite": infinite} if infinite else evals.failures

@@ -14,7 +14,7 @@ from ..integers import Rounded
 from ..noise import Array, Share
 from ..protocols import Sampler, Strategy
 from ..records import Evals, Info, Population
-from ._cma import constants
+from ._cma import constants, units
 from ._layers import keeps_values
 from .averaged import Averaged
 from .cmaes import CMAES
@@ -208,7 +208,8 @@ class Margin:
             reasons.pop("tolx", None)
             return reasons
         if "condition" in reasons:
-            lengths = scale[free] if scale.ndim == 1 else np.linalg.svd(scale[free], compute_uv=False)
+            own = units(getattr(self.inner, "sigma", 1.0), state.mean.size)[free]
+            lengths = scale[free] / own if scale.ndim == 1 else np.linalg.svd(scale[free] / own[:, None], False, False)
             if lengths.max() <= 1e7 * lengths.min():
                 del reasons["condition"]
         mean = state.mean[free]

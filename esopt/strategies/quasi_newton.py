@@ -166,10 +166,11 @@ def _steps(state: QuasiNewtonState) -> Array:
 def _turn(state: QuasiNewtonState, values: Array) -> QuasiNewtonState:
     """Update the inverse Hessian with the new gradient, and choose the direction."""
     dim, steps = state.mean.size, _steps(state)
-    if state.central:
-        gradient = (values[:dim] - values[dim:]) / (2.0 * steps)
-    else:
-        gradient = (values - state.value) / steps
+    with np.errstate(invalid="ignore"):  # of infinite values
+        if state.central:
+            gradient = (values[:dim] - values[dim:]) / (2.0 * steps)
+        else:
+            gradient = (values - state.value) / steps
     gradient = np.where(np.isfinite(gradient), gradient, 0.0)
     inverse = state.inverse
     if state.known:

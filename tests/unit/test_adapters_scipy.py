@@ -23,7 +23,8 @@ def test_a_method_of_scipy(name: str):
     found = optimize.minimize(bowl, [0.0, 0.5], args=(1.5,), method=esopt.scipy_method(name), options={"maxfev": 1500})
 
     assert isinstance(found, optimize.OptimizeResult)
-    assert (found.success, found.status) == (True, 0)
+    converges = name in ("cmaes", "sep_cma")  # the others use up what they were given
+    assert (found.success, found.status) == (converges, 0 if converges else 1)
     assert found.nfev <= 1500
     np.testing.assert_allclose(found.x, 1.5, atol=1e-5)
     assert found.fun == bowl(found.x, 1.5)
@@ -142,3 +143,60 @@ def test_options_of_fmin():
     assert esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolfun": 1e-2}).stop["tolfun"] < 1e-2
     with pytest.raises(ValueError, match="unknown options: tolflatfitness"):
         esopt.fmin(bowl, [0.0] * 3, 0.5, {"tolflatfitness": 1})
+
+
+def test_more_of_fmin():
+    seen: list[int] = []
+    found = esopt.fmin(
+        objective_function=bowl, x0=[0.0] * 3, sigma0=0.5, options={"maxiter": 3, "CMA_diagonal": 0},
+        callback=lambda es: seen.append(es.generation),
+    )  # fmt: skip
+    assert seen == [1, 2, 3]
+    assert found.es.result.strategy == "CMAES"
+    late = esopt.fmin(bowl, [0.0] * 3, 0.5, {"timeout": 1e-9})
+    assert (list(late.stop), late.iterations) == (["timeout"], 1)
+
+    def fails(x: Array) -> float:
+        if x[0] > 0.0:
+            raise RuntimeError("no")
+        return bowl(x)
+
+    assert esopt.fmin(fails, [0.0] * 3, 0.5, {"maxiter": 3}, on_error="nan").es.failures["exception"] > 0
+
+
+def test_what_fmin_refuses():
+    with pytest.raises(ValueError, match="CMA_diagonal=100, but"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"CMA_diagonal": 100})
+    with pytest.raises(ValueError, match="timeout must be positive"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, {"timeout": 0.0})
+    with pytest.raises(TypeError, match=r"fmin\(\) got noise_handler, n_jobs, which it does not have"):
+        esopt.fmin(bowl, [0.0] * 3, 0.5, noise_handler=None, n_jobs=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("cmaes", {"maxfev": 50}, (False, 1)),
+        ("cmaes", {"maxiter": 3}, (False, 2)),
+        ("portfolio", {"maxfev": 100}, (False, 1)),
+        ("portfolio", {"seconds": 1e-9}, (False, 1)),
+        ("portfolio", {"maxfev": 500, "target": 1e-6}, (True, 0)),
+        ("portfolio", {}, (True, 0)),
+    ],
+)
+def test_a_budget_that_was_used_up_is_no_success(name: str, options: dict[str, Any], expected: tuple[bool, int]):
+    x0 = [-1.0] if not options else [-1.0] * 8
+    found = optimize.minimize(bowl, x0, method=esopt.scipy_method(name), options=options)
+    assert (found.success, found.status) == expected
+    assert ("budget" in found.message or "time is up" in found.message) == (expected[0] is False or not options)
+
+
+def test_disp_goes_to_the_log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
+    for disp in (False, True):
+        with caplog.at_level("INFO", "esopt"):
+            optimize.minimize(
+                bowl, [0.0, 0.5], method=esopt.scipy_method("cmaes"), options={"maxiter": 2, "disp": disp}
+            )
+        assert [record.name for record in caplog.records] == ["esopt.run"] * disp
+    assert "generations" in caplog.text
+    assert capsys.readouterr().out == ""

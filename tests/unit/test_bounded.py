@@ -424,3 +424,63 @@ def test_starts_and_sizes_are_refused_in_words():
 def test_the_default_sigma_fits_into_the_box():
     es = esopt.minimize(lambda x: float(((x - 3e-4) ** 2).sum()), [5e-4] * 3, bounds=(0.0, 1e-3), evaluations=3000)
     np.testing.assert_allclose(es.x, 3e-4, atol=1e-9)
+
+
+UNITS = np.array([1e6, 1e-4])
+
+
+def unlike(x: Array) -> float:
+    """Its minimum is at 0.3 of either width."""
+    return float((((x / UNITS - 0.3) * 10.0) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"noisy": True}, {"constraints": lambda x: 2e5 - x[0]}, {"mode": "async", "workers": 1}, {"vectorized": True}],
+    ids=str,
+)
+def test_the_default_sigma_follows_unlike_widths(settings: dict[str, Any]):
+    f: Any = (lambda rows: np.array([unlike(x) for x in rows])) if "vectorized" in settings else unlike
+    found = esopt.minimize(f, UNITS / 2.0, bounds=(0.0, UNITS), evaluations=1500, seed=1, **settings)
+    assert found.value < 1e-8
+
+
+def test_one_default_sigma_for_widths_that_are_alike():
+    def spread(low: Any, high: Any, **settings: Any) -> Any:
+        found = []
+        esopt.minimize(
+            bowl, [0.5] * 2, bounds=(low, high), noisy=True, generations=1, final_evaluations=0,
+            callback=lambda step: found.append(step.info.scalars["sigma"]), **settings,
+        )  # fmt: skip
+        return found[0]
+
+    def given(low: Any, high: Any, sigma: Any) -> bool:
+        return bool(spread(low, high) == spread(low, high, sigma=sigma))
+
+    assert given(0.0, 1.0, 0.2)
+    assert given(-1e6, 1e6, 0.5)
+    assert given([0.0, 0.0], [1.0, 10.0], 0.2)
+    assert given([0.0, 0.0], [1.0, 10.1], [0.2, 2.02])
+    assert given([0.0, None], [1.0, None], 0.2)
+    assert given([0.0, 0.0], [None, 1e30], 0.5)
+    assert given([0.0, 0.0], [1000.0, None], [200.0, 0.5])
+
+
+@pytest.mark.parametrize("kind", [esopt.CMAES, esopt.SepCMA])
+def test_unlike_units_are_no_reason_to_stop(kind: Any):
+    units = np.geomspace(1e-5, 1e5, 5)
+
+    def valley(x: Array) -> float:
+        y = x / units
+        return float((np.arange(1, 6) * (y - 1.0) ** 2).sum() + 0.1 * (y**4).sum())
+
+    es = esopt.Optimizer(kind(sigma=units, tolfun=0.0, tolx=0.0), 3.0 * units, seed=1)
+    for _ in range(155):  # the condition of a matrix is looked at in generation 150
+        es.tell([valley(x) for x in es.ask()])
+        assert "condition" not in es.stop()
+    compiled = esopt.minimize(numba.njit(bowl_of_units), 3.0 * units, strategy=kind(sigma=units), evaluations=1500)
+    assert compiled.value < 1e-8
+
+
+def bowl_of_units(x: Array) -> float:
+    return float((x[0] * 1e5) ** 2 + (x[2] - 1.0) ** 2 + (x[4] * 1e-5) ** 2)

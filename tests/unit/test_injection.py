@@ -34,7 +34,7 @@ def after(strategy: Any, x: Any, value: float | None = None) -> Optimizer:
 @BOTH
 def test_candidates_come_last_once(strategy):
     es = Optimizer(strategy, np.zeros(4), seed=2)
-    before = es.ask()
+    before = es.population().rows()
     es.inject(np.full(4, 0.5))
     es.inject([[0.1, 0.2, 0.3, 0.4], [1.0, 1.0, 1.0, 1.0]])
     rows = es.ask()
@@ -291,3 +291,16 @@ def test_a_gradient_in_a_portfolio_starts_at_the_best_point():
     es.inject(gradient=np.array([3.0, 0.0, 0.0, 0.0]))
     # sqrt(d) sigma against the gradient.
     np.testing.assert_allclose(es.ask()[-1], es.mean - np.array([2.0 * 0.5, 0.0, 0.0, 0.0]), atol=1e-12)
+
+
+def test_candidates_after_ask_are_refused():
+    es = Optimizer(CMAES(n=6), np.ones(4))
+    assert not es.stop()  # this looks at the population, and is no ask()
+    es.inject(np.zeros(4))
+    rows = es.ask()
+    assert len(rows) == 7
+    with pytest.raises(ValueError, match=r"after ask\(\) or tell\(\) of generation 0, .* Call it before ask\(\)"):
+        es.inject(np.zeros(4))
+    es.tell((rows**2).sum(axis=1))
+    es.inject(np.zeros(4))
+    assert len(es.ask()) == 7

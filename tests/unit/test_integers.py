@@ -374,3 +374,12 @@ def test_an_integer_may_have_a_sigma_wider_than_its_bounds():
     assert esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds, integer=[0]).ask().shape == (6, 2)
     with pytest.raises(ValueError, match="sigma is 3 in coordinate 0"):
         esopt.Optimizer(esopt.CMAES(3.0), [0.0, 0.5], bounds=bounds)
+
+
+def test_a_start_between_a_bound_and_the_last_integer():
+    with pytest.raises(
+        ValueError, match=r"x0\[0\] = 4\.7.* is outside its bounds \[1, 4\]\. It is an integer: these are"
+    ):
+        esopt.minimize(lambda x: float(x @ x), [4.7, 1.0], integer=[0], bounds=(0.5, 4.9))
+    with pytest.raises(ValueError, match=r"x0\[1\] = 6 is outside its bounds .* np\.clip"):
+        esopt.minimize(lambda x: float(x @ x), [4.0, 6.0], integer=[0], bounds=(0.5, 4.9))

@@ -980,3 +980,15 @@ def test_saving_follows_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     saves.clear()
     esopt.minimize(sphere, X0, checkpoint_seconds=60.0, **settings)
     assert saves == [5]
+
+
+@pytest.mark.parametrize("strategy", [None, esopt.CMAES(), esopt.snes(), esopt.QuasiNewton()], ids=str)
+def test_minus_infinity_is_found_without_a_warning(strategy: Any):
+    def falls(x: Array) -> float:
+        return -math.inf if x[0] < 0.0 else float(x @ x)
+
+    result = esopt.minimize(falls, [0.3, 2.0], strategy=strategy, evaluations=400)  # warnings are errors
+    assert result.value == -math.inf
+    assert result.x[0] < 0.0
+    if not isinstance(strategy, esopt.QuasiNewton):
+        assert esopt.minimize(lambda x: -math.inf, [1.0, 2.0], strategy=strategy, evaluations=200).value == -math.inf

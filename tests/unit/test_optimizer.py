@@ -399,15 +399,27 @@ def test_result_fields():
     np.testing.assert_array_equal(result.mean, es.mean)
 
 
-def test_infinite_values_are_never_the_best():
+def test_minus_infinity_is_the_best_value_where_values_are_ranked():
     es = esopt.Optimizer(esopt.snes(n=4), X0, seed=1, target=-5.0)
-    es.tell([-math.inf, math.inf, math.nan, math.inf])
+    es.tell([math.inf, math.inf, math.nan, math.inf])
     assert es.result.value == math.inf
     np.testing.assert_array_equal(es.result.x, X0)
     assert es.stop() == {}
 
-    kept = es.ask()[2]
+    kept = es.ask()[1]
     es.tell([math.inf, -math.inf, 3.0, 4.0])
+    assert es.result.value == es.result.best.value == -math.inf
+    np.testing.assert_array_equal(es.result.x, kept)
+    assert es.stop() == {"target": -math.inf}
+    es.tell([-math.inf, 1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(es.result.x, kept)
+
+
+def test_minus_infinity_is_a_failure_where_values_are_averaged():
+    es = esopt.Optimizer(esopt.GradientES(n=4, shaping=esopt.Raw(), sampler=esopt.Gaussian()), X0, seed=1)
+    kept = es.ask()[2]
+    info = es.tell([math.inf, -math.inf, 3.0, 4.0])
+    assert info.failures == {"infinite": 2}
     assert es.result.value == es.result.best.value == 3.0
     np.testing.assert_array_equal(es.result.x, kept)
 
@@ -696,5 +708,45 @@ def test_any_pattern_of_values_is_learned_from_or_refused(values: list[float], n
     else:
         es.tell(values)
         assert np.isfinite(es.mean).all()
-        assert es.result.value == min(filter(math.isfinite, values), default=math.inf)
+        assert es.result.value == min(value for value in values if not math.isnan(value))
         assert es.failures.get("nan", 0) == sum(map(math.isnan, values))
+
+
+def test_a_lucky_draw_is_not_the_result_of_a_noisy_objective():
+    rng = np.random.default_rng(1)
+    es = esopt.Optimizer(esopt.CMAES(n=12), np.ones(3), seed=1, generations=60, target=0.05, noisy=True)
+    lowest = []
+    while not es.stop():
+        values = [float(x @ x) + 0.5 * rng.standard_normal() for x in es.ask()]
+        es.tell(values)
+        lowest.append(min(values))
+    found = es.result
+    assert found.value == pytest.approx(np.mean(values))
+    assert np.isnan(found.value_stderr)
+    np.testing.assert_array_equal(found.x, es.mean)
+    assert found.best.value == min(lowest) < 0.0
+    assert found.reason == {"target": found.value}
+    assert min(lowest[:-1]) < 0.05  # a lucky draw does not reach the target
+    score = esopt.Optimizer(esopt.GradientES(shaping=esopt.Raw()), np.ones(3), noisy=True)
+    score.tell(rng.standard_normal(len(score.ask())))
+    assert score.result.value_stderr > 0.0
+    with pytest.raises(TypeError, match="noisy must be True or False"):
+        esopt.Optimizer(esopt.CMAES(), np.ones(3), noisy="yes")
+
+
+def test_constraints_of_a_noisy_mean_are_not_known():
+    es = esopt.Optimizer(esopt.AugmentedLagrangian(), np.ones(2), noisy=True)
+    rows = es.ask()
+    es.tell((rows**2).sum(axis=1), constraints=1.0 - rows[:, 0])
+    assert np.isnan(es.result.violation)
+    assert not es.result.feasible
+
+
+@pytest.mark.parametrize("box", [None, (-3.0, 3.0)])
+def test_the_population_knows_the_spread_whatever_wraps_the_strategy(box: Any):
+    for make in (esopt.CMAES, esopt.SepCMA):
+        alone = esopt.Optimizer(make(0.3), X0).state
+        for strategy in (make(0.3), esopt.Restarts(make(0.3)), esopt.AugmentedLagrangian(esopt.Restarts(make(0.3)))):
+            population = esopt.Optimizer(strategy, X0, bounds=box).population()
+            np.testing.assert_array_equal(population.scale, alone.scale)
+            np.testing.assert_allclose(population.deviations, 0.3)
