@@ -83,11 +83,12 @@ def default(env: str) -> Preset:
 
     Up to 100 parameters three searches of CMA-ES begin, with 14 candidates whose best is seen again in the next
     generation, and the one that found most in seven generations goes on; beyond, 16 antithetic pairs in orthogonal
-    directions, with the step of ARS. A body that is paid for staying up falls where policies differ too much: with an
-    alive bonus there are eight such pairs up to 100 parameters, and sigma is 0.03 in place of 0.1. Observations are
-    normalised from the second generation on.
+    directions, with the step of ARS. Observations are normalised from the second generation on.
 
-    Episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
+    With an alive bonus, a body that may fall, there are eight such pairs up to 100 parameters, sigma is 0.03 in place
+    of 0.1, and episodes are whole: what leaps farthest in a quarter of the time has fallen by the end.
+
+    Elsewhere episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
     it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
     episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
     have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further searches when
@@ -115,7 +116,7 @@ def default(env: str) -> Preset:
         episodes_per_candidate=None,
         check_episodes=None,
         confirm=8,
-        lengthening=0.25,
+        lengthening=None if bonus else 0.25,
         averaging=9.0,
         searches=None,
     )
