@@ -88,10 +88,10 @@ def default(env: str) -> Preset:
     With an alive bonus, a body that may fall, there are eight such pairs up to 100 parameters, sigma is 0.03 in place
     of 0.1, and episodes are whole: what leaps farthest in a quarter of the time has fallen by the end.
 
-    Elsewhere episodes are cut after a quarter of the longest length in the first third of the budget of steps and after half of
-    it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play the same
-    episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear one would
-    have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further searches when
+    Elsewhere episodes are cut after a quarter of the longest length in the first third of the budget of steps and after
+    half of it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play
+    the same episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear
+    one would have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further searches when
     it pays for 30,000 of the longest episodes: the best centre of all is returned. The search goes on whatever
     plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
     up over more episodes.
