@@ -91,10 +91,10 @@ def default(env: str) -> Preset:
     Elsewhere episodes are cut after a quarter of the longest length in the first third of the budget of steps and after
     half of it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play
     the same episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear
-    one would have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further searches when
-    it pays for 30,000 of the longest episodes: the best centre of all is returned. The search goes on whatever
-    plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one has to hold
-    up over more episodes.
+    one would have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further
+    searches when it pays for 30,000 of the longest episodes: the best centre of all is returned. The search goes on
+    whatever plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one
+    has to hold up over more episodes.
 
     References
     ----------
