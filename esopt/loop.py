@@ -188,7 +188,7 @@ def minimize(
     left, aim = None if evaluations is None else evaluations - final, None if stochastic else target
     own = None if checkpoint is None else objective
     es = Optimizer(strategy, x0, seed, evaluations=left, generations=generations, target=aim, objective=own, bounds=box)
-    _check_start(es, objective, evaluations, grad=grad is not None)
+    check_start(es, objective, evaluations, grad=grad is not None)
     flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
     return run(es, evaluator, flights, limits, history, final)
 
@@ -240,7 +240,7 @@ def _own_objective(evaluator: Evaluator, given: dict[str, Any], *, seeded: bool)
     return objective
 
 
-def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
+def check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
     """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
     if grad and "grads" not in population.needs:

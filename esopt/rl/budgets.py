@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from .._told import check_limit
 from ..evaluators._rows import check_count
 from .checks import CHECK_SHARE
 from .lengths import Lengthening
@@ -62,10 +63,11 @@ def plan(
     so many that none has a whole episode.
     """
     steps = budgets[0]
-    check_count("steps", steps)
+    check_limit("steps", steps)
     check_count("searches", searches)
     if all(budget is None for budget in budgets):
         steps = default_steps(env)
+    steps = None if steps is None or steps == math.inf else int(steps)
     longest = min((n for n in (longest_episode(env), episode_steps) if n is not None), default=None)
     counts = {"episodes": episodes, "check_episodes": check_episodes}
     names = frozenset(name for name, count in counts.items() if count is None)

@@ -221,13 +221,27 @@ def test_averages_of_centres_survive_a_restart_and_depend_on_no_thread(tmp_path)
     assert np.abs(averages[0] - once.result.mean).max() > 1e-3
 
 
-def test_a_new_run_keeps_the_old_checkpoint(tmp_path):
-    train("CartPole-v1", out=tmp_path, **SHORT)
-    old = (tmp_path / "checkpoint.npz").read_bytes()
+def test_a_new_run_keeps_all_of_the_ones_before_and_says_so(tmp_path, caplog):
+    def contents(mark: str) -> dict[str, bytes]:
+        return {name: (tmp_path / name.replace(".", f"{mark}.", 1)).read_bytes() for name in names}
+
+    train("CartPole-v1", out=tmp_path, seed=3, checkpoint_seconds=0.0, **SHORT)
+    assert not caplog.records
+    names = [path.name for path in tmp_path.iterdir()]
+    first = contents("")
+    assert {"checkpoint.npz", "checkpoint.npz.previous", "policy.npz", "progress.csv", "curve.png"} == set(names)
+    train("CartPole-v1", out=tmp_path, seed=2, checkpoint_seconds=0.0, **SHORT)
+    assert "held another run. It is kept there, as checkpoint.old.npz, checkpoint.old.npz.previous, pol" in caplog.text
+    second = contents("")
     train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
 
-    assert (tmp_path / "checkpoint.old.npz").read_bytes() == old
+    assert "as checkpoint.old2.npz, checkpoint.old2.npz.previous, policy.old2.npz," in caplog.text
+    assert (contents(".old"), contents(".old2")) == (first, second)
     assert len(read_progress(tmp_path / "progress.csv")["generation"]) == 4
+
+
+def test_only_the_run_of_a_folder_is_resumed(tmp_path):
+    train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
     with pytest.raises(esopt.CheckpointError, match="seed: 1 in the file, 2 here"):
         train("CartPole-v1", out=tmp_path, seed=2, resume=True, **SHORT)
     with pytest.raises(FileNotFoundError, match="there is no run to resume in"):
@@ -318,11 +332,11 @@ def test_interval_is_students():
 
 def test_bad_arguments():
     make, _ = aim()
-    for name in ("check_episodes", "final_episodes", "episodes"):
+    for name in ("check_episodes", "final_episodes"):
         for value in (0, 1.5, True):
             with pytest.raises(ValueError, match=f"{name} must be a positive whole number, got {value!r}"):
                 train(make, **{name: value})
-    for name, value in (("workers", 0), ("check_every", 0), ("steps", 0), ("generations", -1), ("seconds", 0.0)):
+    for name, value in (("workers", 0), ("check_every", 0), ("steps", 0), ("episodes", 0), ("seconds", 0.0)):
         with pytest.raises(ValueError, match=f"{name} must be (a )?positive"):
             train(make, **{name: value})
     for seed, kind in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
@@ -332,6 +346,44 @@ def test_bad_arguments():
         train("CartPol-v1")
     with pytest.raises(TypeError, match="policy must be a Policy, got str"):
         train(make, policy="linear")
+
+
+BAD = {
+    "seconds": [np.nan, -1, 0.0],
+    "steps": ["x", 1.5, np.nan],
+    "generations": [0, 1.5],
+    "episodes": [-1, "x"],
+    "checkpoint_seconds": [-1],
+    "strategy": ["x", esopt.GradientES(sigma=0.1, estimator=esopt.Bonnet())],
+    "target": ["475", np.nan],
+    "callback": [3],
+    "checkpoint": [3, ""],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
+def test_a_bad_argument_leaves_the_folder_as_it_is(tmp_path, name: str, value: object):
+    for file in ("checkpoint.npz", "policy.npz", "progress.csv"):
+        (tmp_path / file).write_text("of an earlier run")
+    with pytest.raises((TypeError, ValueError), match=f"{name} (is|must)|the strategy needs gradients"):
+        train("CartPole-v1", out=tmp_path, **SHORT | {name: value})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.npz", "policy.npz", "progress.csv"}
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"of an earlier run"}
+
+
+def test_a_checkpoint_of_another_run_leaves_the_folder_as_it_is(tmp_path):
+    train("CartPole-v1", out=tmp_path / "a", **SHORT)
+    train("CartPole-v1", out=tmp_path / "b", **SHORT)
+    with pytest.raises(esopt.CheckpointError, match="seed: 0 in the file, 1 here"):
+        train("CartPole-v1", out=tmp_path / "a", seed=1, checkpoint=tmp_path / "b" / "checkpoint.npz", **SHORT)
+    assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+def test_budgets_may_be_whole_floats():
+    make, _ = aim()
+    settings = SMALL | {"check_every": None}
+    assert train(make, steps=1e2, episodes=1e3, generations=50.0, **settings).reason.keys() == {"steps"}
+    assert train(make, steps=np.inf, episodes=np.inf, generations=3, **settings).reason == {"generations": 3.0}
 
 
 def test_unsupported_spaces_and_policies_of_other_environments():

@@ -1,0 +1,53 @@
+"""The folder of a training run: its files, and those of the run that was there before."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+from .._log import log
+from ..checkpoint import previous_of
+
+CHECKPOINT, POLICY, PROGRESS, CURVE, OPTIONS = "checkpoint.npz", "policy.npz", "progress.csv", "curve.png", "run.json"
+
+_RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY)
+"""Whoever has one of these has a run that somebody may want."""
+
+
+def open_folder(out: str | os.PathLike[str] | None, *, resume: bool) -> Path | None:
+    """Return the folder of a run, made if need be; what another run left there is kept under other names.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError  if a run is to be resumed that is not there.
+    """
+    if out is None:
+        if resume:
+            raise ValueError("resume=True needs out=, the folder of the run. A file alone is resumed by checkpoint=.")
+        return None
+    folder = Path(out)
+    if resume and not (folder / CHECKPOINT).exists():
+        raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [] if resume else _set_aside(folder)
+    if kept:
+        log.warning(
+            "%s held another run. It is kept there, as %s. To go on with it, stop this one, rename them back, and pass "
+            "resume=True (--resume).",
+            *(folder, ", ".join(kept)),
+        )
+    return folder
+
+
+def _set_aside(folder: Path) -> list[str]:
+    """Rename the files of a run, checkpoint.npz to the first free of checkpoint.old.npz, checkpoint.old2.npz ..."""
+    if not any((folder / name).exists() for name in _RUN):
+        return []
+    marks = ("old" if number == 1 else f"old{number}" for number in count(1))
+    mark = next(mark for mark in marks if not any(folder.glob(f"*.{mark}.*")))
+    names = {name: name.replace(".", f".{mark}.", 1) for name in (*_RUN, PROGRESS, CURVE, OPTIONS)}
+    there = [name for name in names if (folder / name).exists()]
+    for name in there:
+        (folder / name).rename(folder / names[name])
+    return [names[name] for name in there]
