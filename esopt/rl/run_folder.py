@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
 from .._log import log
 from ..checkpoint import previous_of
+from ..errors import PolicyFileError
+from .policy import Policy
 
 CHECKPOINT, POLICY, PROGRESS, CURVE, OPTIONS = "checkpoint.npz", "policy.npz", "progress.csv", "curve.png", "run.json"
 
@@ -38,6 +41,18 @@ def open_folder(out: str | os.PathLike[str] | None, *, resume: bool) -> Path | N
             *(folder, ", ".join(kept)),
         )
     return folder
+
+
+def earlier_policy(folder: Path | None, whose: Mapping[str, object]) -> Policy | None:
+    """Return the policy that an earlier part of the run ended with, if there is one; ``whose`` it is, it has to say."""
+    if folder is None or not (folder / POLICY).exists():
+        return None
+    try:
+        found = Policy.load(folder / POLICY)
+    except PolicyFileError:
+        return None
+    same = all(found.about.get(name) == value for name, value in whose.items())
+    return found if same and isinstance(found.about.get("check_return"), float) else None
 
 
 def _set_aside(folder: Path) -> list[str]:

@@ -20,12 +20,14 @@ class TrainResult:
 
     Parameters
     ----------
-    policy : the best centre that a check saw, with the normalisation that it had there.
+    policy : the best centre that a check saw, with the normalisation that it had there. In a resumed run that may be
+        the policy which an earlier part ended with, where ``out=`` has it.
     returns : (final_episodes,)  its returns over the final evaluation; fewer, or none, if Ctrl-C cut that short.
     interval : 95 % t interval of their mean.
     history : one array per field of :class:`Progress`, one entry per generation. A resumed run has those of its earlier
         parts only where they were written, with ``out=``.
-    checks : one array per field of :class:`Check`, one entry per check, all of a resumed run's included.
+    checks : one array per field of :class:`Check`, one entry per check; those of earlier parts of a resumed run
+        included, but for the one at their end.
     steps, check_steps, evaluation_steps : environment steps of candidates, of checks, of the final evaluation.
     target : the mean return that training was after; nan if there was none.
     reason : why training ended, each with its number: "target" (a check reached the given target), "settled" (checks

@@ -37,7 +37,7 @@ from .normalisation import Normalise
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
 from .rollouts import Rollouts
-from .run_folder import CHECKPOINT, CURVE, POLICY, PROGRESS, open_folder
+from .run_folder import CHECKPOINT, CURVE, POLICY, PROGRESS, earlier_policy, open_folder
 from .searches import Searches
 from .train_result import TrainResult
 
@@ -128,7 +128,8 @@ def train(
     out : a folder for policy.npz, progress.csv, curve.png (with matplotlib) and checkpoint.npz. A new run replaces
         what was there: what another run left there is kept as checkpoint.old.npz, policy.old.npz and so on (old2
         where that name is taken), and a warning says so.
-    resume : go on with the run in ``out``.
+    resume : go on with the run in ``out``. A finished one goes on with a larger budget; the policy that it ended with
+        stays the best if no later check finds a better mean return.
 
     Returns
     -------
@@ -246,16 +247,17 @@ def _train(
         start = rollouts.policy.parameters
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
+        whose = {"env": env_name(rollouts.env), "strategy": name_layers(search["strategy"]), "seed": seed}
+        best, seen = _best(rollouts, result, state, earlier_policy(folder, whose))
         about = {
-            "env": env_name(rollouts.env),
-            "strategy": name_layers(search["strategy"]),
-            "seed": seed,
+            **whose,
             "generations": result.generations,
             "steps": state.steps + state.check_steps,
+            "check_return": seen if np.isfinite(seen) else None,
             "episodes": 0,
             "mean_return": None,
         }
-        policy = replace(_best(rollouts, result, state), about=about)
+        policy = replace(best, about=about)
         if folder is not None:
             policy.save(folder / POLICY)  # an environment that fails from here on costs no more than its evaluation
         whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
@@ -296,11 +298,20 @@ def _conclude(
         return state, {**reason, "interrupted": float(result.generations)}
 
 
-def _best(rollouts: Rollouts, result: Result, state: RolloutState) -> Policy:
-    """Return the best centre that a check saw, else the last one."""
+def _best(rollouts: Rollouts, result: Result, state: RolloutState, earlier: Policy | None) -> tuple[Policy, float]:
+    """Return the best centre that a check saw, else the last one, and the mean return that the check found.
+
+    The check at the end of an ``earlier`` part of the run is in no checkpoint: what the search does must not depend on
+    where it was cut. But its policy counts.
+    """
+    seen = -np.inf if earlier is None else float(earlier.about["check_return"])
+    if earlier is not None and seen > state.best_return:
+        return earlier, seen
     if np.isfinite(state.best_return):
-        return rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
-    return rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
+        best = rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
+        return best, state.best_return
+    last = rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
+    return last, -np.inf
 
 
 def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]:

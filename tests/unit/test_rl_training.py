@@ -209,6 +209,22 @@ def test_a_finished_run_can_go_on(tmp_path):
     assert {path.name for path in whole.iterdir()} == {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz"}
 
 
+def test_what_a_finished_run_ended_with_is_not_lost_when_it_goes_on(tmp_path):
+    make, _ = aim()
+    wild = dict(SMALL, strategy=esopt.ars(n=8, sigma=0.5, lr=0.5), check_every=100)
+    short, whole = (train(make, generations=generations, **wild) for generations in (5, 8))
+    train(make, generations=5, out=tmp_path, **wild)
+    resumed = train(make, generations=8, out=tmp_path, resume=True, **wild)
+    again = train(make, generations=8, out=tmp_path, resume=True, **wild)
+
+    assert short.checks["mean_return"][-1] > whole.checks["mean_return"].max()
+    assert resumed.mean == short.mean > whole.mean
+    assert Policy.load(tmp_path / "policy.npz").about["check_return"] == short.checks["mean_return"][-1]
+    assert resumed.result.mean.tobytes() == whole.result.mean.tobytes()
+    assert bits(again) == bits(resumed)
+    assert bits(resumed)[2:] == bits(whole)[2:]
+
+
 def test_averages_of_centres_survive_a_restart_and_depend_on_no_thread(tmp_path):
     settings = preset("orthogonal", "CartPole-v1").settings() | {"check_every": 3, "target": np.inf, "seed": 4}
     once = train("CartPole-v1", **settings, generations=8, final_episodes=3, workers=1)
