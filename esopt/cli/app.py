@@ -53,6 +53,9 @@ WAY = _option("auto, compiled, workers, process or envpool.", "--path")
 OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
 CHECKS = _option("Episodes of a check of the centre. (default: the preset's, by budget in the preset default)", least=1)
 SEARCHES = _option("Searches that share the steps, one after another. (default: the preset's)", least=1)
+CUT = _option(
+    "Cut of an episode in training and checks; in the evaluation too where the environment has no limit.", least=1
+)
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 GROW = _option("Let each population grow until its episodes took so many steps.", least=1)
 EVENTS = _option("Folder for event files of TensorBoard; needs the extra tensorboard.")
@@ -87,7 +90,7 @@ def train(
     check_episodes: Annotated[int | None, CHECKS] = None,
     searches: Annotated[int | None, SEARCHES] = None,
     steps_per_generation: Annotated[int | None, GROW] = None,
-    episode_steps: Annotated[int | None, _option("Cut of an episode in training.", least=1)] = None,
+    episode_steps: Annotated[int | None, CUT] = None,
     final_episodes: Annotated[int, _option("Episodes of the final evaluation.", least=1)] = 100,
     workers: Annotated[int | None, WORKERS] = None,
     path: Annotated[str, WAY] = "auto",

@@ -106,6 +106,23 @@ def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:
         made.close()
 
 
+def has_limit(env: EnvSource) -> bool:
+    """Return whether something cuts the episodes of ``env`` after some number of steps: its spec, or a TimeLimit."""
+    import gymnasium
+
+    if isinstance(env, World):
+        return True
+    made = layer = make_env(env)
+    try:
+        if getattr(getattr(made, "spec", None), "max_episode_steps", None) is not None:
+            return True
+        while isinstance(layer, gymnasium.Wrapper) and not isinstance(layer, gymnasium.wrappers.TimeLimit):
+            layer = layer.env
+        return isinstance(layer, gymnasium.wrappers.TimeLimit)
+    finally:
+        made.close()
+
+
 def reset_env(env: Any, seed: int) -> Any:
     """Return the first observation of the episode ``seed``, whatever was played before.
 

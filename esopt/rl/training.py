@@ -31,7 +31,7 @@ from ..strategies.named import ars
 from .budgets import plan
 from .checks import Check, RolloutState
 from .engine import World
-from .environments import EnvSource, env_name, env_spaces
+from .environments import EnvSource, env_name, env_spaces, has_limit
 from .evaluation import check_counts, final_returns, t_interval
 from .normalisation import Normalise
 from .policy import Policy, Recipe
@@ -103,7 +103,8 @@ def train(
         for a strategy that ``grows``: its average over candidates is one over episodes too.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
-    episode_steps : cut of an episode in training and checks, besides the environment's own.
+    episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no
+        spec and no TimeLimit, it holds for the final evaluation too. Environments that never end an episode need it.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check; None for about as many as there would be checks with ``check_every=None``, at
         least 4: a richer budget of steps pays for more checks, and for less luck in each. 10 without such a budget.
@@ -243,6 +244,7 @@ def _train(
 ) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
     seed, path = int(search["seed"]), str(rollouts.choice)
+    limited = rollouts.max_steps is not None and has_limit(rollouts.env)
     try:
         start = rollouts.policy.parameters
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
@@ -260,7 +262,7 @@ def _train(
         policy = replace(best, about=about)
         if folder is not None:
             policy.save(folder / POLICY)  # an environment that fails from here on costs no more than its evaluation
-        whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
+        whole = replace(rollouts, max_steps=None) if limited else rollouts
         try:
             returns, evaluation_steps = final_returns(whole, policy, final_episodes, seed, keep=True)
         finally:

@@ -127,12 +127,25 @@ def test_budgets():
 
 def test_options_reach_the_episodes():
     start = dict(policy=Policy.linear(Walk()), strategy=esopt.ars(n=4), generations=2, final_episodes=3)
-    run = train(Walk, episodes_per_candidate=3, episode_steps=2, bonus=1.0, check_episodes=4, check_every=1, **start)
+    settings = dict(start, episodes_per_candidate=3, episode_steps=2, bonus=1.0, check_episodes=4, check_every=1)
+    run = train(lambda: gym.wrappers.TimeLimit(Walk(), 10), **settings)
 
     assert (run.steps, run.check_steps) == (2 * 4 * 3 * 2, 3 * 4 * 2)
     assert run.evaluation_steps > 3 * 2  # the final evaluation is of whole episodes
     assert run.history["best_return"].max() <= pyramid(2)
     assert run.result.evaluator == "Rollouts"
+
+
+def test_an_environment_without_an_end_is_cut_in_the_final_evaluation_too():
+    class Endless(Walk):
+        def step(self, action):
+            return np.zeros(2, np.float32), 1.0, False, False, {}
+
+    run = train(Endless, episode_steps=20, generations=2, final_episodes=3)
+    limited = train(lambda: gym.wrappers.TimeLimit(Endless(), 30), episode_steps=20, generations=2, final_episodes=3)
+
+    assert run.returns.tolist() == [20.0] * 3
+    assert limited.returns.tolist() == [30.0] * 3
 
 
 def test_the_normalisation_comes_with_the_policy():
