@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
+from .._inspect import inspect
 from .._log import log
 from ..checkpoint import previous_of
-from ..errors import PolicyFileError
+from ..errors import CheckpointError, PolicyFileError
 from .policy import Policy
 
 CHECKPOINT, POLICY, PROGRESS, CURVE, OPTIONS = "checkpoint.npz", "policy.npz", "progress.csv", "curve.png", "run.json"
@@ -18,12 +20,12 @@ _RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY)
 """Whoever has one of these has a run that somebody may want."""
 
 
-def open_folder(out: str | os.PathLike[str] | None, *, resume: bool) -> Path | None:
+def open_folder(out: str | os.PathLike[str] | None, env: str, *, resume: bool) -> Path | None:
     """Return the folder of a run, made if need be; what another run left there is kept under other names.
 
     Raises
     ------
-    ValueError, FileNotFoundError  if a run is to be resumed that is not there.
+    ValueError, FileNotFoundError  for a run to be resumed that is not there, or is of another environment than ``env``.
     """
     if out is None:
         if resume:
@@ -32,6 +34,12 @@ def open_folder(out: str | os.PathLike[str] | None, *, resume: bool) -> Path | N
     folder = Path(out)
     if resume and not (folder / CHECKPOINT).exists():
         raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
+    trained = _environment(folder / CHECKPOINT) if resume else None
+    if trained not in (None, env):
+        raise ValueError(
+            f"{folder} holds a run of {trained}, which cannot go on with {env}. "
+            f"Pass {trained}, or another folder as out=."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     kept = [] if resume else _set_aside(folder)
     if kept:
@@ -53,6 +61,16 @@ def earlier_policy(folder: Path | None, whose: Mapping[str, object]) -> Policy |
         return None
     same = all(found.about.get(name) == value for name, value in whose.items())
     return found if same and isinstance(found.about.get("check_return"), float) else None
+
+
+def _environment(checkpoint: Path) -> str | None:
+    """Return the name of what a checkpoint was trained on; None if it does not say, or is damaged."""
+    try:
+        objective = json.loads(inspect(checkpoint).header["tree"]["fields"]["objective"])
+        name = objective["objective"]["f"]["about"]["env"]
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _set_aside(folder: Path) -> list[str]:

@@ -162,7 +162,7 @@ def train(
         **{"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds},
     }
     _check(rollouts, search, target, callback)  # whatever does not fit is said before a folder is touched
-    folder, file = _open(out, search, resume=resume)
+    folder, file = _open(out, env_name(env), search, resume=resume)
     trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder)
     if folder is not None:
         _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
@@ -344,10 +344,10 @@ def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]
 
 
 def _open(
-    out: str | os.PathLike[str] | None, search: dict[str, Any], *, resume: bool
+    out: str | os.PathLike[str] | None, env: str, search: dict[str, Any], *, resume: bool
 ) -> tuple[Path | None, ProgressFile]:
     """Return the folder of the run and the file of its progress; a checkpoint without another place is there."""
-    folder = open_folder(out, resume=resume)
+    folder = open_folder(out, env, resume=resume)
     if folder is None:
         return None, ProgressFile(None)
     if search["checkpoint"] is None:

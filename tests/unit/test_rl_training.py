@@ -273,6 +273,8 @@ def test_only_the_run_of_a_folder_is_resumed(tmp_path):
     train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
     with pytest.raises(esopt.CheckpointError, match="seed: 1 in the file, 2 here"):
         train("CartPole-v1", out=tmp_path, seed=2, resume=True, **SHORT)
+    with pytest.raises(ValueError, match="holds a run of CartPole-v1, which cannot go on with Pendulum-v1"):
+        train("Pendulum-v1", out=tmp_path, resume=True, **SHORT)
     with pytest.raises(FileNotFoundError, match="there is no run to resume in"):
         train("CartPole-v1", out=tmp_path / "none", resume=True, **SHORT)
     with pytest.raises(ValueError, match="resume=True needs out="):
