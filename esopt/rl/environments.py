@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ _KEEPS_ITS_WORLD = "gymnasium.envs.box2d.bipedal_walker"
 
 def episode_seeds(seeds: NDArray[np.int64] | list[int], episodes: int, part: range = TRAIN) -> NDArray[np.int64]:
     """Return the seeds of ``episodes`` consecutive episodes in ``part`` for each of ``seeds`` (m,), (m, episodes)."""
-    starts = (np.asarray(seeds) % len(part)).astype(np.int64)
+    if isinstance(seeds, list):  # numpy makes floats of numbers on both sides of 2**63
+        seeds = np.array([seed % len(part) for seed in seeds], np.int64)
+    starts = (seeds % len(part)).astype(np.int64)
     return part.start + (starts[:, None] + np.arange(episodes)) % len(part)
 
 
@@ -129,6 +131,10 @@ def reset_env(env: Any, seed: int) -> Any:
     BipedalWalker keeps its physical world from episode to episode, and with it what the order of contacts depends on:
     equal seeds and actions give other returns. It gets a new one, as LunarLander does by itself since issue 728 of
     gymnasium.
+
+    Raises
+    ------
+    TypeError  for an environment whose reset is not that of ``gymnasium.Env``.
     """
     inner = getattr(env, "unwrapped", env)
     if any(kind.__module__ == _KEEPS_ITS_WORLD for kind in type(inner).__mro__):
@@ -136,7 +142,35 @@ def reset_env(env: Any, seed: int) -> Any:
 
         inner._destroy()
         inner.terrain, inner.world = [], b2World()
-    return env.reset(seed=seed)[0]
+    try:
+        found = env.reset(seed=seed)
+    except TypeError as error:
+        if "argument 'seed'" not in str(error):
+            raise
+        raise TypeError(
+            "reset() takes no seed. Expected reset(*, seed=None, options=None), as gymnasium.Env has it. Add the "
+            "parameters, and draw what is random from the seed"
+        ) from error
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise TypeError(
+            f"reset() must return (observation, info), got {_what(found)}. "
+            "Return observation, {}, as gymnasium.Env does"
+        )
+    return found[0]
+
+
+def bad_step(found: Any) -> TypeError:
+    """Return the error for what ``step`` returned, if it is not what ``gymnasium.Env`` asks for."""
+    if not isinstance(found, tuple) or len(found) != 5:
+        return TypeError(
+            f"step() must return (observation, reward, terminated, truncated, info), got {_what(found)}. "
+            "Return all five, as gymnasium.Env does"
+        )
+    return TypeError(f"step() must return a number as the reward, got {found[1]!r:.60}. Return float(reward)")
+
+
+def _what(found: Any) -> str:
+    return f"a tuple of {len(found)}" if isinstance(found, tuple) else f"a {type(found).__name__}"
 
 
 def prepare_rendering() -> None:
