@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .._told import check_limit
 from ..evaluators._rows import check_count
 from .checks import CHECK_SHARE
+from .environments import registered
 from .lengths import Lengthening
 
 EPISODES = 300
@@ -109,8 +110,6 @@ def default_steps(env: Any) -> int:
 def longest_episode(env: Any) -> int | None:
     """Return the steps after which ``env``, an id, an EnvSpec or a World, ends any episode; None if unknown."""
     if isinstance(env, str):
-        import gymnasium
-
-        env = gymnasium.registry.get(env)
+        env = registered(env)
     longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None)
     return int(longest) if longest else None

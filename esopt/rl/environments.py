@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,22 @@ def make_env(env: EnvSource, **options: Any) -> Any:
                 "Expected a gymnasium.Env. Return gymnasium.make(...), or a subclass of gymnasium.Env."
             )
     return made
+
+
+def registered(name: str) -> Any:
+    """Return the EnvSpec that ``gymnasium.make`` finds, for ``module:id`` or an id without version too; else None."""
+    import gymnasium
+    from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
+
+    module, _, name = name.rpartition(":")
+    if module:
+        import_module(module)
+    try:
+        space, kind, version = parse_env_id(name)
+    except gymnasium.error.Error:
+        return None
+    version = find_highest_version(space, kind) if version is None else version
+    return gymnasium.registry.get(name if version is None else get_env_id(space, kind, version))
 
 
 def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:

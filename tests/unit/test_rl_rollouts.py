@@ -11,6 +11,7 @@ import pytest
 import esopt
 from esopt.noise import child
 from esopt.rl import GymEngine, Moments, Policy, Recipe, Rollouts, Running, Workers, choose_engine, make_env
+from esopt.rl.budgets import longest_episode
 from esopt.rl.classic_control import CLASSIC_CONTROL
 from esopt.rl.engine import CompiledEngine
 from esopt.rl.environments import CHECK, TRAIN, episode_seeds
@@ -277,6 +278,11 @@ def test_the_path_is_chosen_said_and_can_be_forced():
     )
     assert chosen(lambda: gym.make("CartPole-v1"))[2].startswith("it is a function or wrapped")
     assert chosen(Walk, workers=2)[0] is chosen(Walk, episode_timeout=3.0)[0] is Workers
+    for name in ("CartPole", "gymnasium:CartPole-v1", "gymnasium:CartPole"):  # as gymnasium.make takes them
+        assert chosen(name) == chosen("CartPole-v1")
+        assert longest_episode(name) == 500
+    for name in ("FrozenLake-v1", "gymnasium:FrozenLake-v1", "Nowhere-v0"):
+        assert chosen(name)[2] == "there is no compiled world for it"
     with pytest.raises(ValueError, match="Walk cannot be played with path='compiled': it is a function"):
         chosen(Walk, path="compiled")
     with pytest.raises(ValueError, match="path must be one of auto, compiled, workers, process, envpool, got 'fast'"):
