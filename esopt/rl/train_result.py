@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
-    """A trained policy and how it came about.
+    """A trained policy and how it came about; prints as a table.
 
     Parameters
     ----------
@@ -54,3 +54,20 @@ class TrainResult:
     def mean(self) -> float:
         """Mean return over the final evaluation; nan if no episode of it was played."""
         return float(self.returns.mean()) if self.returns.size else np.nan
+
+    def __str__(self) -> str:
+        run, about, (low, high) = self.result, self.policy.about, self.interval
+        between = "" if np.isnan(low) else f", 95 % interval [{low:.6g}, {high:.6g}]"
+        rows = {
+            "mean": f"{self.mean:.6g}{between}, over {self.returns.size} held-out episodes",
+            "environment": str(about.get("env")),
+            "reason": replace(run, reason=self.reason).message,
+            "steps": f"{self.steps}, {self.check_steps} of checks, {self.evaluation_steps} of the final evaluation",
+            "evaluations": f"{run.evaluations}",
+            "generations": f"{run.generations}",
+            "seconds": f"{run.seconds:.3g}",
+            "failures": ", ".join(f"{kind}: {count}" for kind, count in run.failures.items()),
+            "strategy": str(about.get("strategy")),
+            "path": self.path,
+        }
+        return "\n".join(f"{name:>12}: {text}" for name, text in rows.items() if text)

@@ -84,6 +84,20 @@ def test_the_best_centre_is_returned_and_not_the_last():
     assert centres.max() > 2.0 * centres[-1]
 
 
+def test_it_prints_as_a_table():
+    make, _ = aim(threshold=-10.0)
+    run = train(make, generations=30, **dict(SMALL, check_every=1))
+    lines = dict(line.strip().split(": ", 1) for line in str(run).splitlines())
+
+    assert lines["mean"] == f"{run.mean:.6g}, 95 % interval [{run.mean:.6g}, {run.mean:.6g}], over 5 held-out episodes"
+    assert lines["reason"].startswith("checks beyond the target got no better (settled=")
+    assert lines["steps"] == f"{run.steps}, {run.check_steps} of checks, 5 of the final evaluation"
+    assert (lines["strategy"], lines["path"]) == (run.policy.about["strategy"], run.path)
+    assert "failures" not in lines
+    cut = replace(run, returns=run.returns[:0], interval=(np.nan, np.nan))
+    assert "mean: nan, over 0 held-out episodes" in str(cut)
+
+
 def test_threshold_lets_it_settle():
     make, _ = aim(noise=0.2, threshold=-0.1)
     run = train(make, steps=100_000, **dict(SMALL, check_every=1))
