@@ -23,12 +23,14 @@ class EvaluationError(EsoptError):
     Attributes
     ----------
     x : the candidate as the objective saw it, where a single one is to blame, else None.
-    seed : its evaluation seed, where the objective takes one, else None.
+    seed : its evaluation seed, where the objective takes one, else None; that of the episode, where one failed.
+    policy : the candidate as an :class:`esopt.rl.Policy`, normalised as it was, where an episode of it failed.
     result : the :class:`esopt.Result` so far, where :func:`esopt.minimize` raised it, else None.
     """
 
     x: Any = None
     seed: int | None = None
+    policy: Any = None
     result: Any = None
 
 

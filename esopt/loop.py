@@ -191,7 +191,7 @@ def minimize(
     left, own = None if evaluations is None else evaluations - final, None if checkpoint is None else objective
     budgets: dict[str, Any] = {"evaluations": left, "generations": generations, "target": target}
     es = Optimizer(strategy, x0, seed, **budgets, noisy=stochastic, objective=own, bounds=box)
-    _check_start(es, objective, evaluations, grad=grad is not None)
+    check_start(es, objective, evaluations, grad=grad is not None)
     flights = None if mode == "sync" else Flights(es, evaluator, max_lag, arrivals, exact=not stochastic)
     return run(es, evaluator, flights, limits, history, final)
 
@@ -243,7 +243,7 @@ def _own_objective(evaluator: Evaluator, given: dict[str, Any], *, seeded: bool)
     return objective
 
 
-def _check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
+def check_start(es: Optimizer, objective: Objective | None, evaluations: int | None, *, grad: bool) -> None:
     """Refuse a strategy that needs more than the objective has, or less than was given as ``grad=``."""
     population = es.population()
     if grad and "grads" not in population.needs:

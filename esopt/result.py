@@ -16,6 +16,7 @@ from .noise import Array
 
 _SENTENCES = {
     "target": "the target value was reached",
+    "settled": "checks beyond the target got no better",
     "evaluations": "the budget of evaluations is used up",
     "generations": "the budget of generations is used up",
     "steps": "the budget of steps is used up",

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from . import commands
-from .commands import TrainOptions
 from .tables import SeveralValues
 from .tables import table as print_table
 
@@ -50,13 +49,18 @@ NORMALISE = typer.Option("--normalise/--no-normalise", help="Normalise observati
 TIMEOUT = _option("Seconds after which an episode counts as hung; its worker process is killed.")
 WORKERS = _option("Threads or processes that play; changes no result. (default: all cores, or no process)", least=1)
 WAY = _option("auto, compiled, workers, process or envpool.", "--path")
-OUT = _option("Folder for policy.npz, curve.png, progress.csv and checkpoint.npz. (default: runs/ENV)")
+OUT = _option("Folder for policy.npz, curve.png, progress.csv, checkpoint.npz and run.json. (default: runs/ENV)")
 CHECKS = _option("Episodes of a check of the centre. (default: the preset's, by budget in the preset default)", least=1)
 SEARCHES = _option("Searches that share the steps, one after another. (default: the preset's)", least=1)
+CUT = _option(
+    "Cut of an episode in training and checks; in the evaluation too where the environment has no limit.", least=1
+)
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 GROW = _option("Let each population grow until its episodes took so many steps.", least=1)
 EVENTS = _option("Folder for event files of TensorBoard; needs the extra tensorboard.")
-RESUME = typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")
+RESUME = typer.Option(
+    "--resume", help="Go on with the run in the folder, bit for bit, with its options where none are given."
+)
 
 
 @app.callback()
@@ -66,6 +70,7 @@ def esopt() -> None:
 
 @app.command()
 def train(
+    ctx: typer.Context,
     env: Annotated[str, ENV] = "CartPole-v1",
     preset: Annotated[
         str, _option("default, ars, orthogonal, pgpe or openai-es: settings with their sources.")
@@ -87,7 +92,7 @@ def train(
     check_episodes: Annotated[int | None, CHECKS] = None,
     searches: Annotated[int | None, SEARCHES] = None,
     steps_per_generation: Annotated[int | None, GROW] = None,
-    episode_steps: Annotated[int | None, _option("Cut of an episode in training.", least=1)] = None,
+    episode_steps: Annotated[int | None, CUT] = None,
     final_episodes: Annotated[int, _option("Episodes of the final evaluation.", least=1)] = 100,
     workers: Annotated[int | None, WORKERS] = None,
     path: Annotated[str, WAY] = "auto",
@@ -97,15 +102,9 @@ def train(
     resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Train a policy on ENV, evaluate it on episodes it never saw, and save it with its learning curve."""
-    chosen = TrainOptions(preset, strategy, policy, n, sigma, normalise)
-    budgets = {"steps": steps, "episodes": episodes, "generations": generations, "seconds": seconds}
-    rest = {
-        **{"bonus": bonus, "episodes_per_candidate": episodes_per_candidate, "check_episodes": check_episodes},
-        **{"searches": searches, "steps_per_generation": steps_per_generation},
-        **{"seed": seed, "target": target, "action_noise": action_noise, "episode_steps": episode_steps},
-        **{"final_episodes": final_episodes, "workers": workers, "path": path, "episode_timeout": episode_timeout},
-    }
-    raise typer.Exit(commands.train(env, chosen, budgets, rest, out=out, events=tensorboard, resume=resume))
+    options = {name: value for name, value in ctx.params.items() if name not in ("out", "tensorboard", "resume")}
+    chosen = {name for name in options if getattr(ctx.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"}
+    raise typer.Exit(commands.train(options, chosen, out=out, events=tensorboard, resume=resume))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ..rl.policy import Policy
     from ..rl.progress import Progress
     from ..rl.tensorboard import TensorBoard
+
+
+_BUDGETS = {"steps", "episodes", "generations", "seconds"}
 
 
 class TrainOptions(NamedTuple):
@@ -48,25 +52,20 @@ class TrainOptions(NamedTuple):
         return settings
 
 
-def train(
-    env: str,
-    options: TrainOptions,
-    budgets: dict[str, Any],
-    rest: dict[str, Any],
-    *,
-    out: Path | None,
-    events: Path | None,
-    resume: bool,
-) -> int:
-    """Train and write the run, and for TensorBoard to the folder ``events``."""
+def train(options: dict[str, Any], chosen: set[str], *, out: Path | None, events: Path | None, resume: bool) -> int:
+    """Train and write the run, and for TensorBoard to the folder ``events``.
+
+    ``options`` are those of the command line by name, None for a preset's own. A resumed run has those that nobody has
+    ``chosen`` from its folder.
+    """
 
     def work() -> None:
-        folder = Path("runs", env.replace("/", "-")) if out is None else out
+        folder = Path("runs", options["env"].replace("/", "-")) if out is None else out
         _check_folder(folder)
+        asked = _remembered(folder, options, chosen) if resume else options
         watched = nullcontext() if events is None else _board(events)
-        given = {name: value for name, value in {**budgets, **rest}.items() if value is not None}
         with watched as board:
-            _train(env, folder, {**options.settings(env), **given}, board, resume=resume)
+            _train(asked, folder, board, resume=resume)
 
     return _guarded(work, "interrupted before there was a policy; nothing was written.")
 
@@ -138,6 +137,31 @@ def _check_folder(folder: Path, option: str = "--out") -> None:
         raise PermissionError(f"{option} {folder} cannot be written: no permission in {there}. Pass another one.")
 
 
+def _remembered(folder: Path, options: dict[str, Any], chosen: set[str]) -> dict[str, Any]:
+    """Return the options, where nobody has ``chosen`` them those of the run in ``folder``; one budget replaces all."""
+    from ..rl.run_folder import OPTIONS
+
+    file = folder / OPTIONS
+    if not file.exists():
+        return options
+    try:
+        earlier = dict(json.loads(file.read_text("utf-8")))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{file} does not hold the options of a run. Remove it, and repeat the options of the run with --resume."
+        ) from None
+    fixed = chosen | (_BUDGETS if chosen & _BUDGETS else set())
+    return options | {name: earlier[name] for name in options.keys() & earlier.keys() - fixed}
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments of :func:`esopt.rl.train`."""
+    given = {name: value for name, value in options.items() if value is not None}
+    changes = TrainOptions(*(options[name] for name in TrainOptions._fields))
+    rest = given.keys() - {"env", *TrainOptions._fields}
+    return changes.settings(options["env"]) | {name: given[name] for name in rest}
+
+
 def _board(folder: Path) -> TensorBoard:
     from ..rl.tensorboard import TensorBoard
 
@@ -145,14 +169,14 @@ def _board(folder: Path) -> TensorBoard:
     return TensorBoard(folder)
 
 
-def _train(
-    env: str, folder: Path, settings: dict[str, Any], board: Callable[[Progress], None] | None, *, resume: bool
-) -> None:
+def _train(options: dict[str, Any], folder: Path, board: Callable[[Progress], None] | None, *, resume: bool) -> None:
     from rich.console import Console
 
     from ..rl import budgets, training
+    from ..rl.run_folder import OPTIONS
     from .display import Display, report
 
+    env, settings, unsaved = options["env"], _settings(options), [json.dumps(options, indent=2)]
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Training on {env}, seed {settings['seed']}.")
     begun = time.perf_counter()
@@ -177,11 +201,15 @@ def _train(
     with display:
 
         def show(progress: Progress) -> None:
+            while unsaved:
+                (folder / OPTIONS).write_text(f"{unsaved.pop()}\n", "utf-8")
             display.show(progress)
             if board is not None:
                 board(progress)
 
         result = training.train(env, callback=show, out=folder, resume=resume, **settings)
+    if unsaved:
+        console.print("There was nothing left to train. A larger budget, such as --steps, lets the run go on.")
     for line in report(result, time.perf_counter() - begun, settings["final_episodes"]):
         console.print(line)
     for name in ("policy.npz", "curve.png", "progress.csv"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..rl.progress import Progress
-    from ..rl.training import TrainResult
+    from ..rl.train_result import TrainResult
 
 _REASONS = {
     "target": "the target was reached",

@@ -34,7 +34,7 @@ _HOMES = {
     "Searches": "searches",
     "Table": "learning_table",
     "TensorBoard": "tensorboard",
-    "TrainResult": "training",
+    "TrainResult": "train_result",
     "Workers": "workers",
     "World": "engine",
     "bootstrap_interval": "statistics",
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from .statistics import bootstrap_interval as bootstrap_interval
     from .statistics import interquartile_mean as interquartile_mean
     from .tensorboard import TensorBoard as TensorBoard
-    from .training import TrainResult as TrainResult
+    from .train_result import TrainResult as TrainResult
     from .training import train as train
     from .video import render as render
     from .workers import Workers as Workers

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from .._told import check_limit
 from ..evaluators._rows import check_count
 from .checks import CHECK_SHARE
+from .environments import registered
 from .lengths import Lengthening
 
 EPISODES = 300
@@ -62,10 +64,11 @@ def plan(
     so many that none has a whole episode.
     """
     steps = budgets[0]
-    check_count("steps", steps)
+    check_limit("steps", steps)
     check_count("searches", searches)
     if all(budget is None for budget in budgets):
         steps = default_steps(env)
+    steps = None if steps is None or steps == math.inf else int(steps)
     longest = min((n for n in (longest_episode(env), episode_steps) if n is not None), default=None)
     counts = {"episodes": episodes, "check_episodes": check_episodes}
     names = frozenset(name for name, count in counts.items() if count is None)
@@ -107,8 +110,6 @@ def default_steps(env: Any) -> int:
 def longest_episode(env: Any) -> int | None:
     """Return the steps after which ``env``, an id, an EnvSpec or a World, ends any episode; None if unknown."""
     if isinstance(env, str):
-        import gymnasium
-
-        env = gymnasium.registry.get(env)
+        env = registered(env)
     longest = getattr(env, "max_episode_steps", None) or getattr(env, "max_steps", None)
     return int(longest) if longest else None

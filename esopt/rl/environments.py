@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ _KEEPS_ITS_WORLD = "gymnasium.envs.box2d.bipedal_walker"
 
 def episode_seeds(seeds: NDArray[np.int64] | list[int], episodes: int, part: range = TRAIN) -> NDArray[np.int64]:
     """Return the seeds of ``episodes`` consecutive episodes in ``part`` for each of ``seeds`` (m,), (m, episodes)."""
-    starts = (np.asarray(seeds) % len(part)).astype(np.int64)
+    if isinstance(seeds, list):  # numpy makes floats of numbers on both sides of 2**63
+        seeds = np.array([seed % len(part) for seed in seeds], np.int64)
+    starts = (seeds % len(part)).astype(np.int64)
     return part.start + (starts[:, None] + np.arange(episodes)) % len(part)
 
 
@@ -90,6 +93,22 @@ def make_env(env: EnvSource, **options: Any) -> Any:
     return made
 
 
+def registered(name: str) -> Any:
+    """Return the EnvSpec that ``gymnasium.make`` finds, for ``module:id`` or an id without version too; else None."""
+    import gymnasium
+    from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
+
+    module, _, name = name.rpartition(":")
+    if module:
+        import_module(module)
+    try:
+        space, kind, version = parse_env_id(name)
+    except gymnasium.error.Error:
+        return None
+    version = find_highest_version(space, kind) if version is None else version
+    return gymnasium.registry.get(name if version is None else get_env_id(space, kind, version))
+
+
 def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:
     """Return the observation space, the action space and the spec (or None) of the environment."""
     if isinstance(env, World):
@@ -106,12 +125,33 @@ def env_spaces(env: EnvSource) -> tuple[Any, Any, Any]:
         made.close()
 
 
+def has_limit(env: EnvSource) -> bool:
+    """Return whether something cuts the episodes of ``env`` after some number of steps: its spec, or a TimeLimit."""
+    import gymnasium
+
+    if isinstance(env, World):
+        return True
+    made = layer = make_env(env)
+    try:
+        if getattr(getattr(made, "spec", None), "max_episode_steps", None) is not None:
+            return True
+        while isinstance(layer, gymnasium.Wrapper) and not isinstance(layer, gymnasium.wrappers.TimeLimit):
+            layer = layer.env
+        return isinstance(layer, gymnasium.wrappers.TimeLimit)
+    finally:
+        made.close()
+
+
 def reset_env(env: Any, seed: int) -> Any:
     """Return the first observation of the episode ``seed``, whatever was played before.
 
     BipedalWalker keeps its physical world from episode to episode, and with it what the order of contacts depends on:
     equal seeds and actions give other returns. It gets a new one, as LunarLander does by itself since issue 728 of
     gymnasium.
+
+    Raises
+    ------
+    TypeError  for an environment whose reset is not that of ``gymnasium.Env``.
     """
     inner = getattr(env, "unwrapped", env)
     if any(kind.__module__ == _KEEPS_ITS_WORLD for kind in type(inner).__mro__):
@@ -119,7 +159,35 @@ def reset_env(env: Any, seed: int) -> Any:
 
         inner._destroy()
         inner.terrain, inner.world = [], b2World()
-    return env.reset(seed=seed)[0]
+    try:
+        found = env.reset(seed=seed)
+    except TypeError as error:
+        if "argument 'seed'" not in str(error):
+            raise
+        raise TypeError(
+            "reset() takes no seed. Expected reset(*, seed=None, options=None), as gymnasium.Env has it. Add the "
+            "parameters, and draw what is random from the seed"
+        ) from error
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise TypeError(
+            f"reset() must return (observation, info), got {_what(found)}. "
+            "Return observation, {}, as gymnasium.Env does"
+        )
+    return found[0]
+
+
+def bad_step(found: Any) -> TypeError:
+    """Return the error for what ``step`` returned, if it is not what ``gymnasium.Env`` asks for."""
+    if not isinstance(found, tuple) or len(found) != 5:
+        return TypeError(
+            f"step() must return (observation, reward, terminated, truncated, info), got {_what(found)}. "
+            "Return all five, as gymnasium.Env does"
+        )
+    return TypeError(f"step() must return a number as the reward, got {found[1]!r:.60}. Return float(reward)")
+
+
+def _what(found: Any) -> str:
+    return f"a tuple of {len(found)}" if isinstance(found, tuple) else f"a {type(found).__name__}"
 
 
 def prepare_rendering() -> None:

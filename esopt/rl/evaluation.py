@@ -27,7 +27,8 @@ def evaluate(
 ) -> tuple[Array, int]:
     """Return the return of each of ``episodes`` held-out episodes, (episodes,), and the number of environment steps.
 
-    Training never plays their seeds. ``workers`` and ``path`` are as in :func:`train`.
+    Training never plays their seeds. Episodes end where the environment ends them; one that never does needs a
+    ``gymnasium.wrappers.TimeLimit``. ``workers`` and ``path`` are as in :func:`train`.
     """
     check_counts(episodes=episodes)
     rollouts = Rollouts(env, policy, path=path, workers=workers)

@@ -12,7 +12,7 @@ from ..errors import EvaluationError
 from ..noise import EVAL, Key
 from ..samplers.gaussian import Gaussian
 from .engine import Array, Integers, Played
-from .environments import EnvSource, make_env, reset_env
+from .environments import EnvSource, bad_step, make_env, reset_env
 from .policy import Policy
 
 _NOISE_ROWS = 64
@@ -142,8 +142,12 @@ class Stage:
             if noise is not None:
                 wanted = [u + z for u, z in zip(wanted, next(noise), strict=True)]
             counted[0] = steps + 1
-            observation, reward, terminated, truncated, _ = step(act(wanted))
-            total += float(reward)
+            found = step(act(wanted))
+            try:
+                observation, reward, terminated, truncated, _ = found
+                total += float(reward)
+            except (TypeError, ValueError):
+                raise bad_step(found) from None
             steps += 1
             if terminated or truncated or steps == longest or total != total:
                 return total

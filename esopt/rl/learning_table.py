@@ -25,7 +25,8 @@ from .environments import EnvSource, env_name, env_spaces
 from .presets import Preset
 from .run_file import Run, RunFile
 from .statistics import Estimate, bootstrap_interval
-from .training import TrainResult, train
+from .train_result import TrainResult
+from .training import train
 
 PresetSource = str | Preset | Strategy | Callable[[str], Preset]
 """A name from :data:`esopt.rl.presets.PRESETS`, a preset, a function from an environment's name to one, or a strategy

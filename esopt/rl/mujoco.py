@@ -155,7 +155,7 @@ def mujoco_world(name: str, **options: Any) -> Found:
     from gymnasium.error import DependencyNotInstalled
 
     spec = gymnasium.spec(name)
-    family = _family(spec.entry_point)
+    family = family_of(spec.entry_point)
     if family is None:
         return Found(None, f"{name} is none of gymnasium's v5 MuJoCo environments")
     if not layout.enabled():
@@ -172,7 +172,7 @@ def mujoco_world(name: str, **options: Any) -> Found:
         env.close()
 
 
-def _family(entry: object) -> _Family | None:
+def family_of(entry: object) -> _Family | None:
     """Return the family of an entry point, which is a text or the class itself."""
     if isinstance(entry, type):
         entry = f"{entry.__module__}:{entry.__qualname__}"
@@ -183,7 +183,7 @@ def _world(name: str, family: _Family, env: Any) -> World:
     """Return the world of an environment as gymnasium.make returned it, once it agrees with it."""
     inner = env.unwrapped
     steps = _time_limit(env)
-    if family is not _family(type(inner)):
+    if family is not family_of(type(inner)):
         raise _Unplayable(f"{name} makes a {type(inner).__name__}, not what its entry point says")
     _check_sizes(name, family, inner)
     template = _template(family, inner)

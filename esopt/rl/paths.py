@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .._kernels.objective import enabled
 from .engine import CompiledEngine, Engine, World
-from .environments import EnvSource, env_name
+from .environments import EnvSource, env_name, registered
 from .envpool import EnvPoolEngine
 from .gym_engine import GymEngine, Rules
 from .policy import Policy
@@ -90,21 +90,21 @@ def find_world(env: EnvSource) -> tuple[World | None, str]:
         return None, "it is a function or wrapped, which compiled code cannot look into"
     if not enabled():
         return None, "numba is switched off"
-    import gymnasium
-
     from .classic_control import CLASSIC_CONTROL
-    from .mujoco import mujoco_world
+    from .mujoco import family_of, mujoco_world
 
+    spec = registered(name)
+    name = name if spec is None else str(spec.id)
     if name in CLASSIC_CONTROL:
         try:
             world: World | None = CLASSIC_CONTROL[name](**options)
         except TypeError:
             return None, f"the compiled world does not know all of {', '.join(options)}"
         reason = ""
-    elif name in gymnasium.registry:
+    elif spec is not None and family_of(spec.entry_point) is not None:
         world, reason = mujoco_world(name, **options)
     else:
-        return None, "no such id is registered"
+        return None, "there is no compiled world for it"
     if world is not None and getattr(env, "max_episode_steps", int(world.max_steps)) != world.max_steps:
         return None, "its episodes have another length than those of the compiled world"
     return world, reason or "this id has a compiled world"

@@ -248,6 +248,15 @@ class Rollouts:
         folded = self.policy.fold(thetas, *(own if state is None else self.normalisation(state)))
         return self.choice.engine.play(folded, np.asarray(seeds, np.int64), quiet=True)
 
+    def again(self, seed: int) -> Played:
+        """Play the episode ``seed`` of a candidate with the policy as it is, as training does but for shorter cuts.
+
+        Raises
+        ------
+        EvaluationError  if the environment fails in it and ``on_error`` is "raise".
+        """
+        return self.choice.engine.play(self.policy.folded[None, :], np.array([[seed]], np.int64))
+
     def kept(self) -> Rollouts:
         """Return the same evaluator, whose ``close`` leaves the engine open for this one."""
         return replace(self, engine=self.choice.engine)
@@ -310,16 +319,19 @@ class Rollouts:
 
     def _stop(self, error: EpisodeError, population: Population, state: RolloutState) -> EvaluationError:
         """Return the error that says how to see it again."""
-        at, row, name = population.noise.key, error.row, "population"
+        at, row = population.noise.key, error.row
         if row >= len(population):  # one of those that were added
-            population, name = population.resize(row + 1), f"population.resize({row + 1})"
+            population = population.resize(row + 1)
+        settings = {name: getattr(self, name) for name in ("path", "action_noise", "episode_timeout")}
+        given = [f", {name}={value!r}" for name, value in settings.items() if value not in ("auto", 0.0, None)]
+        again = f"esopt.rl.Rollouts(env, error.policy{''.join(given)}).again(error.seed)"
         stop = EvaluationError(
             f"candidate {row} of generation {at.generation} (run with seed {at.seed}): episode {error.episode}, "
             f"of seed {error.seed}, {error.what}.\n"
-            f"Reproduce it with: rollouts.play({name}.rows({row}, {row + 1}), [[{error.seed}]], state), where "
-            f"population and state are those of that generation. {GO_ON}"
+            f"Reproduce it with: {again}, where error is this exception. {GO_ON}"
         )
         stop.seed, stop.x = error.seed, population[row]
+        stop.policy = self.policy.with_parameters(stop.x).with_normalisation(*self.normalisation(state))
         return stop
 
 

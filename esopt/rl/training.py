@@ -6,6 +6,7 @@ evaluated at the end on episodes that nothing has seen.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..loop import minimize
+from .._limits import Limits
+from .._told import check_limit
+from ..loop import check_start, minimize
 from ..noise import check_seed
+from ..optimizer import Optimizer
 from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
@@ -27,60 +31,20 @@ from ..strategies.named import ars
 from .budgets import plan
 from .checks import Check, RolloutState
 from .engine import World
-from .environments import EnvSource, env_name, env_spaces
+from .environments import EnvSource, env_name, env_spaces, has_limit
 from .evaluation import check_counts, final_returns, t_interval
 from .normalisation import Normalise
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
 from .rollouts import Rollouts
+from .run_folder import CHECKPOINT, CURVE, POLICY, PROGRESS, earlier_policy, open_folder
 from .searches import Searches
+from .train_result import TrainResult
 
 Array = NDArray[np.float64]
 
 PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
-
-CHECKPOINT, OLD_CHECKPOINT, POLICY = "checkpoint.npz", "checkpoint.old.npz", "policy.npz"
-
-
-@dataclass(frozen=True, eq=False)
-class TrainResult:
-    """A trained policy and how it came about.
-
-    Parameters
-    ----------
-    policy : the best centre that a check saw, with the normalisation that it had there.
-    returns : (final_episodes,)  its returns over the final evaluation; fewer, or none, if Ctrl-C cut that short.
-    interval : 95 % t interval of their mean.
-    history : one array per field of :class:`Progress`, one entry per generation. A resumed run has those of its earlier
-        parts only where they were written, with ``out=``.
-    checks : one array per field of :class:`Check`, one entry per check, all of a resumed run's included.
-    steps, check_steps, evaluation_steps : environment steps of candidates, of checks, of the final evaluation.
-    target : the mean return that training was after; nan if there was none.
-    reason : why training ended, each with its number: "target" (a check reached the given target), "settled" (checks
-        beyond the environment's threshold got no better), or what :func:`esopt.minimize` says: "steps", "evaluations",
-        "generations", "seconds", "callback", "interrupted".
-    path : how episodes were played, and why that way.
-    result : what :func:`esopt.minimize` returned.
-    """
-
-    policy: Policy
-    returns: Array
-    interval: tuple[float, float]
-    history: Mapping[str, Array]
-    checks: Mapping[str, Array]
-    steps: int
-    check_steps: int
-    evaluation_steps: int
-    target: float
-    reason: Mapping[str, float]
-    path: str
-    result: Result
-
-    @property
-    def mean(self) -> float:
-        """Mean return over the final evaluation; nan if no episode of it was played."""
-        return float(self.returns.mean()) if self.returns.size else np.nan
 
 
 def train(
@@ -139,7 +103,8 @@ def train(
         for a strategy that ``grows``: its average over candidates is one over episodes too.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
-    episode_steps : cut of an episode in training and checks, besides the environment's own.
+    episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no
+        spec and no TimeLimit, it holds for the final evaluation too. Environments that never end an episode need it.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check; None for about as many as there would be checks with ``check_every=None``, at
         least 4: a richer budget of steps pays for more checks, and for less luck in each. 10 without such a budget.
@@ -162,8 +127,10 @@ def train(
     checkpoint : a file to resume from if it exists, and to save to every ``checkpoint_seconds`` and at the end. A run
         that was killed and resumed ends in the bits of one that was not.
     out : a folder for policy.npz, progress.csv, curve.png (with matplotlib) and checkpoint.npz. A new run replaces
-        what was there, but keeps the old checkpoint as checkpoint.old.npz.
-    resume : go on with the run in ``out``.
+        what was there: what another run left there is kept as checkpoint.old.npz, policy.old.npz and so on (old2
+        where that name is taken), and a warning says so.
+    resume : go on with the run in ``out``. A finished one goes on with a larger budget; the policy that it ended with
+        stays the best if no later check finds a better mean return.
 
     Returns
     -------
@@ -176,8 +143,8 @@ def train(
     EvaluationError  if an environment fails and ``on_error`` is "raise"; it has the seed that reproduces it.
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
-    counts = {"check_episodes": check_episodes, "episodes": episodes}
-    check_counts(final_episodes=final_episodes, **{name: n for name, n in counts.items() if n is not None})
+    check_limit("episodes", episodes)
+    check_counts(final_episodes=final_episodes, check_episodes=10 if check_episodes is None else check_episodes)
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
@@ -190,17 +157,28 @@ def train(
     )
     search: dict[str, Any] = {
         "strategy": strategy if searches == 1 else Searches(strategy, planned.search, planned.searches),
-        "evaluations": None if episodes is None else episodes // rollouts.episodes,
+        "evaluations": episodes if episodes in (None, math.inf) else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
+        **{"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds},
     }
-    path = str(rollouts.choice)  # whatever does not fit is said before a folder is made
-    folder, file = _open(out, resume=resume)
-    checkpoint = folder / CHECKPOINT if folder is not None and checkpoint is None else checkpoint
-    search |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, path, folder)
+    _check(rollouts, search, target, callback)  # whatever does not fit is said before a folder is touched
+    folder, file = _open(out, env_name(env), search, resume=resume)
+    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder)
     if folder is not None:
         _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
     return trained
+
+
+def _check(rollouts: Rollouts, search: dict[str, Any], target: float | None, callback: Any) -> None:
+    """Raise what :func:`esopt.minimize` would: for budgets, for a strategy, for a checkpoint of another run."""
+    own, objective = dict(search), rollouts.objective
+    names = "steps", "seconds", "checkpoint", "checkpoint_seconds"
+    steps, seconds, checkpoint, checkpoint_seconds = (own.pop(name) for name in names)
+    Limits(steps, seconds, target, True, callback, checkpoint, checkpoint_seconds)
+    es = Optimizer(x0=rollouts.policy.parameters, objective=objective, **own)
+    check_start(es, objective, own["evaluations"], grad=False)
+    if checkpoint is not None and os.path.exists(checkpoint):
+        es.load(checkpoint, rollouts.init())
 
 
 def _strategy(strategy: Strategy | None, dim: int, steps_per_generation: int | None) -> Strategy:
@@ -262,27 +240,29 @@ class _Watch:
 
 
 def _train(
-    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, path: str, folder: Path | None
+    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, folder: Path | None
 ) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
-    seed = int(search["seed"])
+    seed, path = int(search["seed"]), str(rollouts.choice)
+    limited = rollouts.max_steps is not None and has_limit(rollouts.env)
     try:
         start = rollouts.policy.parameters
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
+        whose = {"env": env_name(rollouts.env), "strategy": name_layers(search["strategy"]), "seed": seed}
+        best, seen = _best(rollouts, result, state, earlier_policy(folder, whose))
         about = {
-            "env": env_name(rollouts.env),
-            "strategy": name_layers(search["strategy"]),
-            "seed": seed,
+            **whose,
             "generations": result.generations,
             "steps": state.steps + state.check_steps,
+            "check_return": seen if np.isfinite(seen) else None,
             "episodes": 0,
             "mean_return": None,
         }
-        policy = replace(_best(rollouts, result, state), about=about)
+        policy = replace(best, about=about)
         if folder is not None:
             policy.save(folder / POLICY)  # an environment that fails from here on costs no more than its evaluation
-        whole = rollouts if rollouts.max_steps is None else replace(rollouts, max_steps=None)
+        whole = replace(rollouts, max_steps=None) if limited else rollouts
         try:
             returns, evaluation_steps = final_returns(whole, policy, final_episodes, seed, keep=True)
         finally:
@@ -320,11 +300,20 @@ def _conclude(
         return state, {**reason, "interrupted": float(result.generations)}
 
 
-def _best(rollouts: Rollouts, result: Result, state: RolloutState) -> Policy:
-    """Return the best centre that a check saw, else the last one."""
+def _best(rollouts: Rollouts, result: Result, state: RolloutState, earlier: Policy | None) -> tuple[Policy, float]:
+    """Return the best centre that a check saw, else the last one, and the mean return that the check found.
+
+    The check at the end of an ``earlier`` part of the run is in no checkpoint: what the search does must not depend on
+    where it was cut. But its policy counts.
+    """
+    seen = -np.inf if earlier is None else float(earlier.about["check_return"])
+    if earlier is not None and seen > state.best_return:
+        return earlier, seen
     if np.isfinite(state.best_return):
-        return rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
-    return rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
+        best = rollouts.policy.with_parameters(state.best).with_normalisation(state.best_mean, state.best_std)
+        return best, state.best_return
+    last = rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
+    return last, -np.inf
 
 
 def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]:
@@ -354,20 +343,16 @@ def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]
     return policy, spec
 
 
-def _open(out: str | os.PathLike[str] | None, *, resume: bool) -> tuple[Path | None, ProgressFile]:
-    """Return the folder of the run, made if need be, and the file of its progress."""
-    if out is None:
-        if resume:
-            raise ValueError("resume=True needs out=, the folder of the run. A file alone is resumed by checkpoint=.")
+def _open(
+    out: str | os.PathLike[str] | None, env: str, search: dict[str, Any], *, resume: bool
+) -> tuple[Path | None, ProgressFile]:
+    """Return the folder of the run and the file of its progress; a checkpoint without another place is there."""
+    folder = open_folder(out, env, resume=resume)
+    if folder is None:
         return None, ProgressFile(None)
-    folder = Path(out)
-    saved = folder / CHECKPOINT
-    if resume and not saved.exists():
-        raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume and saved.exists():
-        saved.replace(folder / OLD_CHECKPOINT)
-    return folder, ProgressFile(folder / "progress.csv", resume=resume)
+    if search["checkpoint"] is None:
+        search["checkpoint"] = folder / CHECKPOINT
+    return folder, ProgressFile(folder / PROGRESS, resume=resume)
 
 
 def _write(trained: TrainResult, folder: Path, name: str, *, growing: bool) -> None:
@@ -380,5 +365,5 @@ def _write(trained: TrainResult, folder: Path, name: str, *, growing: bool) -> N
     title = f"{name}, seed {trained.policy.about['seed']}"
     if trained.returns.size:
         title += f": {trained.mean:.1f} over {trained.returns.size} held-out episodes"
-    file = folder / "curve.png"
+    file = folder / CURVE
     draw_curve(trained.history, file, checks=trained.checks, title=title, target=trained.target, growing=growing)

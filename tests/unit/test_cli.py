@@ -24,7 +24,7 @@ from esopt.rl.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--generations", "2", "--final-episodes", "3", "--seed", "5"]
-FILES = {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz"}
+FILES = {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz", "run.json"}
 
 
 def run(*arguments: str, command: str = "train") -> tuple[int, str, str]:
@@ -75,6 +75,31 @@ def test_resume_goes_on_to_the_bits_of_one_run(tmp_path):
     assert (first / "policy.npz").read_bytes() == (whole / "policy.npz").read_bytes()
     status, _, error = run("--generations", "5", *rest, "--out", str(tmp_path / "none"), "--resume")
     assert (status, "there is no run to resume" in error) == (2, True)
+
+
+def test_resume_needs_no_option_twice(tmp_path):
+    first, whole = str(tmp_path / "first"), str(tmp_path / "whole")
+    options = ["Pendulum-v1", "--final-episodes", "3", "--seed", "5", "--preset", "ars", "--n", "4"]
+    assert run(*options, "--steps", "2000", "--out", first)[0] == 0
+    status, out, _ = run("--out", first, "--resume")
+    assert (status, "There was nothing left to train." in out, "seed 5" in out) == (0, True, True)
+    assert run("--out", first, "--resume", "--generations", "5")[0] == 0
+    assert run("--out", first, "--resume", "--steps", "9000")[0] == 0
+    assert run(*options, "--steps", "9000", "--out", whole)[0] == 0
+
+    assert (tmp_path / "first" / "policy.npz").read_bytes() == (tmp_path / "whole" / "policy.npz").read_bytes()
+    status, _, error = run("CartPole-v1", "--out", first, "--resume")
+    assert (status, "holds a run of Pendulum-v1, which cannot go on with CartPole-v1" in error) == (2, True)
+    (tmp_path / "first" / "run.json").write_text("[1]")
+    status, _, error = run("--out", first, "--resume")
+    assert (status, "does not hold the options of a run. Remove it, and repeat" in error) == (2, True)
+
+
+def test_a_second_run_says_where_the_first_one_is(tmp_path, caplog):
+    for _ in range(2):
+        assert run(*QUICK, "--out", str(tmp_path))[0] == 0
+    assert "held another run. It is kept there, as checkpoint.old.npz, policy.old.npz" in caplog.text
+    assert (tmp_path / "run.old.json").read_bytes() == (tmp_path / "run.json").read_bytes()
 
 
 def test_options_reach_the_run(tmp_path, monkeypatch):

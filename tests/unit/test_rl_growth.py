@@ -89,9 +89,7 @@ def test_failures_in_added_rows_have_their_row_and_seed(path: str):
     first = next(row for row, seed in enumerate(seeds) if seed % len(TRAIN) % 64 == 1)
     assert first >= 8
     rollouts = Rollouts(Fragile, WALKER, steps_per_generation=400, path=path, workers=2)
-    with pytest.raises(
-        esopt.EvaluationError, match=rf"candidate {first} of generation 0 .*\n.*resize\({first + 1}\)"
-    ) as e:
+    with pytest.raises(esopt.EvaluationError, match=rf"candidate {first} of generation 0 ") as e:
         rollouts.evaluate(made, rollouts.init())
     rollouts.close()
     assert e.value.seed == seeds[first] % len(TRAIN)

@@ -122,6 +122,41 @@ def test_an_environment_is_made_once_kept_and_closed():
     assert len(made) == 2
 
 
+class OldReset(Walk):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class Seedless(Walk):
+    def reset(self):
+        return super().reset(seed=0)
+
+
+class OldStep(Walk):
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class ArrayReward(Walk):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, np.array([reward]), *rest
+
+
+WRONG = {
+    OldReset: r"step 0: reset\(\) must return \(observation, info\), got a ndarray. Return observation, {}, as gymn",
+    Seedless: r"step 0: reset\(\) takes no seed. Expected reset\(\*, seed=None, options=None\), as gymnasium.Env has",
+    OldStep: r"step 1: step\(\) must return \(observation, reward, .*\), got a tuple of 4. Return all five",
+    ArrayReward: r"step 1: step\(\) must return a number as the reward, got array\(\[1.\].*\). Return float\(reward\)",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG, ids=lambda kind: kind.__name__)
+def test_what_is_no_gymnasium_environment_is_told_what_one_is(kind: type):
+    with pytest.raises(EpisodeError, match=WRONG[kind]):
+        GymEngine(kind, WALKER).play(folded(RIGHT), np.array([[5]]))
+
+
 TROUBLES = {
     "raises": ("exception", "raised ZeroDivisionError in step 2: no physics today"),
     "nan": ("nan", "returned a reward that is nan within 2 steps"),

@@ -11,9 +11,11 @@ import pytest
 import esopt
 from esopt.noise import child
 from esopt.rl import GymEngine, Moments, Policy, Recipe, Rollouts, Running, Workers, choose_engine, make_env
+from esopt.rl.budgets import longest_episode
 from esopt.rl.classic_control import CLASSIC_CONTROL
 from esopt.rl.engine import CompiledEngine
 from esopt.rl.environments import CHECK, TRAIN, episode_seeds
+from esopt.rl.training import train
 from tests.reference.environments import Aim, Troubled, Walk, plain_episode, pyramid
 
 WALKER = Recipe().for_spaces(Walk.observation_space, Walk.action_space)
@@ -193,8 +195,29 @@ def test_failures_stop_with_a_message_that_reproduces_them(trouble: str):
 
     assert f"of seed {error.seed}, " in str(error)
     with pytest.raises(esopt.EvaluationError, match=f"the episode with seed {error.seed} "):
-        eval(line, {"rollouts": rollouts, "population": made, "state": state})
+        eval(line, {"esopt": esopt, "env": rollouts.env, "error": error})
     np.testing.assert_array_equal(error.x, made[int(str(error).split()[1])])
+
+
+def test_the_line_that_reproduces_a_failure_runs_after_train():
+    def fragile():
+        class Fragile(gym.Wrapper):
+            def step(self, action):
+                observation, *rest = self.env.step(action)
+                if abs(observation[0]) > 2.0:
+                    raise RuntimeError(f"at {observation[0]!r}")
+                return observation, *rest
+
+        return Fragile(gym.make("CartPole-v1"))
+
+    with pytest.raises(esopt.EvaluationError) as caught:
+        train(fragile, generations=60, action_noise=0.1, path="process", seed=2)
+    line = str(caught.value).split("Reproduce it with: ")[1].split(", where")[0]
+    assert "error.policy, path='process', action_noise=0.1)" in line
+    with pytest.raises(esopt.EvaluationError) as again:
+        eval(line, {"esopt": esopt, "env": fragile, "error": caught.value})
+    assert str(caught.value.__cause__) == str(again.value.__cause__)
+    assert " of generation 0 " not in str(caught.value)  # normalised by what earlier generations saw
 
 
 def test_failures_are_nan_counted_and_not_observed():
@@ -255,6 +278,11 @@ def test_the_path_is_chosen_said_and_can_be_forced():
     )
     assert chosen(lambda: gym.make("CartPole-v1"))[2].startswith("it is a function or wrapped")
     assert chosen(Walk, workers=2)[0] is chosen(Walk, episode_timeout=3.0)[0] is Workers
+    for name in ("CartPole", "gymnasium:CartPole-v1", "gymnasium:CartPole"):  # as gymnasium.make takes them
+        assert chosen(name) == chosen("CartPole-v1")
+        assert longest_episode(name) == 500
+    for name in ("FrozenLake-v1", "gymnasium:FrozenLake-v1", "Nowhere-v0"):
+        assert chosen(name)[2] == "there is no compiled world for it"
     with pytest.raises(ValueError, match="Walk cannot be played with path='compiled': it is a function"):
         chosen(Walk, path="compiled")
     with pytest.raises(ValueError, match="path must be one of auto, compiled, workers, process, envpool, got 'fast'"):

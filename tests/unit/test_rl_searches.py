@@ -116,8 +116,8 @@ def test_bad_numbers_are_refused():
     for wrong in (0, 1.5, True, "3"):
         with pytest.raises(ValueError, match="searches must be a positive integer or None"):
             train("CartPole-v1", steps=1000, searches=wrong)  # type: ignore[arg-type]
-    for wrong in (-5, 6e6, "a"):
-        with pytest.raises(ValueError, match="steps must be a positive"):
+    for wrong in (-5, 1.5, "a"):
+        with pytest.raises((ValueError, TypeError), match=r"steps must be a (positive whole )?number, got"):
             train("CartPole-v1", steps=wrong, searches=None, check_episodes=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="searches=100 leave 300 of 30000 steps to each, less than an episode of 500"):
         train("CartPole-v1", steps=30_000, searches=100)

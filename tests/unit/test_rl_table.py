@@ -105,7 +105,7 @@ def test_an_interrupted_run_is_no_finished_run(tmp_path, monkeypatch):
 
     def interrupted(*args, **settings):
         result = real(*args, **settings)
-        return module.TrainResult(**{**vars(result), "reason": {"interrupted": 3.0}})
+        return type(result)(**{**vars(result), "reason": {"interrupted": 3.0}})
 
     monkeypatch.setattr(module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):

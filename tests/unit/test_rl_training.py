@@ -84,6 +84,20 @@ def test_the_best_centre_is_returned_and_not_the_last():
     assert centres.max() > 2.0 * centres[-1]
 
 
+def test_it_prints_as_a_table():
+    make, _ = aim(threshold=-10.0)
+    run = train(make, generations=30, **dict(SMALL, check_every=1))
+    lines = dict(line.strip().split(": ", 1) for line in str(run).splitlines())
+
+    assert lines["mean"] == f"{run.mean:.6g}, 95 % interval [{run.mean:.6g}, {run.mean:.6g}], over 5 held-out episodes"
+    assert lines["reason"].startswith("checks beyond the target got no better (settled=")
+    assert lines["steps"] == f"{run.steps}, {run.check_steps} of checks, 5 of the final evaluation"
+    assert (lines["strategy"], lines["path"]) == (run.policy.about["strategy"], run.path)
+    assert "failures" not in lines
+    cut = replace(run, returns=run.returns[:0], interval=(np.nan, np.nan))
+    assert "mean: nan, over 0 held-out episodes" in str(cut)
+
+
 def test_threshold_lets_it_settle():
     make, _ = aim(noise=0.2, threshold=-0.1)
     run = train(make, steps=100_000, **dict(SMALL, check_every=1))
@@ -127,12 +141,25 @@ def test_budgets():
 
 def test_options_reach_the_episodes():
     start = dict(policy=Policy.linear(Walk()), strategy=esopt.ars(n=4), generations=2, final_episodes=3)
-    run = train(Walk, episodes_per_candidate=3, episode_steps=2, bonus=1.0, check_episodes=4, check_every=1, **start)
+    settings = dict(start, episodes_per_candidate=3, episode_steps=2, bonus=1.0, check_episodes=4, check_every=1)
+    run = train(lambda: gym.wrappers.TimeLimit(Walk(), 10), **settings)
 
     assert (run.steps, run.check_steps) == (2 * 4 * 3 * 2, 3 * 4 * 2)
     assert run.evaluation_steps > 3 * 2  # the final evaluation is of whole episodes
     assert run.history["best_return"].max() <= pyramid(2)
     assert run.result.evaluator == "Rollouts"
+
+
+def test_an_environment_without_an_end_is_cut_in_the_final_evaluation_too():
+    class Endless(Walk):
+        def step(self, action):
+            return np.zeros(2, np.float32), 1.0, False, False, {}
+
+    run = train(Endless, episode_steps=20, generations=2, final_episodes=3)
+    limited = train(lambda: gym.wrappers.TimeLimit(Endless(), 30), episode_steps=20, generations=2, final_episodes=3)
+
+    assert run.returns.tolist() == [20.0] * 3
+    assert limited.returns.tolist() == [30.0] * 3
 
 
 def test_the_normalisation_comes_with_the_policy():
@@ -209,6 +236,22 @@ def test_a_finished_run_can_go_on(tmp_path):
     assert {path.name for path in whole.iterdir()} == {"policy.npz", "curve.png", "progress.csv", "checkpoint.npz"}
 
 
+def test_what_a_finished_run_ended_with_is_not_lost_when_it_goes_on(tmp_path):
+    make, _ = aim()
+    wild = dict(SMALL, strategy=esopt.ars(n=8, sigma=0.5, lr=0.5), check_every=100)
+    short, whole = (train(make, generations=generations, **wild) for generations in (5, 8))
+    train(make, generations=5, out=tmp_path, **wild)
+    resumed = train(make, generations=8, out=tmp_path, resume=True, **wild)
+    again = train(make, generations=8, out=tmp_path, resume=True, **wild)
+
+    assert short.checks["mean_return"][-1] > whole.checks["mean_return"].max()
+    assert resumed.mean == short.mean > whole.mean
+    assert Policy.load(tmp_path / "policy.npz").about["check_return"] == short.checks["mean_return"][-1]
+    assert resumed.result.mean.tobytes() == whole.result.mean.tobytes()
+    assert bits(again) == bits(resumed)
+    assert bits(resumed)[2:] == bits(whole)[2:]
+
+
 def test_averages_of_centres_survive_a_restart_and_depend_on_no_thread(tmp_path):
     settings = preset("orthogonal", "CartPole-v1").settings() | {"check_every": 3, "target": np.inf, "seed": 4}
     once = train("CartPole-v1", **settings, generations=8, final_episodes=3, workers=1)
@@ -221,15 +264,31 @@ def test_averages_of_centres_survive_a_restart_and_depend_on_no_thread(tmp_path)
     assert np.abs(averages[0] - once.result.mean).max() > 1e-3
 
 
-def test_a_new_run_keeps_the_old_checkpoint(tmp_path):
-    train("CartPole-v1", out=tmp_path, **SHORT)
-    old = (tmp_path / "checkpoint.npz").read_bytes()
+def test_a_new_run_keeps_all_of_the_ones_before_and_says_so(tmp_path, caplog):
+    def contents(mark: str) -> dict[str, bytes]:
+        return {name: (tmp_path / name.replace(".", f"{mark}.", 1)).read_bytes() for name in names}
+
+    train("CartPole-v1", out=tmp_path, seed=3, checkpoint_seconds=0.0, **SHORT)
+    assert not caplog.records
+    names = [path.name for path in tmp_path.iterdir()]
+    first = contents("")
+    assert {"checkpoint.npz", "checkpoint.npz.previous", "policy.npz", "progress.csv", "curve.png"} == set(names)
+    train("CartPole-v1", out=tmp_path, seed=2, checkpoint_seconds=0.0, **SHORT)
+    assert "held another run. It is kept there, as checkpoint.old.npz, checkpoint.old.npz.previous, pol" in caplog.text
+    second = contents("")
     train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
 
-    assert (tmp_path / "checkpoint.old.npz").read_bytes() == old
+    assert "as checkpoint.old2.npz, checkpoint.old2.npz.previous, policy.old2.npz," in caplog.text
+    assert (contents(".old"), contents(".old2")) == (first, second)
     assert len(read_progress(tmp_path / "progress.csv")["generation"]) == 4
+
+
+def test_only_the_run_of_a_folder_is_resumed(tmp_path):
+    train("CartPole-v1", out=tmp_path, seed=1, **SHORT)
     with pytest.raises(esopt.CheckpointError, match="seed: 1 in the file, 2 here"):
         train("CartPole-v1", out=tmp_path, seed=2, resume=True, **SHORT)
+    with pytest.raises(ValueError, match="holds a run of CartPole-v1, which cannot go on with Pendulum-v1"):
+        train("Pendulum-v1", out=tmp_path, resume=True, **SHORT)
     with pytest.raises(FileNotFoundError, match="there is no run to resume in"):
         train("CartPole-v1", out=tmp_path / "none", resume=True, **SHORT)
     with pytest.raises(ValueError, match="resume=True needs out="):
@@ -318,11 +377,11 @@ def test_interval_is_students():
 
 def test_bad_arguments():
     make, _ = aim()
-    for name in ("check_episodes", "final_episodes", "episodes"):
+    for name in ("check_episodes", "final_episodes"):
         for value in (0, 1.5, True):
             with pytest.raises(ValueError, match=f"{name} must be a positive whole number, got {value!r}"):
                 train(make, **{name: value})
-    for name, value in (("workers", 0), ("check_every", 0), ("steps", 0), ("generations", -1), ("seconds", 0.0)):
+    for name, value in (("workers", 0), ("check_every", 0), ("steps", 0), ("episodes", 0), ("seconds", 0.0)):
         with pytest.raises(ValueError, match=f"{name} must be (a )?positive"):
             train(make, **{name: value})
     for seed, kind in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
@@ -332,6 +391,44 @@ def test_bad_arguments():
         train("CartPol-v1")
     with pytest.raises(TypeError, match="policy must be a Policy, got str"):
         train(make, policy="linear")
+
+
+BAD = {
+    "seconds": [np.nan, -1, 0.0],
+    "steps": ["x", 1.5, np.nan],
+    "generations": [0, 1.5],
+    "episodes": [-1, "x"],
+    "checkpoint_seconds": [-1],
+    "strategy": ["x", esopt.GradientES(sigma=0.1, estimator=esopt.Bonnet())],
+    "target": ["475", np.nan],
+    "callback": [3],
+    "checkpoint": [3, ""],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
+def test_a_bad_argument_leaves_the_folder_as_it_is(tmp_path, name: str, value: object):
+    for file in ("checkpoint.npz", "policy.npz", "progress.csv"):
+        (tmp_path / file).write_text("of an earlier run")
+    with pytest.raises((TypeError, ValueError), match=f"{name} (is|must)|the strategy needs gradients"):
+        train("CartPole-v1", out=tmp_path, **SHORT | {name: value})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.npz", "policy.npz", "progress.csv"}
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"of an earlier run"}
+
+
+def test_a_checkpoint_of_another_run_leaves_the_folder_as_it_is(tmp_path):
+    train("CartPole-v1", out=tmp_path / "a", **SHORT)
+    train("CartPole-v1", out=tmp_path / "b", **SHORT)
+    with pytest.raises(esopt.CheckpointError, match="seed: 0 in the file, 1 here"):
+        train("CartPole-v1", out=tmp_path / "a", seed=1, checkpoint=tmp_path / "b" / "checkpoint.npz", **SHORT)
+    assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+def test_budgets_may_be_whole_floats():
+    make, _ = aim()
+    settings = SMALL | {"check_every": None}
+    assert train(make, steps=1e2, episodes=1e3, generations=50.0, **settings).reason.keys() == {"steps"}
+    assert train(make, steps=np.inf, episodes=np.inf, generations=3, **settings).reason == {"generations": 3.0}
 
 
 def test_unsupported_spaces_and_policies_of_other_environments():

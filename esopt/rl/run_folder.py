@@ -1,0 +1,86 @@
+"""The folder of a training run: its files, and those of the run that was there before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+
+from .._inspect import inspect
+from .._log import log
+from ..checkpoint import previous_of
+from ..errors import CheckpointError, PolicyFileError
+from .policy import Policy
+
+CHECKPOINT, POLICY, PROGRESS, CURVE, OPTIONS = "checkpoint.npz", "policy.npz", "progress.csv", "curve.png", "run.json"
+
+_RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY)
+"""Whoever has one of these has a run that somebody may want."""
+
+
+def open_folder(out: str | os.PathLike[str] | None, env: str, *, resume: bool) -> Path | None:
+    """Return the folder of a run, made if need be; what another run left there is kept under other names.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError  for a run to be resumed that is not there, or is of another environment than ``env``.
+    """
+    if out is None:
+        if resume:
+            raise ValueError("resume=True needs out=, the folder of the run. A file alone is resumed by checkpoint=.")
+        return None
+    folder = Path(out)
+    if resume and not (folder / CHECKPOINT).exists():
+        raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
+    trained = _environment(folder / CHECKPOINT) if resume else None
+    if trained not in (None, env):
+        raise ValueError(
+            f"{folder} holds a run of {trained}, which cannot go on with {env}. "
+            f"Pass {trained}, or another folder as out=."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [] if resume else _set_aside(folder)
+    if kept:
+        log.warning(
+            "%s held another run. It is kept there, as %s. To go on with it, stop this one, rename them back, and pass "
+            "resume=True (--resume).",
+            *(folder, ", ".join(kept)),
+        )
+    return folder
+
+
+def earlier_policy(folder: Path | None, whose: Mapping[str, object]) -> Policy | None:
+    """Return the policy that an earlier part of the run ended with, if there is one; ``whose`` it is, it has to say."""
+    if folder is None or not (folder / POLICY).exists():
+        return None
+    try:
+        found = Policy.load(folder / POLICY)
+    except PolicyFileError:
+        return None
+    same = all(found.about.get(name) == value for name, value in whose.items())
+    return found if same and isinstance(found.about.get("check_return"), float) else None
+
+
+def _environment(checkpoint: Path) -> str | None:
+    """Return the name of what a checkpoint was trained on; None if it does not say, or is damaged."""
+    try:
+        objective = json.loads(inspect(checkpoint).header["tree"]["fields"]["objective"])
+        name = objective["objective"]["f"]["about"]["env"]
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _set_aside(folder: Path) -> list[str]:
+    """Rename the files of a run, checkpoint.npz to the first free of checkpoint.old.npz, checkpoint.old2.npz ..."""
+    if not any((folder / name).exists() for name in _RUN):
+        return []
+    marks = ("old" if number == 1 else f"old{number}" for number in count(1))
+    mark = next(mark for mark in marks if not any(folder.glob(f"*.{mark}.*")))
+    names = {name: name.replace(".", f".{mark}.", 1) for name in (*_RUN, PROGRESS, CURVE, OPTIONS)}
+    there = [name for name in names if (folder / name).exists()]
+    for name in there:
+        (folder / name).rename(folder / names[name])
+    return [names[name] for name in there]
