@@ -437,7 +437,7 @@ def unlike(x: Array) -> float:
 @pytest.mark.parametrize(
     "settings",
     [{}, {"noisy": True}, {"constraints": lambda x: 2e5 - x[0]}, {"mode": "async", "workers": 1}, {"vectorized": True}],
-    ids=str,
+    ids=["plain", "noisy", "constraints", "async", "vectorized"],
 )
 def test_the_default_sigma_follows_unlike_widths(settings: dict[str, Any]):
     f: Any = (lambda rows: np.array([unlike(x) for x in rows])) if "vectorized" in settings else unlike

@@ -982,7 +982,11 @@ def test_saving_follows_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert saves == [5]
 
 
-@pytest.mark.parametrize("strategy", [None, esopt.CMAES(), esopt.snes(), esopt.QuasiNewton()], ids=str)
+@pytest.mark.parametrize(
+    "strategy",
+    [None, esopt.CMAES(), esopt.snes(), esopt.QuasiNewton()],
+    ids=["default", "CMAES", "snes", "QuasiNewton"],
+)
 def test_minus_infinity_is_found_without_a_warning(strategy: Any):
     def falls(x: Array) -> float:
         return -math.inf if x[0] < 0.0 else float(x @ x)
