@@ -36,37 +36,42 @@ def choose_strategy(
     sigma: float | Array | None,
     objective: Objective | None,
     box: Map | None,
-    dim: int,
+    start: Array,
     stochastic: bool,
     asynchronous: bool,
 ) -> Strategy:
-    """Return the strategy of a run: the given one or the default, inside what constraints make of it."""
+    """Return the strategy of a run from ``start`` (d,): the given one or the default, inside what constraints make."""
     if strategy is None and isinstance(box, Rounded):
-        strategy = default_integer_strategy(sigma, box, stochastic=stochastic)
+        strategy = default_integer_strategy(sigma, box, start, stochastic=stochastic)
     elif strategy is None:
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
-        most = math.inf if box is None else float(np.min(own_spreads(box)))
-        if sigma is None and box is not None and not gradients:
-            sigma = default_spread(own_spreads(box))
+        own = np.empty(0) if box is None else own_spreads(box, start)
+        if sigma is None and not gradients:
+            sigma = default_spread(own)
         strategy = default_strategy(
-            sigma, dim, gradients=gradients, stochastic=stochastic, most=most, portfolio=not (limited or asynchronous)
-        )
+            sigma, start.size, gradients=gradients, stochastic=stochastic, most=float(np.fmin.reduce(own, initial=0.5)),
+            portfolio=not (limited or asynchronous),
+        )  # fmt: skip
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return constrain(strategy, objective, stochastic=stochastic)
 
 
-def own_spreads(box: Map) -> Array:
-    """Return a fifth of the width of each coordinate between two bounds, 0.5 for others; one entry or d."""
+def own_spreads(box: Map, start: Array) -> Array:
+    """Return a fifth of each coordinate's width, at most 0.5 or a fifth of its start; nan without two bounds."""
     with np.errstate(over="ignore"):
         width = np.subtract(box.high, box.low).reshape(-1)
-    return np.where(width < UNBOUNDED, 0.2 * width, 0.5)
+    if width.size not in (1, start.size):
+        return np.empty(0)  # the strategy will refuse it
+    return np.where(width < UNBOUNDED, np.minimum(0.2 * width, np.maximum(0.5, 0.2 * np.abs(start))), np.nan)
 
 
 def default_spread(own: Array) -> float | Array:
     """Return the default sigma: the least of the coordinates' ``own`` and 0.5, or all of them where units differ."""
-    unlike = own.size > 1 and own.max() > UNLIKE * own.min()
-    return own if unlike else float(own.min(initial=0.5))
+    known = own[~np.isnan(own)]
+    if known.size and known.max() > UNLIKE * known.min():
+        return np.where(np.isnan(own), 0.5, own)
+    return float(known.min(initial=0.5))
 
 
 def default_strategy(
@@ -104,7 +109,7 @@ def default_strategy(
     return Restarts(SepCMA(spread))
 
 
-def default_integer_strategy(sigma: float | Array | None, box: Rounded, *, stochastic: bool) -> Strategy:
+def default_integer_strategy(sigma: float | Array | None, box: Rounded, start: Array, *, stochastic: bool) -> Strategy:
     """Return the default of :func:`minimize` where the map ``box`` rounds some coordinates.
 
     CMAES with restarts to d = 200, SepCMA beyond; for a stochastic f to 200 LRACMAES, or CMAES with n = 100 where other
@@ -116,7 +121,7 @@ def default_integer_strategy(sigma: float | Array | None, box: Rounded, *, stoch
         width, rounds = np.subtract(box.high, box.low).reshape(-1), box.rounds.reshape(-1)
     if sigma is None:
         sigma = np.where(np.isfinite(width), 0.25 * (width + 1.0), 1.0)
-        sigma[~rounds] = default_spread(own_spreads(box)[~rounds])
+        sigma[~rounds] = default_spread(own_spreads(box, start)[~rounds])
     check_sigma(sigma)
     if box.rounds.size > CMAES_DIM:
         return Restarts(SepCMA(sigma))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -108,8 +107,8 @@ def minimize(
         away.
     sigma : initial standard deviation of the default strategy, one number or one per coordinate; None for 0.5 (with
         ``grad``, where it does not adapt: 0.1, halved every 100 generations). With two ``bounds``, at most a fifth of
-        the least width; where that is more than ten times too small for some coordinate, a fifth of each one's own
-        width, and 0.5 for those without two bounds (not with ``grad``).
+        the least width. Where units differ each coordinate has its own (not with ``grad``): a fifth of its width, at
+        most 0.5 or a fifth of abs(x0), 0.5 without two bounds; that is where these are more than tenfold apart.
     bounds : ``(low, high)``, numbers or arrays in the shape of x0, None or infinite for an open side; all candidates,
         the mean and ``result.x`` are inside. Or a map that says how: ``Smooth(low, high)`` is what a pair means,
         ``Reflect(low, high)`` and ``Clip(low, high)`` are others; see :class:`esopt.Bounded`.
@@ -174,7 +173,8 @@ def minimize(
     True
     """
     check_flags(seeded=seeded, noisy=noisy, vectorized=vectorized)
-    shape = check_x0(x0).shape
+    start = check_x0(x0)
+    shape = start.shape
     check_mode(mode, max_lag, arrivals, checkpoint)
     limits_of_x = as_constraints(constraints, equalities, shape, vectorized=vectorized)
     given = {"f": f, "grad": grad, "args": args, **limits_of_x._asdict()}
@@ -183,9 +183,9 @@ def minimize(
     evaluator, objective = _evaluator_and_objective(evaluator, given, ways, shape, seeded=seeded)
     box = as_box(bounds, integer, shape)
     stochastic = seeded or noisy or (objective is not None and objective.seeded)
-    strategy = choose_strategy(strategy, sigma, objective, box, math.prod(shape), stochastic, mode == "async")
+    strategy = choose_strategy(strategy, sigma, objective, box, start.reshape(-1), stochastic, mode == "async")
     if evaluations is None and generations is None and steps is None and seconds is None:
-        evaluations = 1000 * (math.prod(shape) + 10)
+        evaluations = 1000 * (start.size + 10)
     final = count_final(final_evaluations, evaluations, stochastic=stochastic)
     limits = Limits(steps, seconds, target, stochastic, callback, checkpoint, checkpoint_seconds)
     left, own = None if evaluations is None else evaluations - final, None if checkpoint is None else objective

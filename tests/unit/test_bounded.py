@@ -446,24 +446,28 @@ def test_the_default_sigma_follows_unlike_widths(settings: dict[str, Any]):
 
 
 def test_one_default_sigma_for_widths_that_are_alike():
-    def spread(low: Any, high: Any, **settings: Any) -> Any:
+    def spread(low: Any, high: Any, x0: Any, **settings: Any) -> Any:
         found = []
         esopt.minimize(
-            bowl, [0.5] * 2, bounds=(low, high), noisy=True, generations=1, final_evaluations=0,
+            bowl, x0, bounds=(low, high), noisy=True, generations=1, final_evaluations=0,
             callback=lambda step: found.append(step.info.scalars["sigma"]), **settings,
         )  # fmt: skip
         return found[0]
 
-    def given(low: Any, high: Any, sigma: Any) -> bool:
-        return bool(spread(low, high) == spread(low, high, sigma=sigma))
+    def given(low: Any, high: Any, sigma: Any, x0: Any = (0.5, 0.5)) -> bool:
+        return bool(spread(low, high, x0) == spread(low, high, x0, sigma=sigma))
 
     assert given(0.0, 1.0, 0.2)
     assert given(-1e6, 1e6, 0.5)
     assert given([0.0, 0.0], [1.0, 10.0], 0.2)
-    assert given([0.0, 0.0], [1.0, 10.1], [0.2, 2.02])
+    assert given([0.0, -1e9], [1.0, 1e9], 0.2)  # generous, and nothing says that the units differ
+    assert given([0.0, 0.0], [1.0, 1e3], 0.2, (0.5, 9.0))
+    assert given([0.0, 0.0], [1.0, 1e3], [0.2, 2.2], (0.5, 11.0))
+    assert given([0.0, 0.0], [1.0, 1e3], [0.2, 200.0], (0.5, 1e3))
+    assert given([0.0, 0.0], [0.1, 1e3], [0.02, 0.5], (0.05, 1.0))
     assert given([0.0, None], [1.0, None], 0.2)
     assert given([0.0, 0.0], [None, 1e30], 0.5)
-    assert given([0.0, 0.0], [1000.0, None], [200.0, 0.5])
+    assert given([0.0, 0.0], [1000.0, None], 0.5, (900.0, 0.5))
 
 
 @pytest.mark.parametrize("kind", [esopt.CMAES, esopt.SepCMA])

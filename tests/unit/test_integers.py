@@ -315,16 +315,16 @@ def test_a_margin_of_ones_own_is_kept():
 
 def test_defaults_of_minimize():
     box = esopt.Rounded([False, True, True, True], esopt.Smooth([0, 0, 0, None], [1, 1, 20, None]))
-    found = default_integer_strategy(None, box, stochastic=False)
+    found = default_integer_strategy(None, box, np.zeros(4), stochastic=False)
     assert isinstance(found, esopt.Restarts)
     assert isinstance(found.inner, esopt.CMAES)
     np.testing.assert_allclose(found.inner.sigma, [0.2, 0.5, 5.25, 1.0])
-    noisy = default_integer_strategy(2.0, box, stochastic=True)
+    noisy = default_integer_strategy(2.0, box, np.zeros(4), stochastic=True)
     assert isinstance(noisy, esopt.CMAES)
     assert noisy.n == 100
     free = esopt.Rounded(box.rounds, esopt.Smooth([None, 0, 0, None], [1, 1, 20, None]))
-    assert isinstance(default_integer_strategy(2.0, free, stochastic=True), esopt.LRACMAES)
-    many = default_integer_strategy(2.0, esopt.Rounded(np.ones(201, bool)), stochastic=False)
+    assert isinstance(default_integer_strategy(2.0, free, np.zeros(2), stochastic=True), esopt.LRACMAES)
+    many = default_integer_strategy(2.0, esopt.Rounded(np.ones(201, bool)), np.zeros(201), stochastic=False)
     assert isinstance(many, esopt.Restarts)
     assert isinstance(many.inner, esopt.SepCMA)
     assert many.inner.sigma == 2.0
