@@ -53,7 +53,7 @@ OUT = _option("Folder for policy.npz, curve.png, progress.csv, checkpoint.npz an
 CHECKS = _option("Episodes of a check of the centre. (default: the preset's, by budget in the preset default)", least=1)
 SEARCHES = _option("Searches that share the steps, one after another. (default: the preset's)", least=1)
 CUT = _option(
-    "Cut of an episode in training and checks; in the evaluation too where the environment has no limit.", least=1
+    "Cut of an episode in training and checks; ten times that in the evaluation if there is no other limit.", least=1
 )
 RUNS = _option("File for finished runs, one line each; those that are there are not trained again.")
 GROW = _option("Let each population grow until its episodes took so many steps.", least=1)

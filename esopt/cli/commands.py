@@ -60,7 +60,7 @@ def train(options: dict[str, Any], chosen: set[str], *, out: Path | None, events
     """
 
     def work() -> None:
-        folder = Path("runs", options["env"].replace("/", "-")) if out is None else out
+        folder = Path("runs", options["env"].replace("/", "-").replace(":", "-")) if out is None else out
         _check_folder(folder)
         asked = _remembered(folder, options, chosen) if resume else options
         watched = nullcontext() if events is None else _board(events)
@@ -173,7 +173,7 @@ def _train(options: dict[str, Any], folder: Path, board: Callable[[Progress], No
     from rich.console import Console
 
     from ..rl import budgets, training
-    from ..rl.run_folder import OPTIONS
+    from ..rl.run_folder import write_options
     from .display import Display, report
 
     env, settings, unsaved = options["env"], _settings(options), [json.dumps(options, indent=2)]
@@ -201,14 +201,14 @@ def _train(options: dict[str, Any], folder: Path, board: Callable[[Progress], No
     with display:
 
         def show(progress: Progress) -> None:
-            while unsaved:
-                (folder / OPTIONS).write_text(f"{unsaved.pop()}\n", "utf-8")
+            if unsaved:
+                write_options(folder, f"{unsaved.pop()}\n")
             display.show(progress)
             if board is not None:
                 board(progress)
 
         result = training.train(env, callback=show, out=folder, resume=resume, **settings)
-    if unsaved:
+    if unsaved and "interrupted" not in result.reason:
         console.print("There was nothing left to train. A larger budget, such as --steps, lets the run go on.")
     for line in report(result, time.perf_counter() - begun, settings["final_episodes"]):
         console.print(line)

@@ -7,8 +7,9 @@ Episode seeds are whole numbers below 2**31, in three parts that never meet: :da
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -162,13 +163,14 @@ def reset_env(env: Any, seed: int) -> Any:
     try:
         found = env.reset(seed=seed)
     except TypeError as error:
-        if "argument 'seed'" not in str(error):
+        parameters = inspect.signature(inner.reset).parameters.values()
+        if any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in parameters):
             raise
         raise TypeError(
             "reset() takes no seed. Expected reset(*, seed=None, options=None), as gymnasium.Env has it. Add the "
             "parameters, and draw what is random from the seed"
         ) from error
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+    if not (isinstance(found, tuple) and len(found) == 2):
         raise TypeError(
             f"reset() must return (observation, info), got {_what(found)}. "
             "Return observation, {}, as gymnasium.Env does"

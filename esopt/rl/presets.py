@@ -294,5 +294,6 @@ def _ars_of_orthogonal_pairs(sigma: float, n: int) -> GradientES:
 
 
 def _family(env: str) -> str:
-    """Return the name of an id without namespace and version."""
-    return env.rpartition("/")[2].rpartition("-v")[0] or env
+    """Return the name of an id without module, namespace and version."""
+    name = env.rpartition(":")[2].rpartition("/")[2]
+    return name.rpartition("-v")[0] or name

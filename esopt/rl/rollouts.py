@@ -296,9 +296,10 @@ class Rollouts:
             try:
                 played = self.choice.engine.play(folded, seeds[first : first + rounds], quiet=True)
             except EpisodeError as error:
-                raise EvaluationError(
-                    f"in the check of the centre in generation {state.generation}, {error} {GO_ON}"
-                ) from error.__cause__
+                stop = EvaluationError(f"in the check of the centre in generation {state.generation}, {error} {GO_ON}")
+                stop.seed, stop.x = error.seed, state.average
+                stop.policy = self.policy.with_parameters(state.average).with_normalisation(mean, std)
+                raise stop from error.__cause__
             returns = np.concatenate([returns, played.returns[~np.isnan(played.returns)]])
             steps += int(played.lengths.sum())
             spent = self.check_every is None and CHECK_SHARE * steps > state.steps

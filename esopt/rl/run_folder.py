@@ -16,28 +16,32 @@ from .policy import Policy
 
 CHECKPOINT, POLICY, PROGRESS, CURVE, OPTIONS = "checkpoint.npz", "policy.npz", "progress.csv", "curve.png", "run.json"
 
-_RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY)
-"""Whoever has one of these has a run that somebody may want."""
+_RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY, PROGRESS, CURVE, OPTIONS)
 
 
-def open_folder(out: str | os.PathLike[str] | None, env: str, *, resume: bool) -> Path | None:
+def open_folder(
+    out: str | os.PathLike[str] | None, env: str, checkpoint: str | os.PathLike[str] | None, *, resume: bool
+) -> Path | None:
     """Return the folder of a run, made if need be; what another run left there is kept under other names.
+
+    ``checkpoint`` is the run's own, None for the one in the folder.
 
     Raises
     ------
     ValueError, FileNotFoundError  for a run to be resumed that is not there, or is of another environment than ``env``.
     """
     if out is None:
-        if resume:
+        if resume and checkpoint is None:
             raise ValueError("resume=True needs out=, the folder of the run. A file alone is resumed by checkpoint=.")
         return None
     folder = Path(out)
-    if resume and not (folder / CHECKPOINT).exists():
-        raise FileNotFoundError(f"there is no run to resume in {folder}: no {CHECKPOINT}. Pass another folder as out=.")
-    trained = _environment(folder / CHECKPOINT) if resume else None
+    saved = folder / CHECKPOINT if checkpoint is None else Path(checkpoint)
+    if resume and not saved.exists():
+        raise FileNotFoundError(f"there is no run to resume in {folder}: no {saved.name}. Pass another folder as out=.")
+    trained = _environment(saved) if resume else None
     if trained not in (None, env):
         raise ValueError(
-            f"{folder} holds a run of {trained}, which cannot go on with {env}. "
+            f"{saved.parent} holds a run of {trained}, which cannot go on with {env}. "
             f"Pass {trained}, or another folder as out=."
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,16 @@ def earlier_policy(folder: Path | None, whose: Mapping[str, object]) -> Policy |
     return found if same and isinstance(found.about.get("check_return"), float) else None
 
 
+def write_options(folder: Path, text: str) -> None:
+    """Write the options of a run, all or nothing; a disk that is full costs no more than the file."""
+    part = folder / f"{OPTIONS}.part"
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(folder / OPTIONS)
+    except OSError as error:
+        log.warning("the options of the run were not saved: %s", error)
+
+
 def _environment(checkpoint: Path) -> str | None:
     """Return the name of what a checkpoint was trained on; None if it does not say, or is damaged."""
     try:
@@ -75,12 +89,12 @@ def _environment(checkpoint: Path) -> str | None:
 
 def _set_aside(folder: Path) -> list[str]:
     """Rename the files of a run, checkpoint.npz to the first free of checkpoint.old.npz, checkpoint.old2.npz ..."""
-    if not any((folder / name).exists() for name in _RUN):
+    there = [name for name in _RUN if (folder / name).exists()]
+    if not there:
         return []
     marks = ("old" if number == 1 else f"old{number}" for number in count(1))
     mark = next(mark for mark in marks if not any(folder.glob(f"*.{mark}.*")))
-    names = {name: name.replace(".", f".{mark}.", 1) for name in (*_RUN, PROGRESS, CURVE, OPTIONS)}
-    there = [name for name in names if (folder / name).exists()]
+    names = {name: name.replace(".", f".{mark}.", 1) for name in there}
     for name in there:
         (folder / name).rename(folder / names[name])
     return [names[name] for name in there]

@@ -43,6 +43,7 @@ from .train_result import TrainResult
 
 Array = NDArray[np.float64]
 
+_FAR = 10
 PATIENCE = 8
 """Checks in a row without a better mean return, after the environment's threshold was reached, that end a run."""
 
@@ -104,7 +105,7 @@ def train(
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no
-        spec and no TimeLimit, it holds for the final evaluation too. Environments that never end an episode need it.
+        spec and no TimeLimit, the final evaluation cuts after ten times as many. Environments that never end need it.
     check_every : generations from one check of the centre to the next; None keeps checks below a tenth of the steps.
     check_episodes : episodes of a check; None for about as many as there would be checks with ``check_every=None``, at
         least 4: a richer budget of steps pays for more checks, and for less luck in each. 10 without such a budget.
@@ -162,8 +163,11 @@ def train(
         **{"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds},
     }
     _check(rollouts, search, target, callback)  # whatever does not fit is said before a folder is touched
+    resume = resume or (checkpoint is not None and os.path.exists(checkpoint))
     folder, file = _open(out, env_name(env), search, resume=resume)
-    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder)
+    trained = _train(
+        rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder, resume=resume
+    )
     if folder is not None:
         _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
     return trained
@@ -240,17 +244,18 @@ class _Watch:
 
 
 def _train(
-    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, folder: Path | None
+    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, folder: Path | None, *, resume: bool
 ) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
-    seed, path = int(search["seed"]), str(rollouts.choice)
-    limited = rollouts.max_steps is not None and has_limit(rollouts.env)
+    seed, path, cut = int(search["seed"]), str(rollouts.choice), rollouts.max_steps
+    whose = {"env": env_name(rollouts.env), "strategy": name_layers(search["strategy"]), "seed": seed}
+    earlier = earlier_policy(folder, whose) if resume else None
+    whole = rollouts if cut is None else replace(rollouts, max_steps=None if has_limit(rollouts.env) else _FAR * cut)
     try:
         start = rollouts.policy.parameters
         result = minimize(None, start, evaluator=rollouts.kept(), callback=watch, final_evaluations=0, **search)
         state, reason = _conclude(rollouts, result, watch.reason or result.reason)
-        whose = {"env": env_name(rollouts.env), "strategy": name_layers(search["strategy"]), "seed": seed}
-        best, seen = _best(rollouts, result, state, earlier_policy(folder, whose))
+        best, seen = _best(rollouts, result, state, earlier)
         about = {
             **whose,
             "generations": result.generations,
@@ -262,7 +267,6 @@ def _train(
         policy = replace(best, about=about)
         if folder is not None:
             policy.save(folder / POLICY)  # an environment that fails from here on costs no more than its evaluation
-        whole = replace(rollouts, max_steps=None) if limited else rollouts
         try:
             returns, evaluation_steps = final_returns(whole, policy, final_episodes, seed, keep=True)
         finally:
@@ -347,7 +351,7 @@ def _open(
     out: str | os.PathLike[str] | None, env: str, search: dict[str, Any], *, resume: bool
 ) -> tuple[Path | None, ProgressFile]:
     """Return the folder of the run and the file of its progress; a checkpoint without another place is there."""
-    folder = open_folder(out, env, resume=resume)
+    folder = open_folder(out, env, search["checkpoint"], resume=resume)
     if folder is None:
         return None, ProgressFile(None)
     if search["checkpoint"] is None:

@@ -127,6 +127,16 @@ class OldReset(Walk):
         return super().reset(seed=seed)[0]
 
 
+class NoInfo(Walk):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], None
+
+
+class Inner(Walk):
+    def reset(self, *, seed=None, options=None):
+        return (lambda: None)(seed=seed)
+
+
 class Seedless(Walk):
     def reset(self):
         return super().reset(seed=0)
@@ -146,6 +156,7 @@ class ArrayReward(Walk):
 WRONG = {
     OldReset: r"step 0: reset\(\) must return \(observation, info\), got a ndarray. Return observation, {}, as gymn",
     Seedless: r"step 0: reset\(\) takes no seed. Expected reset\(\*, seed=None, options=None\), as gymnasium.Env has",
+    Inner: r"step 0: .*<lambda>\(\) got an unexpected keyword argument 'seed'",
     OldStep: r"step 1: step\(\) must return \(observation, reward, .*\), got a tuple of 4. Return all five",
     ArrayReward: r"step 1: step\(\) must return a number as the reward, got array\(\[1.\].*\). Return float\(reward\)",
 }
@@ -155,6 +166,7 @@ WRONG = {
 def test_what_is_no_gymnasium_environment_is_told_what_one_is(kind: type):
     with pytest.raises(EpisodeError, match=WRONG[kind]):
         GymEngine(kind, WALKER).play(folded(RIGHT), np.array([[5]]))
+    assert np.isfinite(GymEngine(NoInfo, WALKER).play(folded(RIGHT), np.array([[5]])).returns).all()
 
 
 TROUBLES = {

@@ -77,6 +77,7 @@ def test_the_default_differs_by_the_alive_bonus_alone():
         first, second = (found.settings() for found in pair)
         assert {name for name in first if repr(first[name]) != repr(second[name])} == expected
     assert [found.strategy.many.sigma for found in (falls[0], stays[0])] == [0.03, 0.1]
+    assert [preset("default", name).bonus for name in ("gymnasium:Hopper-v5", "x:y/Ant-v5", "Ant")] == [1.0] * 3
 
 
 def test_the_default_learns_within_a_small_budget():

@@ -158,7 +158,7 @@ def test_an_environment_without_an_end_is_cut_in_the_final_evaluation_too():
     run = train(Endless, episode_steps=20, generations=2, final_episodes=3)
     limited = train(lambda: gym.wrappers.TimeLimit(Endless(), 30), episode_steps=20, generations=2, final_episodes=3)
 
-    assert run.returns.tolist() == [20.0] * 3
+    assert run.returns.tolist() == [200.0] * 3
     assert limited.returns.tolist() == [30.0] * 3
 
 
@@ -281,6 +281,29 @@ def test_a_new_run_keeps_all_of_the_ones_before_and_says_so(tmp_path, caplog):
     assert "as checkpoint.old2.npz, checkpoint.old2.npz.previous, policy.old2.npz," in caplog.text
     assert (contents(".old"), contents(".old2")) == (first, second)
     assert len(read_progress(tmp_path / "progress.csv")["generation"]) == 4
+
+
+def test_a_run_has_no_policy_of_another_one_that_ended_in_its_folder(tmp_path):
+    other = []
+
+    def meanwhile(progress):
+        if not other:
+            settings = SHORT | {"generations": 60, "strategy": esopt.ars(n=8)}
+            other.append(train("CartPole-v1", out=tmp_path, **settings).policy)
+
+    slow = SHORT | {"strategy": esopt.ars(n=8, sigma=1e-9, lr=1e-9)}
+    run = train("CartPole-v1", out=tmp_path, callback=meanwhile, **slow)
+
+    assert run.policy.about["check_return"] < 200.0 < other[0].about["check_return"]
+
+
+def test_a_run_that_a_checkpoint_of_its_own_continues_keeps_its_folder(tmp_path):
+    file, out = tmp_path / "own.npz", tmp_path / "run"
+    train("CartPole-v1", out=out, checkpoint=file, **SHORT)
+    run = train("CartPole-v1", out=out, checkpoint=file, **SHORT | {"generations": 8})
+
+    assert run.history["generation"].tolist() == list(range(1, 9))
+    assert sorted(path.name for path in out.iterdir()) == ["curve.png", "policy.npz", "progress.csv"]
 
 
 def test_only_the_run_of_a_folder_is_resumed(tmp_path):
