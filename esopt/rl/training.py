@@ -244,7 +244,7 @@ class _Watch:
 
 
 def _train(
-    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, folder: Path | None, *, resume: bool
+    rollouts: Rollouts, search: dict[str, Any], watch: _Watch, final_episodes: int, folder: Path | None, resume: bool
 ) -> TrainResult:
     """Search, look at the last centre, and evaluate the best one on episodes that nothing has seen."""
     seed, path, cut = int(search["seed"]), str(rollouts.choice), rollouts.max_steps
