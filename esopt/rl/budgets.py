@@ -64,7 +64,8 @@ def plan(
     so many that none has a whole episode.
     """
     steps = budgets[0]
-    check_limit("steps", steps)
+    for name, budget in zip(("steps", "episodes"), budgets, strict=False):
+        check_limit(name, budget)
     check_count("searches", searches)
     if all(budget is None for budget in budgets):
         steps = default_steps(env)

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._limits import Limits
-from .._told import check_limit
 from ..loop import check_start, minimize
 from ..noise import check_seed
 from ..optimizer import Optimizer
@@ -144,7 +143,6 @@ def train(
     EvaluationError  if an environment fails and ``on_error`` is "raise"; it has the seed that reproduces it.
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
-    check_limit("episodes", episodes)
     check_counts(final_episodes=final_episodes, check_episodes=10 if check_episodes is None else check_episodes)
     start, spec = _start(env, policy)
     budgets = steps, episodes, generations, seconds
@@ -165,9 +163,7 @@ def train(
     _check(rollouts, search, target, callback)  # whatever does not fit is said before a folder is touched
     resume = resume or (checkpoint is not None and os.path.exists(checkpoint))
     folder, file = _open(out, env_name(env), search, resume=resume)
-    trained = _train(
-        rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder, resume=resume
-    )
+    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder, resume)
     if folder is not None:
         _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
     return trained
