@@ -79,7 +79,7 @@ _ARS: Mapping[str, tuple[float, float, int, int]] = {
 
 
 def default(env: str) -> Preset:
-    """Return one setting for all environments, but for the alive bonus: a search by dimension, on episodes that grow.
+    """Return one rule for all environments, which knows the alive bonus alone: a search by dimension, then by budget.
 
     Up to 100 parameters three searches of CMA-ES begin, with 14 candidates whose best is seen again in the next
     generation, and the one that found most in seven generations goes on; beyond, 16 antithetic pairs in orthogonal
