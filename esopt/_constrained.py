@@ -170,7 +170,7 @@ def mark(result: Result, state: State) -> Result:
     found = _state(state)
     if found is None:
         return result
-    value = found.value if math.isfinite(found.value) else math.nan
+    value = found.value if found.value < math.inf else math.nan
     return replace(result, value=value, violation=found.violation, multipliers=found.found.copy())
 
 
@@ -179,7 +179,7 @@ def settle(result: Result, strategy: Strategy, evals: Evals, value: float) -> Re
     handler, violation = _handler(strategy), result.violation
     if handler is not None:
         violation = float(violations(evals, handler.tolerance)[0])
-    if not (math.isfinite(value) and (violation, value) < (result.violation, result.value)):
+    if not (value < math.inf and (violation, value) < (result.violation, result.value)):
         return result
     x = result.mean
     best = Point(x.copy(), value if violation == 0.0 else math.inf)

@@ -45,8 +45,10 @@ def finish(
         return replace(result, reason={**reasons, name_of(interrupt): float(es.generation)})
     except Exception:
         return replace(result, failures=add_counts(result.failures, {"exception": 1}), seconds=es.seconds)
-    result = _count(result, final, evals, es.seconds)
-    finite = evals.values[np.isfinite(evals.values)]
+    # -inf is the best there is, but a failure where values are averaged, or the strategy counts it as one.
+    averaged = stochastic or "infinite" in result.failures
+    result = _count(result, final, evals, es.seconds, averaged)
+    finite = evals.values[np.isfinite(evals.values) if averaged else ~np.isnan(evals.values)]
     if stochastic:
         value = float(finite.mean()) if finite.size else np.nan
         error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else np.nan
@@ -64,9 +66,9 @@ def _so_far(es: Optimizer, evaluator: Evaluator, reasons: dict[str, float]) -> R
     return replace(es.result, reason=reasons, evaluator=type(evaluator).__name__, evaluator_state=es.evaluator_state)
 
 
-def _count(result: Result, rows: int, evals: Evals, seconds: float) -> Result:
+def _count(result: Result, rows: int, evals: Evals, seconds: float, infinite_fails: bool = True) -> Result:
     """Return the result with the cost of ``rows`` evaluations that nothing was learned from, and their failures."""
-    infinite = int(np.isinf(evals.values).sum())
+    infinite = int(np.isinf(evals.values).sum()) if infinite_fails else 0
     failures = {**evals.failures, "infinite": infinite} if infinite else evals.failures
     return replace(
         result,

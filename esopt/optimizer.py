@@ -18,6 +18,7 @@ from ._open import NO_PAST, NOTHING, Gathering, thaw, without_half_pairs
 from ._parts import check_flags
 from ._progress import Flight, Progress, Run
 from ._summary import summarise
+from .errors import EvaluationError
 from .integers import Rounded, as_box
 from .maps import Map
 from .noise import check_seed
@@ -78,10 +79,8 @@ class Optimizer:
         _told.check_strategy(strategy)
         begin = _told.check_x0(x0)
         box = as_box(bounds, integer, begin.shape)
-        if box is not None:
-            strategy = boxed(strategy, box)
-        self.strategy = strategy
-        self.shape = begin.shape
+        strategy = strategy if box is None else boxed(strategy, box)
+        self.strategy, self.shape = strategy, begin.shape
         _told.check_budgets(evaluations, generations, target)
         self._limits = {"evaluations": evaluations, "generations": generations}
         check_flags(noisy=noisy)
@@ -142,15 +141,11 @@ class Optimizer:
         return self._population
 
     def ask(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return this generation's candidates, (n, d), or (n, *shape of x0).
+        """Return this generation's candidates, (n, d), or (n, *shape of x0); asking twice gives the same rows.
 
         Parameters
         ----------
         out : a C-contiguous float32 or float64 array of that shape, to be filled and returned.
-
-        Notes
-        -----
-        Pure: asking twice gives the same rows.
         """
         population = self._asked = self.population()
         shape = (len(population), *self.shape)
@@ -217,7 +212,11 @@ class Optimizer:
             return None
         population, name = self.population(), type(self.strategy).__name__
         if rows is None and self._open is None:
-            return self.learn(_told.read(values, told, steps, population, self.shape, name))
+            try:
+                return self.learn(_told.read(values, told, steps, population, self.shape, name))
+            except EvaluationError:
+                self._asked = None  # inject() may change what failed as a whole
+                raise
         gathering = self._open or Gathering(population)
         chosen = _told.check_rows(rows, gathering.told, self.generation)
         part = Part(chosen, _told.read(values, told, steps, population, self.shape, name, chosen))
@@ -233,6 +232,7 @@ class Optimizer:
         except BaseException:
             if self._open is not None:
                 self._open.take_back(part)
+                self._asked = None
             raise
 
     def close_generation(self, min_fraction: float = 0.5) -> Info:
@@ -316,7 +316,7 @@ class Optimizer:
         Notes
         -----
         Call it before :meth:`ask`: the population of this generation then has a row more at its end for each candidate,
-        and :meth:`tell` expects their values too.
+        and :meth:`tell` expects their values too. After one that failed as a whole, call it and ask again.
 
         Raises
         ------
@@ -326,7 +326,7 @@ class Optimizer:
             at = f"after ask() or tell() of generation {self.generation}"
             raise ValueError(f"inject() got candidates {at}, whose size is settled. Call it before ask().")
         state = inject(self.strategy, self._run.strategy, self.shape, x, gradient)
-        self._run, self._population = replace(self._run, strategy=state), None
+        self._run, self._population, self._open = replace(self._run, strategy=state), None, None
 
     def skip(self, state: State, lap: Lap) -> None:
         """Go on with what the strategy's ``run`` returned: its state after a lap, and what happened."""

@@ -60,7 +60,7 @@ class Result:
     value : its value.
     value_stderr : standard error of ``value``; 0 for a deterministic objective.
     mean : final mean of the search distribution, in the shape of x0.
-    best : the lowest value seen, and where; -inf counts, unless the strategy counts it as a failure ("infinite").
+    best : the lowest value seen, and where; -inf counts, unless ``failures`` has "infinite" ones.
     reason : why the run stopped, each with its number; empty while it could go on. "failed" names the generation in
         which no usable value was found.
     evaluations, gradients, generations, steps : what it took (calls of f, calls of its gradient, updates, cost units).

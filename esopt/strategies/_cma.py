@@ -205,7 +205,7 @@ class Family:
 
     def stop(self, state: Any) -> dict[str, float]:
         """Return the stop rules that hold and their numbers: tolfun, tolfunhist, tolx, tolup, condition, ...."""
-        return reasons(state, state.shape, tolerances(self), units(self.sigma, state.mean.size))
+        return reasons(state, state.shape, units(self.sigma, state.mean.size), tolerances(self))
 
 
 def draw(strategy: Family, state: Any) -> Noise:
@@ -342,21 +342,31 @@ def units(sigma: float | Array, dim: int) -> Array:
 
     Coordinates of unlike units are no reason to stop.
     """
-    return sigma if isinstance(sigma, np.ndarray) and sigma.ndim == 1 else np.ones(dim)
+    return sigma.reshape(-1) if isinstance(sigma, np.ndarray) and sigma.size == dim else _ones(dim)
+
+
+@lru_cache(maxsize=256)
+def _ones(dim: int) -> Array:
+    # Never written to; a read-only array would be another type to compiled code, which would compile twice.
+    return np.ones(dim)
+
+
+def axis_lengths(factor: Array, units: Array) -> Array:
+    """Return the lengths of the axes of a ``factor`` (d, m) in ``units`` (d,), the longest first."""
+    return np.linalg.svd(factor / units[:, None], compute_uv=False).astype(np.float64)
 
 
 def reasons(
-    state: Any, shape: Array, tolerances: tuple[float, float, float] = TOLERANCES, units: Array | None = None
+    state: Any, shape: Array, units: Array, tolerances: tuple[float, float, float] = TOLERANCES
 ) -> dict[str, float]:
-    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`, ``units`` None for ones."""
+    """Return the stop rules that hold and their numbers; ``shape`` as in :func:`learn`, ``units`` of :func:`units`."""
     if state.generation == 0:
         return {}
     dim = state.mean.size
     lengths: Array = _UNKNOWN
-    units = np.ones(dim) if units is None else units
     if shape.ndim == 2 and state.generation % period(dim) == 0 and np.isfinite(shape).all():
         # The condition changes slowly, and costs as much as many generations.
-        lengths = np.linalg.svd(shape / units[:, None], compute_uv=False).astype(np.float64)
+        lengths = axis_lengths(shape, units)
     numbers, found, finite = cma.judge(
         state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, shape, units,
         lengths, state.path_c, state.history, state.latest, tolerances,

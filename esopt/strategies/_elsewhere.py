@@ -35,7 +35,7 @@ def white(rows: Array, mean: Array, sigma: float, shape: Array) -> Array:
     """
     far = rows - mean
     peak = np.abs(far).max(axis=1, initial=0.0, keepdims=True)
-    away = far * np.minimum(1.0, _FAR / np.maximum(peak, 1e-300)) / sigma  # squares of its entries stay finite
+    away = far * (_FAR / np.maximum(peak, _FAR)) / sigma  # squares of its entries stay finite
     eps = _solve(shape, away.T).T if shape.ndim == 2 else away / np.sqrt(shape)
     longest = math.sqrt(mean.size) + 2.0 * mean.size / (mean.size + 2.0)
     lengths = np.sqrt(np.square(eps).sum(axis=1, keepdims=True))

@@ -167,7 +167,9 @@ class AugmentedLagrangian:
         elif int(good.sum()) > 1:
             terms = adapt(terms, merits[good], g[good], dim)
             shift += float(np.median(values[good] + penalty(terms, g[good]) - merits[good]))
-        away = np.where(np.isfinite(values), violations(evals, self.tolerance), math.nan)
+        # -inf is the best there is, unless the inner strategy counts infinite values as failures.
+        usable = np.isfinite(values) if "infinite" in info.failures else values < math.inf
+        away = np.where(usable, violations(evals, self.tolerance), math.nan)
         best, value, violation = _best(state, values, away)
         found = state.found if best < 0 else told
         if not good.any():  # the number of constraints may not be known
@@ -193,7 +195,7 @@ def _runs(inner: Any) -> int:
 
 def _best(state: LagrangianState, values: Array, away: Array) -> tuple[int, float, float]:
     """Return the row that is better than the best so far, or -1, and the best value and violation after it."""
-    rows = np.flatnonzero(np.isfinite(values) & np.isfinite(away))
+    rows = np.flatnonzero(np.isfinite(away))
     if rows.size:
         row = int(rows[np.lexsort((values[rows], away[rows]))[0]])
         value, violation = float(values[row]), float(away[row])

@@ -13,7 +13,7 @@ from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info
 from ..samplers.antithetic import Antithetic
-from ._cma import check_values, history_size, population_size, reasons
+from ._cma import check_values, history_size, population_size, reasons, units
 from ._distance_weights import constants, far, ordered, speed
 from ._drawn import Drawn
 from ._factored import Factored
@@ -132,7 +132,7 @@ class DXNESIC(Drawn):
 
     def stop(self, state: DXNESICState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`."""
-        return reasons(state, state.factor)
+        return reasons(state, state.factor, units(self.sigma, state.mean.size))
 
 
 def _speed_b(reached: float, feasible: int, dim: int) -> float:

@@ -17,12 +17,14 @@ from ..samplers.gaussian import Gaussian
 from ._cma import (
     TOLERANCES,
     Rates,
+    axis_lengths,
     check_values,
     constants,
     history_size,
     population_size,
     recent,
     triggered,
+    units,
 )
 from ._drawn import Drawn
 from .gradient_es import start_factor
@@ -190,7 +192,7 @@ class LRACMAES(Drawn):
         dim = state.mean.size
         deviations = np.sqrt(np.einsum("ij,ij->i", state.root, state.root))
         known = state.generation % (10 * dim) == 0
-        lengths = np.linalg.eigvalsh(state.root) if known else np.empty(0)
+        lengths = axis_lengths(state.root, units(self.sigma, dim)) if known else np.empty(0)
         numbers = cma.reasons(
             state.generation, recent(dim, state.latest.size), state.mean, state.sigma, state.start, deviations,
             state.root, lengths, state.path_c, state.history, state.latest, TOLERANCES,

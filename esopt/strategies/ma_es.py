@@ -13,7 +13,7 @@ from ..noise import Array, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info
 from ..samplers.gaussian import Gaussian
-from ._cma import Rates, check_values, constants, history_size, population_size, reasons
+from ._cma import Rates, check_values, constants, history_size, population_size, reasons, units
 from ._drawn import Drawn
 from ._factored import Factored
 from .gradient_es import start_factor
@@ -116,4 +116,4 @@ class MAES(Drawn):
 
     def stop(self, state: MAESState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`."""
-        return reasons(state, state.factor)
+        return reasons(state, state.factor, units(self.sigma, state.mean.size))

@@ -14,7 +14,7 @@ from ..integers import Rounded
 from ..noise import Array, Share
 from ..protocols import Sampler, Strategy
 from ..records import Evals, Info, Population
-from ._cma import constants, units
+from ._cma import axis_lengths, constants, units
 from ._layers import keeps_values
 from .averaged import Averaged
 from .cmaes import CMAES
@@ -209,7 +209,7 @@ class Margin:
             return reasons
         if "condition" in reasons:
             own = units(getattr(self.inner, "sigma", 1.0), state.mean.size)[free]
-            lengths = scale[free] / own if scale.ndim == 1 else np.linalg.svd(scale[free] / own[:, None], False, False)
+            lengths = scale[free] / own if scale.ndim == 1 else axis_lengths(scale[free], own)
             if lengths.max() <= 1e7 * lengths.min():
                 del reasons["condition"]
         mean = state.mean[free]

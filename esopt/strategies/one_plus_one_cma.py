@@ -14,7 +14,7 @@ from ..noise import Array, Key, Noise, Share, check_seed
 from ..protocols import Sampler
 from ..records import Evals, Info, Population
 from ..samplers.gaussian import Gaussian
-from ._cma import check_values, history_size, reasons
+from ._cma import check_values, history_size, reasons, units
 from ._factored import Factored
 from .gradient_es import check_sigma, start_factor
 
@@ -161,7 +161,7 @@ class OnePlusOneCMA:
 
     def stop(self, state: OnePlusOneState) -> dict[str, float]:
         """Return the stop rules that hold and their numbers, as :meth:`CMAES.stop`, with the candidates' values."""
-        return reasons(state, state.factor)
+        return reasons(state, state.factor, units(self.sigma, state.mean.size))
 
 
 def _target(n: int) -> float:

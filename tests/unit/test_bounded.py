@@ -470,18 +470,30 @@ def test_one_default_sigma_for_widths_that_are_alike():
     assert given([0.0, 0.0], [1000.0, None], 0.5, (900.0, 0.5))
 
 
-@pytest.mark.parametrize("kind", [esopt.CMAES, esopt.SepCMA])
-def test_unlike_units_are_no_reason_to_stop(kind: Any):
-    units = np.geomspace(1e-5, 1e5, 5)
+UNITS = np.geomspace(1e-5, 1e5, 5)
+FAMILY = (
+    *(esopt.CMAES, esopt.SepCMA, esopt.MAES, esopt.LMMAES, esopt.LRACMAES, esopt.DDCMA, esopt.VkDCMA, esopt.CRFMNES),
+    *(esopt.RMES, esopt.PSACMA, esopt.DXNESIC, esopt.OnePlusOneCMA),
+)
+
+
+@pytest.mark.parametrize(("kind", "units"), [*((k, UNITS) for k in FAMILY), (esopt.CMAES, UNITS[1:].reshape(2, 2))])
+def test_unlike_units_are_no_reason_to_stop(kind: Any, units: Array):
+    strategy = esopt.PSACMA(esopt.CMAES(sigma=units)) if kind is esopt.PSACMA else kind(sigma=units)
 
     def valley(x: Array) -> float:
-        y = x / units
-        return float((np.arange(1, 6) * (y - 1.0) ** 2).sum() + 0.1 * (y**4).sum())
+        y = (x / units).ravel()
+        return float((np.arange(1, y.size + 1) * (y - 1.0) ** 2).sum() + 0.1 * (y**4).sum())
 
-    es = esopt.Optimizer(kind(sigma=units, tolfun=0.0, tolx=0.0), 3.0 * units, seed=1)
-    for _ in range(155):  # the condition of a matrix is looked at in generation 150
+    es = esopt.Optimizer(strategy, 3.0 * units, seed=1)
+    for _ in range(155):  # the condition of a matrix is looked at in generations 50 or 150
         es.tell([valley(x) for x in es.ask()])
         assert "condition" not in es.stop()
+
+
+@pytest.mark.parametrize("kind", [esopt.CMAES, esopt.SepCMA])
+def test_unlike_units_are_no_reason_to_stop_compiled(kind: Any):
+    units = UNITS
     compiled = esopt.minimize(numba.njit(bowl_of_units), 3.0 * units, strategy=kind(sigma=units), evaluations=1500)
     assert compiled.value < 1e-8
 

@@ -388,6 +388,35 @@ class TestResult:
         assert result.violation == pytest.approx(abs(result.x[0] - 1.0), abs=1e-8)
         assert result.violation > 0.0
 
+    def test_minus_infinity_is_the_best_value_where_it_is_feasible(self):
+        es = esopt.Optimizer(esopt.AugmentedLagrangian(esopt.CMAES(n=6)), [2.0, 2.0], target=-1.0)
+        rows = es.ask()
+        es.tell([-math.inf, 1.0, 2.0, math.inf, 3.0, 4.0], constraints=[[1.0], [-1.0], [-1.0], [-1.0], [0.0], [0.5]])
+        assert (es.result.value, es.result.violation, es.stop()) == (1.0, 0.0, {})
+        assert es.result.x == pytest.approx(rows[1])
+        rows = es.ask()
+        es.tell([5.0, 1.0, -math.inf, math.inf, 3.0, 4.0], constraints=-np.ones((6, 1)))
+        assert es.result.value == es.result.best.value == -math.inf
+        assert es.result.x == pytest.approx(rows[2])
+        assert es.stop() == {"target": -math.inf}
+
+    def test_final_mean_of_minus_infinity_is_taken(self):
+        result = run(
+            lambda x: -math.inf if abs(x[0] - 1.0) < 1e-9 else float(x @ x),
+            [1.0, 1.0],
+            strategy=esopt.AugmentedLagrangian(esopt.openai_es(sigma=0.5, n=2, lr=1e-12)),
+            constraints=lambda x: x[1] - 9.0,
+            evaluations=3,
+        )
+        assert (result.value, result.violation, result.failures) == (-math.inf, 0.0, {})
+
+    def test_minus_infinity_is_a_failure_where_values_are_averaged(self):
+        inner = esopt.GradientES(n=4, shaping=esopt.Raw(), sampler=esopt.Gaussian())
+        es = esopt.Optimizer(esopt.AugmentedLagrangian(inner), [2.0, 2.0])
+        es.ask()
+        es.tell([-math.inf, 1.0, 2.0, 3.0], constraints=-np.ones((4, 1)))
+        assert es.result.value == 1.0
+
     def test_history_and_callback(self):
         steps = []
         result = run(

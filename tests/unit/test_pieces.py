@@ -145,6 +145,19 @@ def test_candidates_are_injected_before_values_are_told() -> None:
         es.inject(X0)
 
 
+@pytest.mark.parametrize("rows", [None, range(6)])
+@pytest.mark.parametrize("strategy", [esopt.CMAES(n=6), esopt.SepCMA(n=6)])
+def test_candidates_are_injected_after_a_generation_that_failed_as_a_whole(strategy: Any, rows: Any) -> None:
+    es = esopt.Optimizer(strategy, X0)
+    es.ask()
+    with pytest.raises(EvaluationError):
+        es.tell([np.nan] * 6, rows=rows)
+    es.inject(X0)
+    assert (es.generation, len(es.ask())) == (0, 7)
+    es.tell([bumpy(x) for x in es.ask()])
+    assert es.generation == 1
+
+
 def values_of(es: esopt.Optimizer) -> Any:
     return np.array([bumpy(x) for x in es.ask()])
 
