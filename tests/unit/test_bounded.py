@@ -426,12 +426,12 @@ def test_the_default_sigma_fits_into_the_box():
     np.testing.assert_allclose(es.x, 3e-4, atol=1e-9)
 
 
-UNITS = np.array([1e6, 1e-4])
+WIDTHS = np.array([1e6, 1e-4])
 
 
 def unlike(x: Array) -> float:
     """Its minimum is at 0.3 of either width."""
-    return float((((x / UNITS - 0.3) * 10.0) ** 2).sum())
+    return float((((x / WIDTHS - 0.3) * 10.0) ** 2).sum())
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def unlike(x: Array) -> float:
 )
 def test_the_default_sigma_follows_unlike_widths(settings: dict[str, Any]):
     f: Any = (lambda rows: np.array([unlike(x) for x in rows])) if "vectorized" in settings else unlike
-    found = esopt.minimize(f, UNITS / 2.0, bounds=(0.0, UNITS), evaluations=1500, seed=1, **settings)
+    found = esopt.minimize(f, WIDTHS / 2.0, bounds=(0.0, WIDTHS), evaluations=1500, seed=1, **settings)
     assert found.value < 1e-8
 
 
