@@ -48,13 +48,14 @@ def line(env: str, preset: str, rows: list[dict[str, Any]]) -> str:
     returns = np.array([row["mean_return"] for row in rows])
     seeds = [row["seed"] for row in rows]
     spread = bootstrap_interval([returns])
+    interval = f" [{spread.low:,.1f}, {spread.high:,.1f}]" if len(rows) > 1 else ""
     reached = f"{(returns >= REACH[env]).sum()} of {len(rows)} ≥ {REACH[env]:g}"
     cells = (
         env,
         preset,
         f"{rows[0]['budget']:,}",
-        f"{min(seeds)}-{max(seeds)}",
-        f"{spread.value:,.1f} [{spread.low:,.1f}, {spread.high:,.1f}]",
+        f"{min(seeds)}-{max(seeds)}" if len(rows) > 1 else str(seeds[0]),
+        f"{spread.value:,.1f}{interval}",
         *(f"{number:,.1f}" for number in (returns.min(), np.median(returns), returns.max())),
         reached,
         f"{max(row['steps'] for row in rows):,}",
