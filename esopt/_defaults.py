@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ._constrained import constrain, is_constrained
@@ -46,12 +44,13 @@ def choose_strategy(
     elif strategy is None:
         gradients, limited = objective is not None and objective.grad is not None, is_constrained(objective)
         own = np.empty(0) if box is None else own_spreads(box, start)
-        if sigma is None and not gradients:
-            sigma = default_spread(own)
+        begin: float | Array | ExponentialDecay = default_spread(own) if sigma is None else sigma
+        if sigma is None and gradients:
+            least = float(np.fmin.reduce(own, initial=0.1))
+            begin = ExponentialDecay(least, 0.5, every=100, end=min(1e-6, least))
         strategy = default_strategy(
-            sigma, start.size, gradients=gradients, stochastic=stochastic, most=float(np.fmin.reduce(own, initial=0.5)),
-            portfolio=not (limited or asynchronous),
-        )  # fmt: skip
+            begin, start.size, gradients=gradients, stochastic=stochastic, portfolio=not (limited or asynchronous)
+        )
     elif sigma is not None:
         raise ValueError("sigma= is for the default strategy. Set it in the strategy: GradientES(sigma=...).")
     return constrain(strategy, objective, stochastic=stochastic)
@@ -75,38 +74,29 @@ def default_spread(own: Array) -> float | Array:
 
 
 def default_strategy(
-    sigma: float | Array | None,
-    dim: int,
-    *,
-    gradients: bool,
-    stochastic: bool,
-    most: float = math.inf,
-    portfolio: bool = True,
+    sigma: float | Array | ExponentialDecay, dim: int, *, gradients: bool, stochastic: bool, portfolio: bool = True
 ) -> Strategy:
-    """Return the default of :func:`minimize` for an objective of ``dim`` variables; its own sigma is at most ``most``.
+    """Return the default of :func:`minimize` for an objective of ``dim`` variables.
 
-    With gradients Bonnet with Adam and a shrinking sigma. For a stochastic f CMAES with n = 4 d to d = 40, where it was
-    the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the mean
-    of the last run; SNES beyond. Else by d: Portfolio to 640, as far as it was looked at (docs/strategies.md), SepCMA
-    with restarts to 10,000, SNES. Without ``portfolio`` (constraints, asynchronous runs) or for a factor CMAES with
-    restarts takes its place to 200, SepCMA beyond.
+    With gradients Bonnet with Adam, whose sigma may shrink. For a stochastic f CMAES with n = 4 d to d = 40, where it
+    was the best under two kinds of noise (benchmarks/bench_bbob_noisy.py), without restarts, since the result is the
+    mean of the last run; SNES beyond. Else by d: Portfolio to 640, as far as it was looked at (docs/strategies.md),
+    SepCMA with restarts to 10,000, SNES. Without ``portfolio`` (constraints, asynchronous runs) or for a factor CMAES
+    with restarts takes its place to 200, SepCMA beyond.
     """
-    if gradients:
-        shrinking = ExponentialDecay(min(0.1, most), 0.5, every=100, end=min(1e-6, most))
-        return GradientES(sigma=shrinking if sigma is None else sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
-    spread = min(0.5, most) if sigma is None else sigma
-    check_sigma(spread)
+    if gradients or isinstance(sigma, ExponentialDecay):
+        return GradientES(sigma=sigma, n=4, estimator=Bonnet(), rule=Adam(0.05))
+    flat = check_sigma(sigma)
     if stochastic and dim <= NOISY_DIM:
-        return CMAES(spread, n=4 * max(dim, 3))
+        return CMAES(sigma, n=4 * max(dim, 3))
     if stochastic or dim > SEP_DIM:
-        return snes(sigma=spread)
-    flat = check_sigma(spread)
+        return snes(sigma=sigma)
     whole = isinstance(flat, np.ndarray) and flat.ndim == 2
     if portfolio and dim <= PORTFOLIO_DIM and not whole:
-        return Portfolio(spread)
+        return Portfolio(sigma)
     if dim <= CMAES_DIM:
-        return Restarts(CMAES(spread))
-    return Restarts(SepCMA(spread))
+        return Restarts(CMAES(sigma))
+    return Restarts(SepCMA(sigma))
 
 
 def default_integer_strategy(sigma: float | Array | None, box: Rounded, start: Array, *, stochastic: bool) -> Strategy:

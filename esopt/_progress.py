@@ -120,7 +120,7 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     """Return the progress after a generation in which a strategy learned ``info`` from ``evals``."""
     values = evals.values
     least = int(values.argmin())  # the first nan, if there is one
-    best_value = float(values[least])
+    lowest = best_value = float(values[least])
     if not math.isfinite(best_value):
         # Where values are ranked -inf is the best there is; where infinite values count as failures it is none.
         usable = np.where(np.isfinite(values) if "infinite" in info.failures else ~np.isnan(values), values, np.inf)
@@ -130,7 +130,7 @@ def advance(progress: Progress, population: Population, evals: Evals, info: Info
     if info.best is not None:
         least, better = info.best, info.best >= 0
         best_value = float(values[least]) if info.scalars.get("violation", 0.0) == 0.0 else math.inf
-    value, value_stderr = centre(evals, info)
+    value, value_stderr = centre(values, info, lowest)
     failures, count = progress.failures, len(population)
     if info.failures:
         failures = json.dumps(add_counts(json.loads(failures), info.failures))
@@ -160,7 +160,7 @@ def count(progress: Progress, population: Population, evals: Evals, seconds: flo
 def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:
     """Return the progress after a lap: that of :func:`advance` after each of its generations."""
     better = lap.value < progress.best_value
-    value, value_stderr = centre(Evals(lap.values), Info(progress.generation))
+    value, value_stderr = centre(lap.values, Info(progress.generation), float(lap.values.min()))
     failures = progress.failures
     if lap.nans:
         failures = json.dumps(add_counts(json.loads(failures), {"nan": lap.nans}))
@@ -178,12 +178,14 @@ def advance_lap(progress: Progress, lap: Lap, seconds: float) -> Progress:
     )
 
 
-def centre(evals: Evals, info: Info) -> tuple[float, float]:
-    """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan."""
+def centre(values: Array, info: Info, lowest: float) -> tuple[float, float]:
+    """Return the estimate of J and its standard error; without a gradient, the mean of the finite values, and nan.
+
+    ``lowest`` of the values is nan if one of them is.
+    """
     if info.gradient is not None:
         return float(info.gradient.value), float(info.gradient.value_stderr)
-    with np.errstate(invalid="ignore"):  # inf - inf
-        finite, total = evals.values, float(evals.values.sum())
+    finite, total = values, float(values.sum()) if math.isfinite(lowest) else math.nan  # inf - inf warns
     if not math.isfinite(total):
         finite = finite[np.isfinite(finite)]
         total = float(finite.sum())

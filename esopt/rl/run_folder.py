@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
+from .._archive import replacing
 from .._inspect import inspect
 from .._log import log
 from ..checkpoint import previous_of
@@ -69,10 +70,9 @@ def earlier_policy(folder: Path | None, whose: Mapping[str, object]) -> Policy |
 
 def write_options(folder: Path, text: str) -> None:
     """Write the options of a run, all or nothing; a disk that is full costs no more than the file."""
-    part = folder / f"{OPTIONS}.part"
     try:
-        part.write_text(text, "utf-8")
-        part.replace(folder / OPTIONS)
+        with replacing(os.path.realpath(folder / OPTIONS), "options") as file:
+            file.write(text.encode())
     except OSError as error:
         log.warning("the options of the run were not saved: %s", error)
 
