@@ -8,7 +8,8 @@ The peers' best setting is what a ratio is formed with. Everything has two threa
 case pays for compilation or for starting processes. "By CPU time" counts all processes of a side.
 
 Last, one generation of an environment that nothing compiles is played by two worker processes and by a plain loop over
-gymnasium: the same episodes, whose returns are compared with those of new environments first.
+gymnasium: the same episodes, whose returns are compared with those of new environments first. Two such loops at once,
+each with all the episodes, show what two processors of this machine are worth.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from _bench import Report, Sample, main
 from _peers import installed
-from _rl_peers import Train, evotorch_pgpe, plain_loop, rates, sb3_ars, tree_seconds
+from _rl_peers import Train, evotorch_pgpe, plain_loop, rates, sb3_ars, tree_seconds, two_plain_loops
 
 import esopt
 from esopt.rl import Policy, Rollouts, make_env
@@ -131,7 +132,7 @@ def sb3(
 
 
 def any_environment(report: Report, args: argparse.Namespace, rounds: int, env: str, n: int) -> None:
-    """One generation: two worker processes against a plain loop."""
+    """One generation: two worker processes against a plain loop, and against what the machine has room for."""
     made = make_env(env)
     policy = Policy.linear(made)
     made.close()
@@ -146,9 +147,13 @@ def any_environment(report: Report, args: argparse.Namespace, rounds: int, env: 
         "esopt, 2 workers": lambda: int(rollouts.play(thetas, seeds).lengths.sum()),
         "plain loop": lambda: plain_loop(env, weights, biases, seeds[:, 0].tolist())[1],
     }
+    cases["two plain loops"], end = two_plain_loops(env, weights, biases, seeds[:, 0].tolist())
     found = add(report, env, rates(cases, rounds))
-    against(report, env, found["esopt, 2 workers"], {"plain loop": found["plain loop"]}, 1.85)
+    for name, goal in (("esopt, 2 workers", 1.85), ("two plain loops", None)):
+        what = f"{env}: plain loop over {name}, seconds per step"
+        report.figure(what, found["plain loop"] / found[name], "x", ">=", goal)
     rollouts.close()
+    end()
 
 
 def run(report: Report, args: argparse.Namespace) -> None:

@@ -104,19 +104,22 @@ def play(
     inputs = sizes[0] - memory
     outputs = sizes[-1]
     wide = sizes.max()
-    work = np.empty((2, wide))
-    observation = np.zeros(inputs)
-    action = np.zeros(actions)
-    kept = np.zeros(memory)
-    reward = np.zeros(1)
-    added, squared = np.zeros(inputs), np.zeros(inputs)  # not where they end up, in cache lines of other threads
-    taken = 0
+    # Views without an owner: to pass an array on counts its references, in memory that all cores agree on, each time.
+    room = np.zeros(3 * wide + actions + 1 + 2 * inputs)
+    work, observation, kept = _part(room, 0, 3 * wide), _part(room, 0, inputs), _part(room, inputs, memory)
+    action, reward = _part(room, 3 * wide, actions), _part(room, 3 * wide + actions, 1)
+    # Not where they end up, in cache lines of other threads.
+    added = _part(room, 3 * wide + actions + 1, inputs)
+    squared = _part(room, 3 * wide + actions + 1 + inputs, inputs)
+    network, choices = _part(sizes, 0, sizes.size), carray(_pointer(layout, 0), layout.shape)
+    taken, dim = 0, thetas.shape[1]
     while taken < budget:
         unit = _take(_pointer(counter, 0), 1)
         if unit >= total:
-            return -1 - taken
+            taken = -1 - taken
+            break
         row, episode = unit // episodes, unit % episodes
-        theta = thetas[row]
+        theta = _part(thetas, row * dim, dim)
         seed = U64(seeds[row, episode])
         added[:] = 0.0
         squared[:] = 0.0
@@ -128,22 +131,19 @@ def play(
             probe = 0.0
             for i in range(U64(inputs)):
                 x = observation[i]
-                work[U64(0), i] = x
                 added[i] += x
                 squared[i] += x * x
                 probe += 0.0 * x
             if probe != 0.0:
                 code = RAISED
                 break
+            here = forward(theta, network, activation, work, wide)
             for i in range(U64(memory)):
-                work[U64(0), U64(inputs) + i] = kept[i]
-            here = forward(theta, sizes, activation, work)
-            for i in range(U64(memory)):
-                kept[i] = work[1 - here, i]
+                kept[i] = work[(3 - here) * wide + i]
             if noise > 0.0:
                 for j in range(outputs):
-                    work[here, j] += noise * action_normal(seed, length, j)
-            choose(kind, layout, _part(work, here * wide, outputs), action)
+                    work[here * wide + j] += noise * action_normal(seed, length, j)
+            choose(kind, choices, _part(work, here * wide, outputs), action)
             code = _call_step(
                 step, _pointer(state, 0), _pointer(action, 0), _pointer(observation, 0), _pointer(reward, 0)
             )
@@ -160,4 +160,5 @@ def play(
         returns[row, episode] = gained
         lengths[row, episode] = length
         sums[row, episode], squares[row, episode] = added, squared
+    room[0] = 0.0  # the last use of the array, which numba frees after it
     return taken

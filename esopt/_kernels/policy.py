@@ -55,18 +55,23 @@ def _two(theta, at, inputs, outputs, x, y, done):
 
 
 @njit(inline="always")
-def forward(theta, sizes, activation, work):
+def forward(theta, sizes, activation, work, wide):
     """Compute the outputs of a policy and return the row of ``work`` that holds them.
 
     theta (dim,): layer by layer, the weights (outputs, inputs) row by row, then the biases. sizes (layers + 1,):
-    inputs, widths of the hidden layers, outputs. work (2, widest): row 0 starts with the inputs. Four outputs at a
-    time, whose sums do not wait for each other.
+    inputs, widths of the hidden layers, outputs. work (3 * wide,): three rows, of which the first starts with the
+    inputs and keeps them; the layers take turns with the others. Four outputs at a time, whose sums do not wait for
+    each other.
     """
+    if sizes.size == 2 and sizes[U64(1)] == 2:  # with so little to compute, what follows would take as long again
+        _two(theta, 0, sizes[U64(0)], 2, work, _part(work, wide, 2), 0)
+        return 1
     at, row = 0, 0
     last = sizes.size - 2
     for layer in range(last + 1):
         inputs, outputs = sizes[layer], sizes[layer + 1]
-        x, y = _part(work, row * work.shape[1], inputs), _part(work, (1 - row) * work.shape[1], outputs)
+        after = 2 if row == 1 else 1
+        x, y = _part(work, row * wide, inputs), _part(work, after * wide, outputs)
         done = _four(theta, at, inputs, outputs, x, y) if outputs > 3 else 0
         if outputs - done > 1:
             done = _two(theta, at, inputs, outputs, x, y, done)
@@ -82,7 +87,7 @@ def forward(theta, sizes, activation, work):
                     y[j] = math.tanh(y[j])
                 elif not y[j] > 0.0:
                     y[j] = 0.0
-        at, row = at + (inputs + 1) * outputs, 1 - row
+        at, row = at + (inputs + 1) * outputs, after
     return row
 
 
@@ -95,12 +100,12 @@ def choose(kind, layout, outputs, action):
     """
     for k in range(U64(layout.shape[0])):
         if kind == LARGEST:
-            first, count, best = U64(layout[k, U64(0)]), U64(layout[k, U64(1)]), U64(0)
-            most = outputs[first]
+            first, count, start = U64(layout[k, U64(0)]), U64(layout[k, U64(1)]), layout[k, U64(2)]
+            most, best = outputs[first], start
             for j in range(U64(1), count):
                 if outputs[first + j] > most:
-                    best, most = j, outputs[first + j]
-            action[k] = layout[k, U64(2)] + best
+                    most, best = outputs[first + j], start + np.float64(j)
+            action[k] = best
         elif kind == POSITIVE:
             action[k] = 1.0 if outputs[k] > 0.0 else 0.0
         else:

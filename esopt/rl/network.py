@@ -48,11 +48,18 @@ def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Arra
         for start in range(0, len(folded), height):
             weights, bias = layers(folded[start : start + height], sizes)[0]
             weights /= std
-            terms = np.empty((*bias.shape, inputs + 1))
-            terms[..., 0] = bias
-            np.multiply(weights, -mean, out=terms[..., 1:])
-            bias[:] = np.add.accumulate(terms, axis=-1)[..., -1]  # a sum would add in another order
+            terms = np.empty((inputs + 1, *bias.shape))
+            terms[0] = bias
+            np.multiply(weights.transpose(2, 0, 1), -mean[:, None, None], out=terms[1:])
+            bias[:] = _one_by_one(terms)
     return folded
+
+
+def _one_by_one(terms: Array) -> Array:
+    """Return terms[0] + terms[1] + ..., in this order."""
+    # Along the first axis numpy adds row by row; a single column it would add in pairs.
+    total: Array = np.add.reduce(terms, axis=0) if terms.size > len(terms) else np.add.accumulate(terms, axis=0)[-1]
+    return total
 
 
 class Network:
@@ -82,8 +89,7 @@ class Network:
                 terms = np.empty((len(weights) + 1, len(bias)))
                 terms[0] = bias
                 np.multiply(weights, inputs[:, None], out=terms[1:])
-                # Along the first axis numpy adds row by row; a single column it would add in pairs.
-                sums = np.add.reduce(terms, axis=0) if len(bias) > 1 else np.add.accumulate(terms, axis=0)[-1]
+                sums = _one_by_one(terms)
                 if index == last:
                     break
                 inputs = self._activated(sums)

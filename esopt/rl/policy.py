@@ -232,7 +232,8 @@ class Policy:
             raise ValueError(f"fold() got mean {centre.shape} and std {width.shape}. Pass ({inputs},) for both.")
         if not (np.isfinite(centre).all() and np.isfinite(width).all() and (width > 0.0).all()):
             raise ValueError(f"the normalisation has mean {centre} and std {width}. Pass finite numbers, and std > 0.")
-        centre, width = np.append(centre, np.zeros(self.memory)), np.append(width, np.ones(self.memory))
+        if self.memory:
+            centre, width = np.append(centre, np.zeros(self.memory)), np.append(width, np.ones(self.memory))
         return fold(rows, self.sizes, centre, width)
 
     def actor(self, folded: ArrayLike) -> Actor:

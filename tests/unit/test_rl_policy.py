@@ -185,9 +185,10 @@ def play(theta, sizes, activation, kind, layout, observations, work, chosen):
     """What an engine does, for one observation after the other."""
     for i in range(len(observations)):
         for j in range(observations.shape[1]):
-            work[0, j] = observations[i, j]
-        row = compiled.forward(theta, sizes, activation, work)
-        compiled.choose(kind, layout, work[row], chosen[i])
+            work[j] = observations[i, j]
+        wide = len(work) // 3
+        row = compiled.forward(theta, sizes, activation, work, wide)
+        compiled.choose(kind, layout, work[row * wide : (row + 1) * wide], chosen[i])
 
 
 KINDS = [
@@ -210,7 +211,7 @@ def test_compiled_form_chooses_the_same_bits(kind, inputs: int, hidden, activati
     observations = rng.standard_normal((400, inputs)) * 10.0 ** rng.uniform(-6, 4, (400, 1))
     observations[::40] = 0.0
     observations[1::40] = rng.choice([np.inf, -np.inf, np.nan, 1e308, -1e308, 5e-324, -0.0, 1.0], (10, inputs))
-    form, work = policy.form, np.full((2, max(policy.sizes)), 7.0)
+    form, work = policy.form, np.full(3 * max(policy.sizes), 7.0)
     found = np.full((400, len(form.layout)), 7.0)
     play(policy.folded.copy(), form.sizes, form.activation, form.kind, form.layout, observations, work, found)
     expected = np.array([np.ravel(policy(row)) for row in observations], np.float64)
