@@ -213,7 +213,14 @@ class BoxActions:
         """Return the action for the outputs, in the shape and type of the space."""
         if self.squash == "tanh":
             outputs = [math.tanh(u) for u in outputs]
-        clipped = [min(max(m + h * u, a), b) for u, (m, h, a, b) in zip(outputs, self._affine, strict=True)]
+        clipped = []
+        for u, (middle, half, low, high) in zip(outputs, self._affine, strict=True):
+            value = middle + half * u
+            if low > value:
+                value = low
+            if high < value:
+                value = high
+            clipped.append(value)
         action = np.array(clipped, self._type)
         return action if self.low.ndim == 1 else action.reshape(self.low.shape)
 

@@ -13,6 +13,7 @@ from ..noise import EVAL, Key
 from ..samplers.gaussian import Gaussian
 from .engine import Array, Integers, Played
 from .environments import EnvSource, bad_step, make_env, reset_env
+from .observations import ArrayObservations
 from .policy import Policy
 
 _NOISE_ROWS = 64
@@ -130,6 +131,7 @@ class Stage:
     def _play(self, actor: Any, seed: int, counted: list[int], deviation: float, longest: int | None) -> float:
         """Return the sum of the rewards; ``counted[0]`` is the number of steps, also when the environment raises."""
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
+        shape = self._seen.shape[1:] if isinstance(self.policy.observations, ArrayObservations) else None
         step = self._env.step
         noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
         observation = reset_env(self._env, seed)
@@ -137,7 +139,8 @@ class Stage:
         while True:
             if steps == len(self._seen):
                 self._seen = np.concatenate([self._seen, np.empty_like(self._seen)])
-            self._seen[steps] = flat(observation)
+            flat_already = type(observation) is np.ndarray and observation.shape == shape
+            self._seen[steps] = observation if flat_already else flat(observation)
             wanted = outputs(observation)
             if noise is not None:
                 wanted = [u + z for u, z in zip(wanted, next(noise), strict=True)]

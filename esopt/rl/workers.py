@@ -34,8 +34,8 @@ from .environments import EnvSource
 from .gym_engine import Episode, Fault, Rules, Stage, Table
 from .policy import Policy
 
-_PIECE_SECONDS = 0.02
-_PIECES_PER_WORKER = 4
+_LEAST_SECONDS, _MOST_SECONDS = 0.002, 0.02
+_PIECES_PER_WORKER = 8
 _DEATHS = 2
 """Episodes that were in progress when a worker died twice are to blame."""
 
@@ -182,18 +182,23 @@ class Workers:
         return _Recipe(None, table.seeds.shape[1], None, self.on_error == "raise", False, None, 0, next(_numbers))
 
     def _tasks(self, table: Table, first: int, last: int, rows: Array | None) -> list[_Task]:
-        """Cut the rows first ... last into tasks; ``rows``, if given, travel with them."""
+        """Cut the rows first ... last into tasks; ``rows``, if given, travel with them.
+
+        A task is at most half of what is left for each worker, so that the last ones are small and all end together
+        (guided self-scheduling, Polychronopoulos and Kuck 1987).
+        """
         episodes, seeds = table.seeds.shape[1], table.seeds.ravel()
-        units = (last - first) * episodes
-        most = max(1, -(-units // (_PIECES_PER_WORKER * self.workers)))
-        known = self._live.seconds
-        size = min(most, max(1, round(_PIECE_SECONDS / known))) if known else max(1, most // 2)
+        start, end, known = first * episodes, last * episodes, self._live.seconds
+        least, most = 1, max(1, (end - start) // (_PIECES_PER_WORKER * self.workers))
+        if known:
+            least, most = (max(1, round(seconds / known)) for seconds in (_LEAST_SECONDS, _MOST_SECONDS))
         tasks = []
-        for start in range(first * episodes, last * episodes, size):
-            stop = min(start + size, last * episodes)
+        while start < end:
+            stop = min(start + min(most, max(least, (end - start) // (2 * self.workers))), end)
             low, high = start // episodes, -(-stop // episodes)
             own = None if rows is None else rows[low - first : high - first]
             tasks.append(_Task(start, stop, own, seeds[start:stop]))
+            start = stop
         return tasks
 
     def _play(self, table: Table, recipe: _Recipe, tasks: list[_Task]) -> Played:
@@ -219,7 +224,7 @@ class Workers:
         faults, tried = list[tuple[int, str, str, bytes]](), Counter[tuple[int, bool]]()
         out, spent, played = 0, 0.0, 0
         # An episode that takes long and waits behind another one cannot go to a worker that is free by then.
-        kept = self.workers if self._live.seconds >= _PIECE_SECONDS else 0
+        kept = self.workers if self._live.seconds >= _MOST_SECONDS else 0
         while True:
             while waiting and pool.room() > kept and not (faults and recipe.stop_at_fault):
                 task = waiting.popleft()

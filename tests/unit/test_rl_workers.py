@@ -15,7 +15,7 @@ import pytest
 
 import esopt
 from esopt.rl import GymEngine, Recipe, Rules, Workers
-from esopt.rl.gym_engine import EpisodeError
+from esopt.rl.gym_engine import EpisodeError, Table
 from tests.reference.environments import Troubled, Walk
 from tests.reference.processes import alive, wait_for
 
@@ -54,6 +54,24 @@ def test_bits_are_those_of_one_process():
             same(workers.play_population(candidates, seeds, mean, std), expected)
         same(workers.play(THETAS, SEEDS, quiet=True), GymEngine(Walk, WALKER, Rules(5)).play(THETAS, SEEDS))
         workers.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-5, 1e-3, 5e-3, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_tasks_cover_every_episode_once_and_become_small(count: int, seconds: float):
+    workers = Workers(Walk, WALKER, count)
+    workers._live.seconds = seconds  # of an episode, as the call before has found
+    table = Table(np.arange(600).reshape(200, 3), 2, "raise")
+    tasks = workers._tasks(table, 0, 180, np.arange(180.0)[:, None]) + workers._tasks(table, 180, 200, None)
+    sizes = [task.stop - task.start for task in tasks]
+    covered = np.concatenate([np.arange(task.start, task.stop) for task in tasks])
+    rows = [task.rows[:, 0].tolist() for task in tasks if task.rows is not None]
+
+    assert np.array_equal(covered, np.arange(600))
+    assert np.array_equal(np.concatenate([task.seeds for task in tasks]), np.arange(600))
+    assert all(at == list(range(task.start // 3, -(-task.stop // 3))) for task, at in zip(tasks, rows, strict=False))
+    assert seconds == 0.0 or max(sizes) * seconds <= max(0.02, seconds)
+    assert seconds != 5e-3 or sizes[len(rows) - count :][:count] == [1] * count
 
 
 def test_processes_and_environments_stay_until_they_are_closed(tmp_path):
