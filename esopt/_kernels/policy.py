@@ -102,6 +102,9 @@ def choose(kind, layout, outputs, action):
         if kind == LARGEST:
             first, count, start = U64(layout[k, U64(0)]), U64(layout[k, U64(1)]), layout[k, U64(2)]
             most, best = outputs[first], start
+            if count == 2:  # a loop would take longer than all else here
+                action[k] = start + 1.0 if outputs[first + U64(1)] > most else start
+                continue
             for j in range(U64(1), count):
                 if outputs[first + j] > most:
                     most, best = outputs[first + j], start + np.float64(j)
