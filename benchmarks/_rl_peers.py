@@ -120,10 +120,7 @@ def plain_loop(
 def two_plain_loops(
     env: str, weights: np.ndarray, biases: np.ndarray, seeds: list[int]
 ) -> tuple[Train, Callable[[], None]]:
-    """Return two whole plain loops at once, in processes that never wait for each other; and their end.
-
-    No way to share the episodes of one loop among two processes is faster than this on the same machine.
-    """
+    """Return two whole plain loops at once, in processes that never wait for each other; and their end."""
     pool = ProcessPoolExecutor(2, get_context("spawn"))
 
     def train() -> int:

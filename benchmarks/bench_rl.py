@@ -9,7 +9,7 @@ case pays for compilation or for starting processes. "By CPU time" counts all pr
 
 Last, one generation of an environment that nothing compiles is played by two worker processes and by a plain loop over
 gymnasium: the same episodes, whose returns are compared with those of new environments first. Two such loops at once,
-each with all the episodes, show what two processors of this machine are worth.
+each with all the episodes, show what two processors give to that loop.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def sb3(
 
 
 def any_environment(report: Report, args: argparse.Namespace, rounds: int, env: str, n: int) -> None:
-    """One generation: two worker processes against a plain loop, and against what the machine has room for."""
+    """One generation: two worker processes, a plain loop, and two plain loops at once."""
     made = make_env(env)
     policy = Policy.linear(made)
     made.close()

@@ -1,8 +1,8 @@
 """Gymnasium's classic control as pairs of compiled functions, see ``esopt.rl.World``; the source is gymnasium 1.4.
 
 Expressions are in the order of gymnasium's, constants included, and so are the places where a number becomes float32.
-What is left are differences in the last place between numpy's sine or power and those of the C library, or here.
-Settings lie in the state behind what changes.
+What is left are differences in the last place between numpy's sine or power and those of the C library. Settings lie in
+the state behind what changes.
 """
 
 import math
@@ -24,21 +24,6 @@ def _single(x):
     return np.float64(F32(x))
 
 
-@njit(inline="always")
-def _small_angle(x):
-    """Return cosine and sine of an angle, both to the last place: up to 0.25 from their series.
-
-    A pole that has not fallen leans by 0.21 at most. The C library's functions take twice as long, and have other last
-    places on other machines.
-    """
-    if not abs(x) <= 0.25:
-        return math.cos(x), math.sin(x)
-    z = x * x
-    tail = 1.0 / 24.0 - z * (1.0 / 720.0 - z * (1.0 / 40320.0 - z * (1.0 / 3628800.0 - z * (1.0 / 479001600.0))))
-    rest = 1.0 / 6.0 - z * (1.0 / 120.0 - z * (1.0 / 5040.0 - z * (1.0 / 362880.0 - z * (1.0 / 39916800.0))))
-    return 1.0 - (0.5 * z - z * z * tail), x - x * z * rest
-
-
 @kernel()
 def cart_pole_reset(state, seed, observation):
     """Start. state: position, velocity, angle, angular velocity; whether rewards are those of Sutton and Barto."""
@@ -52,7 +37,7 @@ def cart_pole_step(state, action, observation):
     """Push left (0) or right (1); Barto, Sutton, Anderson (1983), Neuronlike adaptive elements."""
     x, x_dot, theta, theta_dot = state[0], state[1], state[2], state[3]
     force = 10.0 if action[0] == 1.0 else -10.0
-    cosine, sine = _small_angle(theta)
+    cosine, sine = math.cos(theta), math.sin(theta)
     temp = (force + _POLEMASS_LENGTH * (theta_dot * theta_dot) * sine) / _TOTAL_MASS
     theta_acc = (9.8 * sine - cosine * temp) / (0.5 * (4.0 / 3.0 - 0.1 * (cosine * cosine) / _TOTAL_MASS))
     x_acc = temp - _POLEMASS_LENGTH * theta_acc * cosine / _TOTAL_MASS

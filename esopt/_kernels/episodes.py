@@ -87,16 +87,21 @@ def step_entry(function, size, inputs, actions):
     return Entry(np.uintp(compiled.address), compiled, False)
 
 
+def room_size(sizes, actions):
+    """Return how many numbers :func:`play` needs room for: layers, an action, a reward, two sums of observations."""
+    return 3 * int(sizes.max()) + actions + 1 + 2 * int(sizes[0])
+
+
 @kernel()
 def play(
-    counter, budget, reset, step, state, thetas, seeds, sizes, activation, kind, layout, actions, max_steps, noise,
-    returns, lengths, sums, squares,
+    counter, budget, reset, step, state, room, thetas, seeds, sizes, activation, kind, layout, actions, max_steps,
+    noise, returns, lengths, sums, squares,
 ):  # fmt: skip
     """Play episodes that the shared ``counter`` hands out, until there are no more or ``budget`` steps were taken.
 
-    ``reset`` and ``step`` are addresses; ``state`` is this thread's own. Episode k of row i has the number
-    i * e + k; its results are written to returns (m, e), lengths (m, e), sums and squares (m, e, inputs), whatever
-    happens. Returns the number of steps, negative when nothing is left.
+    ``reset`` and ``step`` are addresses; ``state`` and ``room``, of :func:`room_size` numbers, are this thread's own.
+    Episode k of row i has the number i * e + k; its results are written to returns (m, e), lengths (m, e), sums and
+    squares (m, e, inputs), whatever happens. Returns the number of steps, negative when nothing is left.
     """
     episodes = seeds.shape[1]
     total = seeds.size
@@ -104,8 +109,7 @@ def play(
     inputs = sizes[0] - memory
     outputs = sizes[-1]
     wide = sizes.max()
-    # Views without an owner: to pass an array on counts its references, in memory that all cores agree on, each time.
-    room = np.zeros(3 * wide + actions + 1 + 2 * inputs)
+    # Arrays without an owner, because numba counts references to the others, with atomic instructions, in every step.
     work, observation, kept = _part(room, 0, 3 * wide), _part(room, 0, inputs), _part(room, inputs, memory)
     action, reward = _part(room, 3 * wide, actions), _part(room, 3 * wide + actions, 1)
     # Not where they end up, in cache lines of other threads.
@@ -160,5 +164,4 @@ def play(
         returns[row, episode] = gained
         lengths[row, episode] = length
         sums[row, episode], squares[row, episode] = added, squared
-    room[0] = 0.0  # the last use of the array, which numba frees after it
     return taken

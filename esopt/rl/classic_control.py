@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from .._kernels import classic_control as kernels
-from .engine import Array, World
+from .engine import Array, World, own_lines
 
 
 def cart_pole(*, sutton_barto_reward: bool = False) -> World:
@@ -67,9 +65,9 @@ def _world(
 
 
 def _fresh(state: tuple[float, ...]) -> Array:
-    room = np.zeros(len(state) + 16)  # 64 bytes on both sides, so that no cache line is another thread's too
-    room[8:-8] = state
-    return room[8:-8]
+    fresh = own_lines(len(state))
+    fresh[:] = state
+    return fresh
 
 
 def _spaces(name: str) -> tuple[Any, Any]:

@@ -304,8 +304,9 @@ class CompiledEngine:
         cut: int,
     ) -> Any:
         reset, step = self._entries
-        given = *self._form, cut, noise, *found[:4]
-        return kernels.play(counter, budget, reset.address, step.address, state, thetas, seeds, *given)
+        given = thetas, seeds, *self._form, cut, noise, *found[:4]
+        room = own_lines(kernels.room_size(self._form[0], self.world.actions))
+        return kernels.play(counter, budget, reset.address, step.address, state, room, *given)
 
     def _start(self, count: int, work: Callable[[Array, int], int]) -> list[Future[int]]:
         """Let ``count`` threads work until nothing is left; none of them survives a fork."""
@@ -316,6 +317,11 @@ class CompiledEngine:
         while len(self._states) <= count:
             self._states.append(_state(self.world))
         return [self._pool[2].submit(work, state, _ENDLESS) for state in self._states[1 : count + 1]]
+
+
+def own_lines(size: int) -> Array:
+    """Return zeros (size,) with 64 bytes on both sides, so that no cache line of theirs is another thread's too."""
+    return np.zeros(size + 16)[8:-8]
 
 
 def _in_order(parts: Array) -> Array:

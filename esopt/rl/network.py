@@ -57,8 +57,10 @@ def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Arra
 
 def _one_by_one(terms: Array) -> Array:
     """Return terms[0] + terms[1] + ..., in this order."""
-    # Along the first axis numpy adds row by row; a single column it would add in pairs.
-    total: Array = np.add.reduce(terms, axis=0) if terms.size > len(terms) else np.add.accumulate(terms, axis=0)[-1]
+    # Along the first axis numpy adds row by row; a single column it would add in pairs. It starts from 0.0, which would
+    # make 0.0 of -0.0; from -0.0 nothing changes.
+    alone = terms.size == len(terms)
+    total: Array = np.add.accumulate(terms, axis=0)[-1] if alone else np.add.reduce(terms, axis=0, initial=-0.0)
     return total
 
 

@@ -35,7 +35,9 @@ from .gym_engine import Episode, Fault, Rules, Stage, Table
 from .policy import Policy
 
 _LEAST_SECONDS, _MOST_SECONDS = 0.002, 0.02
-_PIECES_PER_WORKER = 8
+"""How long a task should take: longer than its messages, and not so long that workers wait for the last one."""
+_FIRST_TASKS = 8
+"""Tasks for each worker while nobody knows how long an episode takes."""
 _DEATHS = 2
 """Episodes that were in progress when a worker died twice are to blame."""
 
@@ -184,14 +186,15 @@ class Workers:
     def _tasks(self, table: Table, first: int, last: int, rows: Array | None) -> list[_Task]:
         """Cut the rows first ... last into tasks; ``rows``, if given, travel with them.
 
-        A task is at most half of what is left for each worker, so that the last ones are small and all end together
-        (guided self-scheduling, Polychronopoulos and Kuck 1987).
+        A task is half of a worker's share of what is left, so that the last ones are small and all end together (guided
+        self-scheduling, Polychronopoulos and Kuck 1987), between two times, and never more than a share of all.
         """
         episodes, seeds = table.seeds.shape[1], table.seeds.ravel()
         start, end, known = first * episodes, last * episodes, self._live.seconds
-        least, most = 1, max(1, (end - start) // (_PIECES_PER_WORKER * self.workers))
+        share = -(-(end - start) // self.workers)
+        least, most = 1, max(1, share // _FIRST_TASKS)
         if known:
-            least, most = (max(1, round(seconds / known)) for seconds in (_LEAST_SECONDS, _MOST_SECONDS))
+            least, most = (max(1, min(share, round(seconds / known))) for seconds in (_LEAST_SECONDS, _MOST_SECONDS))
         tasks = []
         while start < end:
             stop = min(start + min(most, max(least, (end - start) // (2 * self.workers))), end)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import gymnasium as gym
 import numpy as np
 import pytest
 from scipy import stats
 
-from esopt._kernels.classic_control import _small_angle
 from esopt.rl import CLASSIC_CONTROL
 from esopt.testing import ConformanceError, check_world
 
@@ -45,20 +41,6 @@ def spread(name: str, count: int) -> np.ndarray:
     if name.startswith("MountainCar"):
         states[:, 0] = np.where(rng.random(count) < 0.3, rng.uniform(0.4, 0.6, count), states[:, 0] * 0.9 - 0.3)
     return states
-
-
-def test_sine_and_cosine_of_a_pole_are_right_to_the_last_place():
-    def series(x: float, first: int) -> Fraction:
-        return sum((-1) ** (k // 2) * Fraction(x) ** k / math.factorial(k) for k in range(first, 24, 2))
-
-    rng = np.random.default_rng(7)
-    angles = [*rng.uniform(-0.25, 0.25, 300), *(10.0 ** rng.uniform(-40, -1, 30)), 0.25, -0.25]
-    for x in map(float, angles):
-        for found, exact in zip(_small_angle(x), (series(x, 0), series(x, 1)), strict=True):
-            assert abs(Fraction(found) - exact) < Fraction(math.ulp(float(exact))) * Fraction(3, 5)
-    for x in (0.0, 0.2500001, -3.0, 1e6):
-        assert _small_angle(x) == (math.cos(x), math.sin(x))
-    assert all(map(math.isnan, _small_angle(math.nan)))
 
 
 @pytest.mark.parametrize("name", IDS)

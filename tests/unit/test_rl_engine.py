@@ -93,6 +93,29 @@ def same(a: Played, b: Played) -> bool:
     return all(np.array_equal(x, y, equal_nan=True) for x, y in list(zip(a, b, strict=False))[:4])
 
 
+@njit
+def sparing_reset(state, seed, observation):
+    observation[0] = 1.0
+
+
+@njit
+def sparing_step(state, action, observation):
+    if observation[1] < 3.0:
+        observation[1] += 1.0
+    return 10.0 * observation[1] + observation[0], False
+
+
+@pytest.mark.parametrize("recipe", [Policy.linear(), Policy.mlp(2), Policy.mlp(5, 4), Policy.mlp(2, 3, 4)])
+def test_what_a_world_does_not_write_stays_until_the_episode_ends(recipe):
+    sparing = world(sparing_reset, sparing_step)
+    policy = recipe.of(sparing)
+    thetas, seeds = population(policy, 4, 3)
+    played = CompiledEngine(sparing, policy, threads=1, max_steps=5).play(thetas, seeds)
+
+    assert np.array_equal(played.returns, np.full((4, 3), 10.0 * (1 + 2 + 3 + 3 + 3) + 5.0))
+    assert np.array_equal(played.sums, np.tile([15.0, 3.0 * (0 + 1 + 2 + 3 + 3)], (4, 1)))
+
+
 @pytest.mark.parametrize("episodes", [1, 3])
 @pytest.mark.parametrize("recipe", [Policy.linear(), Policy.mlp(5, 3), Policy.mlp(6, activation="relu")])
 @pytest.mark.parametrize("name", [*sorted(CLASSIC_CONTROL), "walk"])

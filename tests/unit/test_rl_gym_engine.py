@@ -34,6 +34,40 @@ def test_returns_lengths_and_moments_of_a_walk():
     assert played.failures == {}
 
 
+SHOWN = {
+    "list": lambda row: row.tolist(),
+    "float64": lambda row: row.astype(np.float64),
+    "whole numbers": lambda row: row.astype(np.int16),
+    "big-endian": lambda row: row.astype(">f4"),
+    "every other number": lambda row: np.repeat(row, 2)[::2],
+    "a subclass": lambda row: row.view(np.recarray),
+    "a masked array": lambda row: np.ma.masked_array(row, [False, False]),
+    "numbers as objects": lambda row: row.astype(object),
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_observations_of_any_kind_are_the_same_numbers(kind: str):
+    class Shown(Walk):
+        def observe(self):
+            return SHOWN[kind](super().observe())
+
+    seeds = np.array([[5, 6, 7]])
+    played, expected = (GymEngine(env, WALKER).play(folded(RIGHT), seeds) for env in (Shown, Walk))
+    for a, b in zip(played[:4], expected[:4], strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 2), (2, 1)])
+def test_observations_of_another_shape_are_refused(shape: tuple[int, ...]):
+    class Odd(Walk):
+        def observe(self):
+            return np.ones(shape, np.float32)
+
+    with pytest.raises(EpisodeError, match=r"an observation of shape .* Pass one of shape \(2,\)"):
+        GymEngine(Odd, WALKER).play(folded(RIGHT), np.array([[5]]))
+
+
 @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCarContinuous-v0"])
 def test_equals_a_plain_loop_over_gymnasium(name: str):
     env = gym.make(name)

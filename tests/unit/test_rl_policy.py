@@ -82,6 +82,7 @@ NETWORKS = [
     (4, (), "tanh"),
     (40, (), "tanh"),
     (3, (1,), "tanh"),
+    (3, (2,), "tanh"),
     (3, (3,), "relu"),
     (3, (5,), "tanh"),
     (17, (64, 64), "tanh"),
@@ -189,6 +190,7 @@ def play(theta, sizes, activation, kind, layout, observations, work, chosen):
         wide = len(work) // 3
         row = compiled.forward(theta, sizes, activation, work, wide)
         compiled.choose(kind, layout, work[row * wide : (row + 1) * wide], chosen[i])
+    return work[: observations.shape[1]]
 
 
 KINDS = [
@@ -213,13 +215,14 @@ def test_compiled_form_chooses_the_same_bits(kind, inputs: int, hidden, activati
     observations[1::40] = rng.choice([np.inf, -np.inf, np.nan, 1e308, -1e308, 5e-324, -0.0, 1.0], (10, inputs))
     form, work = policy.form, np.full(3 * max(policy.sizes), 7.0)
     found = np.full((400, len(form.layout)), 7.0)
-    play(policy.folded.copy(), form.sizes, form.activation, form.kind, form.layout, observations, work, found)
+    kept = play(policy.folded.copy(), form.sizes, form.activation, form.kind, form.layout, observations, work, found)
     expected = np.array([np.ravel(policy(row)) for row in observations], np.float64)
     same_sign = (np.signbit(expected) == np.signbit(found)) | np.isnan(expected)
 
     assert np.array_equal(found, expected, equal_nan=True)
     assert same_sign.all()
     assert len(np.unique(found, axis=0)) > 1
+    assert np.array_equal(kept, observations[-1])
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{type(kind).__name__}{kind.kind}")
@@ -339,6 +342,17 @@ def test_fold_has_the_same_bits_for_one_row_and_for_many(hidden, monkeypatch):
             at = exact.actor(row).outputs(x)
             assert at == plain.with_parameters(row)._actor.outputs(x) == naive(exact, x.tolist())
     assert policy.fold(thetas[:0], policy.mean, policy.std).shape == (0, policy.dim)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_folding_keeps_the_sign_of_zero(outputs: int):
+    policy = Policy.linear(Spaces(box(2), box(outputs)))
+    thetas = np.zeros((3, policy.dim))
+    thetas[:, 2 * outputs :] = -0.0
+    folded = policy.fold(thetas, np.ones(2), np.full(2, 2.0))
+
+    assert np.signbit(folded[:, 2 * outputs :]).all()
+    assert folded[0].tobytes() == policy.fold(thetas[:1], np.ones(2), np.full(2, 2.0)).tobytes()
 
 
 def test_without_a_normalisation_folding_is_a_copy():

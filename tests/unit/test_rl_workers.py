@@ -70,7 +70,15 @@ def test_tasks_cover_every_episode_once_and_become_small(count: int, seconds: fl
     assert np.array_equal(covered, np.arange(600))
     assert np.array_equal(np.concatenate([task.seeds for task in tasks]), np.arange(600))
     assert all(at == list(range(task.start // 3, -(-task.stop // 3))) for task, at in zip(tasks, rows, strict=False))
-    assert seconds == 0.0 or max(sizes) * seconds <= max(0.02, seconds)
+    shares = [-(-units // count) for units in (540, 60)]
+    groups = [sizes[: len(rows)], sizes[len(rows) :]]
+    for group, share in zip(groups, shares, strict=True):
+        assert max(group) <= share
+        if seconds == 0.0:
+            assert max(group) <= max(1, share // 8)
+        else:
+            assert max(group) * seconds <= max(0.02, seconds)
+            assert min([*group[:-1], share]) * seconds >= min(0.002, share * seconds)  # the last one is what is left
     assert seconds != 5e-3 or sizes[len(rows) - count :][:count] == [1] * count
 
 
