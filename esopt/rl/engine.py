@@ -217,6 +217,7 @@ class CompiledEngine:
         self._entries = _entries(world.reset, world.step, self._states[0].size, world.inputs, world.actions)
         layout = np.ascontiguousarray(form.layout, np.float64)
         self._form = form.sizes, form.activation, form.kind, layout, world.actions
+        self._room = kernels.room_size(form.sizes, world.actions)
         self._action_noise = float(action_noise)
         self._step_seconds = self._episode_seconds = np.nan
         self._lock = Lock()
@@ -305,8 +306,7 @@ class CompiledEngine:
     ) -> Any:
         reset, step = self._entries
         given = thetas, seeds, *self._form, cut, noise, *found[:4]
-        room = own_lines(kernels.room_size(self._form[0], self.world.actions))
-        return kernels.play(counter, budget, reset.address, step.address, state, room, *given)
+        return kernels.play(counter, budget, reset.address, step.address, state, own_lines(self._room), *given)
 
     def _start(self, count: int, work: Callable[[Array, int], int]) -> list[Future[int]]:
         """Let ``count`` threads work until nothing is left; none of them survives a fork."""

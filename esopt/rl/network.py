@@ -51,12 +51,12 @@ def fold(thetas: Array, sizes: tuple[int, ...], mean: Array, std: Array) -> Arra
             terms = np.empty((inputs + 1, *bias.shape))
             terms[0] = bias
             np.multiply(weights.transpose(2, 0, 1), -mean[:, None, None], out=terms[1:])
-            bias[:] = _one_by_one(terms)
+            bias[:] = add_rows(terms)
     return folded
 
 
-def _one_by_one(terms: Array) -> Array:
-    """Return terms[0] + terms[1] + ..., in this order."""
+def add_rows(terms: Array) -> Array:
+    """Return terms[0] + terms[1] + ..., in this order, of contiguous ``terms``."""
     # Along the first axis numpy adds row by row; a single column it would add in pairs. It starts from 0.0, which would
     # make 0.0 of -0.0; from -0.0 nothing changes.
     alone = terms.size == len(terms)
@@ -91,7 +91,7 @@ class Network:
                 terms = np.empty((len(weights) + 1, len(bias)))
                 terms[0] = bias
                 np.multiply(weights, inputs[:, None], out=terms[1:])
-                sums = _one_by_one(terms)
+                sums = add_rows(terms)
                 if index == last:
                     break
                 inputs = self._activated(sums)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .network import add_rows
+
 Array = NDArray[np.float64]
 
 FLOOR = 1e-3
@@ -65,7 +67,9 @@ class Moments:
         """
         if not len(sums):
             return self
-        return Moments(self.count + int(count), _add_rows(self.sums, sums), _add_rows(self.squares, squares))
+        pairs = (self.sums, sums), (self.squares, squares)
+        first, second = (add_rows(np.concatenate([start[None, :], rows])) for start, rows in pairs)
+        return Moments(self.count + int(count), first, second)
 
     @property
     def mean(self) -> Array:
@@ -125,8 +129,3 @@ def check_normalise(normalise: Normalise) -> Running | Moments | None:
     if not isinstance(normalise, str) or normalise not in known:
         raise ValueError(f'normalise must be "running", "off", Running(...) or Moments, got {normalise!r}.')
     return known[normalise]
-
-
-def _add_rows(start: Array, rows: Array) -> Array:
-    """Return start + rows[0] + rows[1] + ..., in this order."""
-    return np.array(np.add.accumulate(np.concatenate([start[None, :], rows]))[-1])
