@@ -6,6 +6,7 @@ infinite values are legal; under the others a failed or infinite value is nan in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ def _finite_or_nan(values: Array) -> Array:
 
 def _tame(values: Array) -> Array:
     """Return values (not all nan) times a power of two such that their squares neither overflow nor vanish."""
-    largest = np.nanmax(np.abs(values))
+    largest = np.fmax.reduce(np.abs(values), axis=None)  # ignores nan
     if 1e-140 < largest < 1e140:
         return values
     return np.asarray(np.ldexp(values, -np.frexp(largest)[1]))
@@ -139,11 +140,13 @@ class TopFraction:
             return kept
         keep = max(1, round(self.fraction * usable))
         chosen = np.argsort(best, kind="stable")[:keep]
-        utilities = np.where(np.isnan(np.repeat(best, block)), np.nan, 0.0).reshape(-1, block)
+        utilities = np.zeros((best.size, block))
+        utilities[np.isnan(best)] = np.nan
         top = _tame(kept.reshape(-1, block)[chosen])
-        spread = top.std()
+        top = top - top.mean()
+        spread = math.sqrt(np.square(top).mean())
         if spread > 0.0:
-            utilities[chosen] = (top - top.mean()) * (usable / (keep * spread))
+            utilities[chosen] = top * (usable / (keep * spread))
         return utilities.reshape(-1)
 
 

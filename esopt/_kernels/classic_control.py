@@ -13,6 +13,7 @@ from numba import njit
 from .draws import uniform
 from .jit import kernel
 from .philox import F32
+from .sincos import sincos
 
 _POLE_LIMIT = 12 * 2 * math.pi / 360
 _TOTAL_MASS = 0.1 + 1.0
@@ -37,7 +38,7 @@ def cart_pole_step(state, action, observation):
     """Push left (0) or right (1); Barto, Sutton, Anderson (1983), Neuronlike adaptive elements."""
     x, x_dot, theta, theta_dot = state[0], state[1], state[2], state[3]
     force = 10.0 if action[0] == 1.0 else -10.0
-    cosine, sine = math.cos(theta), math.sin(theta)
+    sine, cosine = sincos(theta)
     temp = (force + _POLEMASS_LENGTH * (theta_dot * theta_dot) * sine) / _TOTAL_MASS
     theta_acc = (9.8 * sine - cosine * temp) / (0.5 * (4.0 / 3.0 - 0.1 * (cosine * cosine) / _TOTAL_MASS))
     x_acc = temp - _POLEMASS_LENGTH * theta_acc * cosine / _TOTAL_MASS
@@ -57,8 +58,9 @@ def cart_pole_step(state, action, observation):
 
 @njit(inline="always")
 def _show_acrobot(state, observation):
-    observation[0], observation[1] = _single(math.cos(state[0])), _single(math.sin(state[0]))
-    observation[2], observation[3] = _single(math.cos(state[1])), _single(math.sin(state[1]))
+    for i in range(2):
+        sine, cosine = sincos(state[i])
+        observation[2 * i], observation[2 * i + 1] = _single(cosine), _single(sine)
     observation[4], observation[5] = _single(state[2]), _single(state[3])
 
 
@@ -73,7 +75,7 @@ def acrobot_reset(state, seed, observation):
 @njit
 def _acrobot_slopes(torque, theta1, theta2, dtheta1, dtheta2):
     """Return the derivatives of the state as in Sutton and Barto's book; unit masses and lengths, centres halfway."""
-    cosine, sine = math.cos(theta2), math.sin(theta2)
+    sine, cosine = sincos(theta2)
     d1 = 0.25 + (1.25 + cosine) + 1.0 + 1.0
     d2 = (0.25 + 0.5 * cosine) + 1.0
     phi2 = 0.5 * 9.8 * math.cos(theta1 + theta2 - math.pi / 2.0)
@@ -185,7 +187,8 @@ def mountain_car_continuous_step(state, action, observation):
 
 @njit(inline="always")
 def _show_pendulum(state, observation):
-    observation[0], observation[1] = _single(math.cos(state[0])), _single(math.sin(state[0]))
+    sine, cosine = sincos(state[0])
+    observation[0], observation[1] = _single(cosine), _single(sine)
     observation[2] = _single(state[1])
 
 

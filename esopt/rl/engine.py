@@ -34,6 +34,10 @@ Integers = NDArray[np.int64]
 _SERIAL_SECONDS = 100e-6
 # Kernels cannot be interrupted, so that Ctrl-C is looked at this often.
 _SLICE_SECONDS = 0.25
+# Shorter calls say nothing about the time of a step.
+_LEAST_SECONDS = 50e-6
+# Where a step takes less, a thread has so many episodes at a time.
+_SHORT_STEP, _LANES = 100e-9, 2
 _ENDLESS = 2**62
 
 _ARGUMENTS = {"reset": "state, seed, observation", "step": "state, action, observation"}
@@ -63,9 +67,15 @@ class Played(NamedTuple):
     failures: Mapping[str, int] = MappingProxyType({})
 
     @property
+    def failed(self) -> int:
+        """Number of episodes that failed."""
+        return int(np.count_nonzero(np.isnan(self.returns)))
+
+    @property
     def counts(self) -> Integers:
         """Number of observations (m,) in the sums of each row."""
-        counts: Integers = np.where(np.isnan(self.returns), 0, self.lengths).sum(axis=1)
+        lengths = np.where(np.isnan(self.returns), 0, self.lengths) if self.failed else self.lengths
+        counts: Integers = lengths.sum(axis=1)
         return counts
 
 
@@ -95,7 +105,7 @@ class World:
         reset(state, seed, observation)                              writes state and observation
         step(state, action, observation) -> (reward, terminated)     the same; a number and a truth value
 
-    All arrays are float64 and belong to the thread: ``state`` (s,) is what :attr:`new_state` returned and keeps what it
+    All arrays are float64 and the episode's alone: ``state`` (s,) is what :attr:`new_state` returned and keeps what it
     likes there from step to step, ``observation`` is (inputs,), ``action`` (actions,). ``seed`` is uint64 and the only
     source of chance: ``esopt.rl.uniform(seed, index)`` and ``esopt.rl.normal(seed, index)`` are numbers from it. An
     exception makes the episode's return nan.
@@ -106,8 +116,9 @@ class World:
     inputs, actions : how many numbers an observation and an action have; a discrete action is one number.
     max_steps : after so many steps an episode is cut.
     reset, step : the functions, under ``numba.njit``.
-    new_state : makes a thread's own ``state``, one-dimensional float64. The arrays are kept as long as they are played
-        with, so that a subclass of array, or an address in it, can keep other things alive.
+    new_state : makes a ``state``, one-dimensional float64, for as many episodes as are played at the same time; later
+        episodes follow in it. The arrays are kept as long as they are played with, so that a subclass of array, or an
+        address in it, can keep other things alive.
     spaces : makes the gymnasium spaces of observations and actions, for ``Policy.linear(world)`` and the like; or None.
     """
 
@@ -140,7 +151,7 @@ class World:
                 )
         if not callable(self.new_state):
             raise TypeError(
-                f"World() got {type(self.new_state).__name__} as new_state, but each thread makes its own. "
+                f"World() got {type(self.new_state).__name__} as new_state, but each thread has states of its own. "
                 "Pass a function, for example new_state=lambda: numpy.zeros(4)."
             )
 
@@ -160,11 +171,21 @@ class World:
         return self.spaces()
 
 
+class _Seat(NamedTuple):
+    """What belongs to a thread: states, which it keeps alive, their addresses, and room for the kernel."""
+
+    states: list[Array]
+    addresses: NDArray[np.uintp]
+    room: Array
+    marks: Integers
+
+
 class CompiledEngine:
     """Plays whole episodes of a :class:`World` in compiled code, on threads.
 
     Threads take one episode after the other from a counter that they share, so that episodes of different lengths even
-    out. No bit depends on their number. Short calls, as of a few episodes of CartPole, stay on one thread.
+    out. No bit depends on their number. Short calls, as of a few episodes of CartPole, stay on one thread. Where steps
+    are as short as CartPole's, a thread has two episodes at a time, so that it waits less for the step before.
 
     Parameters
     ----------
@@ -213,11 +234,13 @@ class CompiledEngine:
         self.world, self.dim = world, policy.dim
         self.max_steps = min(world.max_steps, max_steps or world.max_steps)
         self._threads = threads
-        self._states = [_state(world)]
-        self._entries = _entries(world.reset, world.step, self._states[0].size, world.inputs, world.actions)
         layout = np.ascontiguousarray(form.layout, np.float64)
         self._form = form.sizes, form.activation, form.kind, layout, world.actions
         self._room = kernels.room_size(form.sizes, world.actions)
+        self._seats: dict[int, _Seat] = {}
+        self._seat(0, 1)
+        size = self._seats[0].states[0].size
+        self._entries = _entries(world.reset, world.step, size, world.inputs, world.actions)
         self._action_noise = float(action_noise)
         self._step_seconds = self._episode_seconds = np.nan
         self._lock = Lock()
@@ -253,17 +276,19 @@ class CompiledEngine:
             if self._pool is not None:
                 self._pool[2].shutdown()
             self._pool = None
-            del self._states[1:]
+            self._seats.clear()
 
     def _run(self, thetas: Array, seeds: Integers, found: Played, noise: float, longest: int | None = None) -> None:
         """Play everything: alone what is short, the rest with helpers, which stop when the episodes run out."""
         counter = np.zeros(1, np.int64)
         cut = self.max_steps if longest is None else min(self.max_steps, int(longest))
 
-        def work(state: Array, budget: int) -> int:
-            return int(self._kernel(counter, budget, state, thetas, seeds, found, noise, cut))
-
         threads = min(threading.threads() if self._threads is None else self._threads, seeds.size)
+        lanes = _LANES if self._step_seconds < _SHORT_STEP and seeds.size >= 2 * _LANES * threads else 1
+
+        def work(thread: int, budget: int) -> int:
+            return int(self._kernel(counter, budget, self._seat(thread, lanes), thetas, seeds, found, noise, cut))
+
         alone = not self._episode_seconds * seeds.size > _SERIAL_SECONDS
         helpers: list[Future[int]] = []
         try:
@@ -274,11 +299,11 @@ class CompiledEngine:
                 seconds = _SERIAL_SECONDS if alone else _SLICE_SECONDS
                 budget = 1 if np.isnan(self._step_seconds) else max(1, int(seconds / self._step_seconds))
                 began = time.perf_counter()
-                steps = work(self._states[0], budget)
+                steps = work(0, budget)
                 elapsed = time.perf_counter() - began
                 done, alone = steps < 0, False
                 steps = -1 - steps if done else steps
-                if steps and not (done and helpers):
+                if steps and (elapsed > _LEAST_SECONDS or np.isnan(self._step_seconds)):
                     self._step_seconds = elapsed / steps
         except BaseException:
             counter[0] = _ENDLESS
@@ -297,7 +322,7 @@ class CompiledEngine:
         self,
         counter: Integers,
         budget: int,
-        state: Array,
+        seat: tuple[NDArray[np.uintp], Array, Integers],
         thetas: Array,
         seeds: Integers,
         found: Played,
@@ -306,17 +331,26 @@ class CompiledEngine:
     ) -> Any:
         reset, step = self._entries
         given = thetas, seeds, *self._form, cut, noise, *found[:4]
-        return kernels.play(counter, budget, reset.address, step.address, state, own_lines(self._room), *given)
+        return kernels.play(counter, budget, reset.address, step.address, *seat, *given)
 
-    def _start(self, count: int, work: Callable[[Array, int], int]) -> list[Future[int]]:
+    def _seat(self, thread: int, lanes: int) -> tuple[NDArray[np.uintp], Array, Integers]:
+        """Return what a thread plays ``lanes`` episodes in turn with: addresses of states, and room for the kernel."""
+        if thread not in self._seats:
+            room, marks = own_lines(_LANES * self._room), own_lines(4 * _LANES).view(np.int64)
+            self._seats[thread] = _Seat([], np.zeros(_LANES, np.uintp), room, marks)
+        states, addresses, room, marks = self._seats[thread]
+        for lane in range(len(states), lanes):
+            states.append(_state(self.world))
+            addresses[lane] = states[lane].ctypes.data
+        return addresses[:lanes], room[: lanes * self._room], marks[: 4 * lanes]
+
+    def _start(self, count: int, work: Callable[[int, int], int]) -> list[Future[int]]:
         """Let ``count`` threads work until nothing is left; none of them survives a fork."""
         if count == 0:
             return []
         if self._pool is None or self._pool[:2] != (os.getpid(), count):
             self._pool = os.getpid(), count, ThreadPoolExecutor(count, "esopt-episodes")
-        while len(self._states) <= count:
-            self._states.append(_state(self.world))
-        return [self._pool[2].submit(work, state, _ENDLESS) for state in self._states[1 : count + 1]]
+        return [self._pool[2].submit(work, thread, _ENDLESS) for thread in range(1, count + 1)]
 
 
 def own_lines(size: int) -> Array:

@@ -99,7 +99,7 @@ def play_until(
 def count_failures(played: Played) -> dict[str, int]:
     """Return failed episodes by kind; those that the engine did not name are "nan"."""
     failures = dict(played.failures)
-    rest = int(np.isnan(played.returns).sum()) - sum(failures.values())
+    rest = played.failed - sum(failures.values())
     if rest:
         failures["nan"] = failures.get("nan", 0) + rest
     return failures

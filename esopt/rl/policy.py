@@ -230,7 +230,7 @@ class Policy:
             raise ValueError(f"fold() got parameters of shape {rows.shape}. Pass (m, {self.dim}).")
         if not centre.shape == width.shape == (inputs,):
             raise ValueError(f"fold() got mean {centre.shape} and std {width.shape}. Pass ({inputs},) for both.")
-        if not (np.isfinite(centre).all() and np.isfinite(width).all() and (width > 0.0).all()):
+        if not (np.isfinite(centre).all() and width.min() > 0.0 and width.max() < math.inf):
             raise ValueError(f"the normalisation has mean {centre} and std {width}. Pass finite numbers, and std > 0.")
         if self.memory:
             centre, width = np.append(centre, np.zeros(self.memory)), np.append(width, np.ones(self.memory))

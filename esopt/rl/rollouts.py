@@ -214,8 +214,9 @@ class Rollouts:
         except EpisodeError as error:
             raise self._stop(error, population, state) from error.__cause__
         self._refuse_nan(played, population, state)
-        rewards = played.returns - self.bonus * played.lengths
-        values = -rewards.mean(axis=1)  # the one line where a return becomes a value
+        each = played.returns.mean(axis=1)
+        # The one line where a return becomes a value.
+        values = -(played.returns - self.bonus * played.lengths).mean(axis=1) if self.bonus else -each
         failures = count_failures(played)
         steps = int(played.lengths.sum())
         kind = check_normalise(self.normalise)
@@ -223,8 +224,7 @@ class Rollouts:
         if isinstance(kind, Running) and state.generation >= kind.after:
             moments = moments.merged(int(played.counts.sum()), played.sums, played.squares)
         looked = self._check_due(averaged(state, population.mean, self.averaging), mean, std)
-        each = played.returns.mean(axis=1)
-        known = each[~np.isnan(each)]
+        known = each[~np.isnan(each)] if failures else each
         after = replace(
             looked,
             generation=state.generation + 1,
@@ -303,7 +303,7 @@ class Rollouts:
             returns = np.concatenate([returns, played.returns[~np.isnan(played.returns)]])
             steps += int(played.lengths.sum())
             spent = self.check_every is None and CHECK_SHARE * steps > state.steps
-            if spent or not doubtful(returns, state.best_return):
+            if first + rounds == len(seeds) or spent or not doubtful(returns, state.best_return):
                 break
         found = float(returns.mean()) if returns.size else np.nan
         row = Check(state.generation, state.steps, state.check_steps, found)
@@ -313,7 +313,7 @@ class Rollouts:
         return replace(after, best=state.average, best_mean=mean, best_std=std, best_return=found)
 
     def _refuse_nan(self, played: Played, population: Population, state: RolloutState) -> None:
-        if self.on_error == "raise" and np.isnan(played.returns).any():
+        if self.on_error == "raise" and played.failed:
             row, episode = (int(at) for at in np.argwhere(np.isnan(played.returns))[0])
             seed, what = episode_seeds(population.seeds, self.episodes)[row, episode], "returned nan, or raised"
             raise self._stop(EpisodeError(row, episode, int(seed), "nan", what), population, state)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from numba import njit
 from scipy import stats
 
+from esopt._kernels.sincos import sincos
 from esopt.rl import CLASSIC_CONTROL
 from esopt.testing import ConformanceError, check_world
 
@@ -130,3 +134,24 @@ def test_spaces_are_gymnasiums(name: str):
     world, env = CLASSIC_CONTROL[name](), gym.make(name)
     assert (world.observation_space, world.action_space) == (env.observation_space, env.action_space)
     assert (world.name, world.max_steps) == (name, env.spec.max_episode_steps)
+
+
+def test_sine_and_cosine_of_one_call_have_the_bits_of_two():
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([1e-9, 0.1, 1.0, 10.0, 1e6, 1e300], 20_000)
+    numbers = np.concatenate([sizes * rng.standard_normal(20_000), [0.0, -0.0, 5e-324, np.inf, -np.inf, np.nan]])
+    found = np.array([both(number) for number in numbers])
+    expected = np.array([apart(number) for number in numbers])
+    np.testing.assert_array_equal(found, expected)
+    finite = np.isfinite(numbers)
+    np.testing.assert_array_equal(np.signbit(found[finite]), np.signbit(expected[finite]))
+
+
+@njit
+def both(x):
+    return sincos(x)
+
+
+@njit
+def apart(x):
+    return math.sin(x), math.cos(x)

@@ -15,6 +15,7 @@ from numba import njit
 from scipy import stats
 
 from esopt.rl import CLASSIC_CONTROL, CompiledEngine, Engine, Played, Policy, World, normal, uniform
+from esopt.rl import engine as engine_module
 from esopt.rl.engine import _entries
 from esopt.testing import ConformanceError, check_world
 from tests.reference.noise import box_muller32, philox_arrays, philox_words
@@ -165,6 +166,56 @@ def test_bits_do_not_depend_on_threads_or_on_how_rows_are_split(name: str, noise
         assert same(engine.play(thetas[:9], seeds[:9]), Played(*(array[:9] for array in first[:4])))
 
 
+def in_turn(monkeypatch, lanes: int) -> None:
+    """Let every thread have ``lanes`` episodes at a time from an engine's second call on, however long a step takes."""
+    monkeypatch.setattr(engine_module, "_SHORT_STEP", math.inf)
+    monkeypatch.setattr(engine_module, "_LANES", lanes)
+
+
+@pytest.mark.parametrize("recipe", [Policy.linear(), Policy.mlp(3)])
+@pytest.mark.parametrize("actions", [spaces.Discrete(2, start=-1), spaces.Discrete(3), box(1)])
+def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, monkeypatch):
+    made = []
+
+    def new_state():
+        made.append(np.zeros(2))
+        return made[-1]
+
+    where = world(spaces=lambda: (box(2), actions), new_state=new_state)
+    policy = recipe.of(where)
+    thetas, seeds = population(policy, 31, 2)
+    for lanes in (1, 2, 3):
+        in_turn(monkeypatch, lanes)
+        for threads in (1, 2):
+            made.clear()
+            engine = CompiledEngine(where, policy, threads=threads)
+            found = [engine.play(thetas, seeds), engine.play(thetas, seeds)]
+            assert lanes <= len(made) <= threads * lanes
+            for played in found:
+                for row in range(len(thetas)):
+                    returns, lengths, sums, squares = naive(where, policy, thetas[row], seeds[row], 20)
+                    assert (played.returns[row].tolist(), played.lengths[row].tolist()) == (returns, lengths)
+                    assert (played.sums[row] == sums).all()
+                    assert (played.squares[row] == squares).all()
+            cut = engine.play(thetas, seeds, longest=4)
+            assert cut.lengths.max() == 4
+            engine.close()
+    assert len(set(found[0].lengths.ravel().tolist())) > 10
+
+
+def test_few_episodes_are_not_played_in_turn(monkeypatch):
+    """Two threads would share three episodes as two and one, and one of them would wait."""
+    in_turn(monkeypatch, 2)
+    made = []
+    where = world(new_state=lambda: made.append(0) or np.zeros(2), spaces=lambda: (box(2), spaces.Discrete(2)))
+    policy = Policy.linear(where)
+    engine = CompiledEngine(where, policy, threads=1)
+    for episodes in (3, 3, 4):
+        assert len(made) == 1
+        engine.play(np.zeros((1, policy.dim)), np.arange(episodes)[None, :])
+    assert len(made) == 2
+
+
 def test_threads_share_the_work():
     """Two threads finish episodes that wait, without the interpreter, in less than the sum of their times."""
     where, idle = world(step=busy, max_steps=40), np.zeros((24, 3))
@@ -282,13 +333,19 @@ def bad_step(state, action, observation):
     return reward, ended
 
 
-def test_failures_are_nan_and_touch_nothing_else():
-    where, whole = world(bad_reset, bad_step), world()
+@pytest.mark.parametrize("actions", [box(1), spaces.Discrete(2)])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_failures_are_nan_and_touch_nothing_else(actions, lanes: int, monkeypatch):
+    in_turn(monkeypatch, lanes)
+    kind = {"spaces": lambda: (box(2), actions)}
+    where, whole = world(bad_reset, bad_step, **kind), world(**kind)
     policy = Policy.linear(where)
     zeros, seeds = np.zeros((20, policy.dim)), np.arange(40).reshape(20, 2)
     fine = CompiledEngine(whole, policy).play(zeros, seeds)
     for threads in (1, 2):
-        played = CompiledEngine(where, policy, threads=threads).play(zeros, seeds)
+        engine = CompiledEngine(where, policy, threads=threads)
+        engine.play(zeros, seeds)
+        played = engine.play(zeros, seeds)
         starts = np.array([uniform(seed, 0) for seed in seeds.ravel()]).reshape(seeds.shape)
         lengths = np.array([2 + int(30 * uniform(seed, 1)) for seed in seeds.ravel()]).reshape(seeds.shape)
         failed = ((starts > 0.5) & (starts < 0.9)) | (seeds == 3) | (seeds == 4)
