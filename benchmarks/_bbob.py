@@ -155,7 +155,7 @@ class Hits:
                 self.known[Case(*case), solver] = found
 
     def collect(self, entries: Mapping[str, Entry], cases: list[Case], largest: int) -> None:
-        """Run what is not known yet, on all cores."""
+        """Run what is not known yet, on all cores; what is kept is written every minute and at the end."""
         budgets = {name: min(largest, entry.budget) for name, entry in entries.items()}
         jobs = [
             joblib.delayed(solve)(case, name, entry.solver, budgets[name])
@@ -164,10 +164,15 @@ class Hits:
             if case.instance <= entry.instances
             if (case, name) not in self.known or self.known[case, name][2] < budgets[name]
         ]
-        commit = str(fingerprint()["commit"])
+        commit, written = str(fingerprint()["commit"]), time.monotonic()
         with joblib.parallel_config("loky", inner_max_num_threads=1):
-            for case, name, hits, cost in joblib.Parallel(-1, batch_size=1)(jobs):
+            for case, name, hits, cost in joblib.Parallel(-1, batch_size=1, return_as="generator_unordered")(jobs):
                 self.known[case, name] = hits, cost, budgets[name], commit
+                if time.monotonic() > written + 60.0:
+                    self._save()
+                    written = time.monotonic()
+        if jobs:
+            self._save()
 
     def shares(self, names: Iterable[str], cases: list[Case], budget: int) -> dict[str, np.ndarray]:
         """Return the share of targets solved within ``budget`` d, (cases,), of the solvers that ran all as long."""
@@ -180,7 +185,7 @@ class Hits:
                 found[name] = np.array([np.mean((h > 0) & (h <= n)) for h, n in zip(kept, limits, strict=True)])
         return found
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Write the file, if it is to be kept."""
         if not self.keep:
             return

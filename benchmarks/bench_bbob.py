@@ -84,7 +84,6 @@ def run(report: Report, args: argparse.Namespace) -> None:
             for suite, chosen in (("bbob", entries), ("rotated", both)):
                 new = [case for case in cases if (case.suite, case.instance) == (suite, instance)]
                 hits.collect(chosen, new, budget)
-            hits.save()
     report.note("commits: " + ", ".join(sorted({found[3] for found in hits.known.values()})))
     for budget, goal in BUDGETS.items():
         most = min(LONG if budget > 1_000 else instances, whole(hits, cases, budget))

@@ -4,8 +4,8 @@
 
 24 functions, d = 80, 160, 320, 640, instances 1 to ``--rounds`` (1 by default), 51 targets 1e2 ... 1e-8; 1,000 d
 evaluations; x0 uniform in [-4, 4]^d, sigma0 = 2, no bounds; our other strategies at d = 80 only. Hours; with
-``--save`` each function is kept in results/bbob_large.npz as soon as it is there: a run that was stopped goes on where
-it was. ``--rounds 0 --save`` runs nothing and scores what the file holds, and says which functions are not there.
+``--save`` what was run is kept in results/bbob_large.npz every minute: a run that was stopped goes on where it was.
+``--rounds 0 --save`` runs nothing and scores what the file holds, and says which functions are not there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ def run(report: Report, args: argparse.Namespace) -> None:
             cases += new
             if args.rounds != 0:
                 hits.collect(entries | others if dim == DIMS[0] else entries, new, largest)
-                hits.save()
     for budget in (10, 100, 1_000):
         for dim in dims:
             asked = [case for case in cases if case.dim == dim]

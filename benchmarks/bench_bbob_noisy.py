@@ -32,7 +32,6 @@ def run(report: Report, args: argparse.Namespace) -> None:
     for instance in range(1, instances + 1):
         cases += [Case(noise, f, dim, instance) for noise in NOISES for dim in dims for f in range(1, 25)]
         hits.collect(entries, cases, largest)
-        hits.save()
     for budget in (100, 1_000):
         for noise in NOISES:
             found = hits.shares(entries, [case for case in cases if case.suite == noise], budget)
