@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -21,15 +22,21 @@ _RUN = (CHECKPOINT, os.path.basename(previous_of(CHECKPOINT)), POLICY, PROGRESS,
 
 
 def open_folder(
-    out: str | os.PathLike[str] | None, env: str, checkpoint: str | os.PathLike[str] | None, *, resume: bool
+    out: str | os.PathLike[str] | None,
+    env: str,
+    checkpoint: str | os.PathLike[str] | None,
+    held: ExitStack,
+    *,
+    resume: bool,
 ) -> Path | None:
     """Return the folder of a run, made if need be; what another run left there is kept under other names.
 
-    ``checkpoint`` is the run's own, None for the one in the folder.
+    ``checkpoint`` is the run's own, None for the one in the folder. Until ``held`` is closed, no other run gets it.
 
     Raises
     ------
-    ValueError, FileNotFoundError  for a run to be resumed that is not there, or is of another environment than ``env``.
+    ValueError, FileNotFoundError  for a run to be resumed that is not there, or is of another environment than ``env``;
+        for a folder that a run is writing to.
     """
     if out is None:
         if resume and checkpoint is None:
@@ -46,6 +53,7 @@ def open_folder(
             f"Pass {trained}, or another folder as out=."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(_alone_in(folder))
     kept = [] if resume else _set_aside(folder)
     if kept:
         log.warning(
@@ -75,6 +83,29 @@ def write_options(folder: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         log.warning("the options of the run were not saved: %s", error)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Lock a folder, where the system can do that (POSIX). The lock leaves no file, and ends with the process."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ModuleNotFoundError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            flock(handle, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"a run is writing to {folder} at this moment. Wait for it or stop it, or pass another folder as out=."
+            ) from None
+        except OSError as error:  # a file system without locks
+            log.info("%s is not locked against other runs: %s", folder, error)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _environment(checkpoint: Path) -> str | None:

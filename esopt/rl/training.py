@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,7 +129,7 @@ def train(
         that was killed and resumed ends in the bits of one that was not.
     out : a folder for policy.npz, progress.csv, curve.png (with matplotlib) and checkpoint.npz. A new run replaces
         what was there: what another run left there is kept as checkpoint.old.npz, policy.old.npz and so on (old2
-        where that name is taken), and a warning says so.
+        where that name is taken), and a warning says so. One run at a time: another one is refused (not on Windows).
     resume : go on with the run in ``out``. A finished one goes on with a larger budget; the policy that it ended with
         stays the best if no later check finds a better mean return.
 
@@ -162,11 +163,12 @@ def train(
     }
     _check(rollouts, search, target, callback)  # whatever does not fit is said before a folder is touched
     resume = resume or (checkpoint is not None and os.path.exists(checkpoint))
-    folder, file = _open(out, env_name(env), search, resume=resume)
-    trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder, resume)
-    if folder is not None:
-        _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
-    return trained
+    with ExitStack() as held:
+        folder, file = _open(out, env_name(env), search, held, resume=resume)
+        trained = _train(rollouts, search, _Watch(_aim(target, spec), file, callback), final_episodes, folder, resume)
+        if folder is not None:
+            _write(trained, folder, env_name(env), growing=rollouts.lengthening is not None)
+        return trained
 
 
 def _check(rollouts: Rollouts, search: dict[str, Any], target: float | None, callback: Any) -> None:
@@ -344,10 +346,10 @@ def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]
 
 
 def _open(
-    out: str | os.PathLike[str] | None, env: str, search: dict[str, Any], *, resume: bool
+    out: str | os.PathLike[str] | None, env: str, search: dict[str, Any], held: ExitStack, *, resume: bool
 ) -> tuple[Path | None, ProgressFile]:
     """Return the folder of the run and the file of its progress; a checkpoint without another place is there."""
-    folder = open_folder(out, env, search["checkpoint"], resume=resume)
+    folder = open_folder(out, env, search["checkpoint"], held, resume=resume)
     if folder is None:
         return None, ProgressFile(None)
     if search["checkpoint"] is None:

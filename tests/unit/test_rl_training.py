@@ -283,13 +283,34 @@ def test_a_new_run_keeps_all_of_the_ones_before_and_says_so(tmp_path, caplog):
     assert len(read_progress(tmp_path / "progress.csv")["generation"]) == 4
 
 
-def test_a_run_has_no_policy_of_another_one_that_ended_in_its_folder(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no locks there")
+def test_a_folder_is_for_one_run_at_a_time(tmp_path):
+    settings = SHORT | {"generations": 2, "out": tmp_path / "run"}
+    before = []
+
+    def second(row) -> None:
+        before.append({path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()})
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=r"a run is writing to .*run at this moment.*another folder"):
+                train("CartPole-v1", seed=1, resume=resume, **settings)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before[-1]
+
+    train("CartPole-v1", callback=second, checkpoint_seconds=0.0, **settings)
+    assert len(before) == 2
+    with pytest.raises(ValueError, match="generations"):
+        train("CartPole-v1", **settings | {"generations": -1})
+    train("CartPole-v1", seed=1, **settings)
+    assert (tmp_path / "run" / "policy.old.npz").exists()
+
+
+def test_a_run_has_no_policy_of_another_one_that_came_into_its_folder(tmp_path):
     other = []
 
     def meanwhile(progress):
         if not other:
             settings = SHORT | {"generations": 60, "strategy": esopt.ars(n=8)}
-            other.append(train("CartPole-v1", out=tmp_path, **settings).policy)
+            other.append(train("CartPole-v1", **settings).policy)
+            other[0].save(tmp_path / "policy.npz")
 
     slow = SHORT | {"strategy": esopt.ars(n=8, sigma=1e-9, lr=1e-9)}
     run = train("CartPole-v1", out=tmp_path, callback=meanwhile, **slow)
