@@ -172,9 +172,10 @@ def in_turn(monkeypatch, lanes: int) -> None:
     monkeypatch.setattr(engine_module, "_LANES", lanes)
 
 
-@pytest.mark.parametrize("recipe", [Policy.linear(), Policy.mlp(3)])
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("recipe", [Policy.linear(), Policy.mlp(2)])
 @pytest.mark.parametrize("actions", [spaces.Discrete(2, start=-1), spaces.Discrete(3), box(1)])
-def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, monkeypatch):
+def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, noise: float, monkeypatch):
     made = []
 
     def new_state():
@@ -184,23 +185,20 @@ def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, 
     where = world(spaces=lambda: (box(2), actions), new_state=new_state)
     policy = recipe.of(where)
     thetas, seeds = population(policy, 31, 2)
+    rows = [naive(where, policy, theta, own, 20, noise) for theta, own in zip(thetas, seeds, strict=True)]
+    expected = Played(*map(np.array, zip(*rows, strict=True)))
+    assert len(set(expected.lengths.ravel().tolist())) > 10
     for lanes in (1, 2, 3):
         in_turn(monkeypatch, lanes)
         for threads in (1, 2):
             made.clear()
-            engine = CompiledEngine(where, policy, threads=threads)
-            found = [engine.play(thetas, seeds), engine.play(thetas, seeds)]
+            engine = CompiledEngine(where, policy, threads=threads, action_noise=noise)
+            assert same(engine.play(thetas, seeds), expected)
+            assert same(engine.play(thetas, seeds), expected)
             assert lanes <= len(made) <= threads * lanes
-            for played in found:
-                for row in range(len(thetas)):
-                    returns, lengths, sums, squares = naive(where, policy, thetas[row], seeds[row], 20)
-                    assert (played.returns[row].tolist(), played.lengths[row].tolist()) == (returns, lengths)
-                    assert (played.sums[row] == sums).all()
-                    assert (played.squares[row] == squares).all()
-            cut = engine.play(thetas, seeds, longest=4)
-            assert cut.lengths.max() == 4
+            assert engine.play(thetas, seeds, longest=4).lengths.max() == 4
+            assert (engine.play(thetas, seeds, longest=0).lengths == 0).all()
             engine.close()
-    assert len(set(found[0].lengths.ravel().tolist())) > 10
 
 
 def test_few_episodes_are_not_played_in_turn(monkeypatch):
