@@ -97,6 +97,11 @@ def room_size(sizes, actions):
     return 3 * int(sizes.max()) + actions + 2 + 2 * int(sizes[0])
 
 
+def takes_turns(sizes, kind, layout):
+    """Return whether a policy is linear and chooses one of two actions: steps so short that turns pay."""
+    return len(sizes) == 2 and int(sizes[1]) == 2 and kind == LARGEST and len(layout) == 1
+
+
 @njit(inline="always")
 def _places(room, start, wide, inputs, actions):
     """Return where an episode has its layers, action, reward, return, and sums of observations and of their squares.
@@ -119,9 +124,9 @@ def _notes(marks, lanes):
 
 @njit
 def _take_turns(step, states, room, marks, rows, wide, inputs, least, max_steps):
-    """Play a step of each episode in turn, until one is over, with linear policies that choose one of two actions.
+    """Play a step of each episode in turn, until one is over, with policies that :func:`takes_turns` is true for.
 
-    The first of them has the number ``least``. A processor would wait for so short a step to begin the next one; steps
+    The first action has the number ``least``. A processor would wait for so short a step to begin the next one; those
     of other episodes it can do meanwhile.
     """
     lanes, dim, size = states.size, 2 * inputs + 2, room.size // states.size
@@ -139,10 +144,10 @@ def _take_turns(step, states, room, marks, rows, wide, inputs, least, max_steps)
                 x = work[i]
                 added[i] += x
                 squared[i] += x * x
-                probe += x
+                probe += 0.0 * x
                 a += theta[i] * x
                 b += second[i] * x
-            if probe - probe != 0.0:  # one of them is not finite
+            if probe != 0.0:  # one of them is not finite
                 code[lane], over = RAISED, True
                 continue
             action[0] = least + 1.0 if b > a else least
@@ -165,8 +170,8 @@ def _finish(step, state, places, theta, seed, sizes, activation, kind, layout, m
             x = work[i]
             added[i] += x
             squared[i] += x * x
-            probe += x
-        if probe - probe != 0.0:  # one of them is not finite
+            probe += 0.0 * x
+        if probe != 0.0:  # one of them is not finite
             code = RAISED
             break
         here = forward(theta, sizes, activation, work, wide)
@@ -185,13 +190,14 @@ def _finish(step, state, places, theta, seed, sizes, activation, kind, layout, m
 
 @kernel()
 def play(
-    counter, budget, reset, step, states, room, marks, thetas, seeds, sizes, activation, kind, layout, actions,
+    counter, budget, reset, step, states, room, marks, turns, thetas, seeds, sizes, activation, kind, layout, actions,
     max_steps, noise, returns, lengths, sums, squares,
 ):  # fmt: skip
     """Play episodes that the shared ``counter`` hands out, until there are no more or ``budget`` steps were taken.
 
     ``reset`` and ``step`` are addresses, ``states`` (k,) those of states for k episodes at a time. ``room``, k times
-    :func:`room_size` numbers, and ``marks``, 4 k whole numbers, are this thread's own.
+    :func:`room_size` numbers, and ``marks``, 4 k whole numbers, are this thread's own. ``turns`` plays a step of each
+    in turn; it needs :func:`takes_turns`, and no noise.
 
     Episode k of row i has the number i * e + k; its results are written to returns (m, e), lengths (m, e), sums and
     squares (m, e, inputs), whatever happens. Returns the number of steps, negative when nothing is left.
@@ -201,7 +207,6 @@ def play(
     worlds, network, numbers = _part(states, 0, lanes), _part(sizes, 0, sizes.size), _part(seeds, 0, units)
     lines, notes, rows = _part(room, 0, room.size), _part(marks, 0, marks.size), _part(thetas, 0, thetas.size)
     choices = carray(_pointer(layout, 0), layout.shape)
-    either = sizes.size == 2 and sizes[1] == 2 and kind == LARGEST and layout.shape[0] == 1 and not noise > 0.0
     number, length, code, offset = _notes(notes, lanes)
     number[:] = -1
     taken, left = 0, True
@@ -222,7 +227,7 @@ def play(
             return taken if left else -1 - taken
         if over:
             pass
-        elif either:
+        elif turns:
             _take_turns(step, worlds, lines, notes, rows, wide, inputs, choices[0, 2], max_steps)
         else:
             for lane in range(lanes):
@@ -234,10 +239,10 @@ def play(
             if number[lane] < 0 or (code[lane] == 0 and length[lane] < max_steps):
                 continue
             _, _, _, gained, added, squared = _places(lines, lane * size, wide, inputs, actions)
-            total = 0.0
+            probe = 0.0
             for i in range(inputs):
-                total += squared[i]
-            if code[lane] == RAISED or np.isnan(gained[0]) or not np.isfinite(total):
+                probe += 0.0 * squared[i]
+            if code[lane] == RAISED or np.isnan(gained[0]) or probe != 0.0:
                 gained[0], added[:], squared[:] = np.nan, 0.0, 0.0
             row, episode = number[lane] // episodes, number[lane] % episodes
             returns[row, episode], lengths[row, episode] = gained[0], length[lane]

@@ -9,9 +9,13 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-JOINT = llvm.address_of_symbol("sincos") is not None
+from .objective import enabled
+
+# LLVM knows no symbol before numba's target was made.
+JOINT = enabled() and cpu_target.target_context is not None and llvm.address_of_symbol("sincos") is not None
 
 
 @intrinsic

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from .._kernels import classic_control as kernels
-from .engine import Array, World, own_lines
+from .engine import Array, World
+from .seats import own_lines
 
 
 def cart_pole(*, sutton_barto_reward: bool = False) -> World:

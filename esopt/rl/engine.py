@@ -26,6 +26,7 @@ from .._kernels.draws import normal as normal
 from .._kernels.draws import uniform as uniform
 from .._kernels.objective import CompileError, Entry, enabled, jitted
 from .policy import Policy
+from .seats import Seat, Seats
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -36,7 +37,7 @@ _SERIAL_SECONDS = 100e-6
 _SLICE_SECONDS = 0.25
 # Shorter calls say nothing about the time of a step.
 _LEAST_SECONDS = 50e-6
-# Where a step takes less, a thread has so many episodes at a time.
+# Where steps take less and policies take turns, a thread has so many episodes at a time.
 _SHORT_STEP, _LANES = 100e-9, 2
 _ENDLESS = 2**62
 
@@ -171,15 +172,6 @@ class World:
         return self.spaces()
 
 
-class _Seat(NamedTuple):
-    """What belongs to a thread: states, which it keeps alive, their addresses, and room for the kernel."""
-
-    states: list[Array]
-    addresses: NDArray[np.uintp]
-    room: Array
-    marks: Integers
-
-
 class CompiledEngine:
     """Plays whole episodes of a :class:`World` in compiled code, on threads.
 
@@ -236,10 +228,9 @@ class CompiledEngine:
         self._threads = threads
         layout = np.ascontiguousarray(form.layout, np.float64)
         self._form = form.sizes, form.activation, form.kind, layout, world.actions
-        self._room = kernels.room_size(form.sizes, world.actions)
-        self._seats: dict[int, _Seat] = {}
-        self._seat(0, 1)
-        size = self._seats[0].states[0].size
+        self._turns = kernels.takes_turns(form.sizes, form.kind, layout)
+        self._seats = Seats(world.name, world.new_state, _LANES, kernels.room_size(form.sizes, world.actions))
+        size = self._seats[0, 1].states[0].size
         self._entries = _entries(world.reset, world.step, size, world.inputs, world.actions)
         self._action_noise = float(action_noise)
         self._step_seconds = self._episode_seconds = np.nan
@@ -282,36 +273,41 @@ class CompiledEngine:
         """Play everything: alone what is short, the rest with helpers, which stop when the episodes run out."""
         counter = np.zeros(1, np.int64)
         cut = self.max_steps if longest is None else min(self.max_steps, int(longest))
-
         threads = min(threading.threads() if self._threads is None else self._threads, seeds.size)
-        lanes = _LANES if self._step_seconds < _SHORT_STEP and seeds.size >= 2 * _LANES * threads else 1
+        turns = self._turns and noise == 0.0
+        many = turns and self._step_seconds < _SHORT_STEP and seeds.size >= 2 * _LANES * threads
+        lanes = _LANES if many else 1
 
-        def work(thread: int, budget: int) -> int:
-            return int(self._kernel(counter, budget, self._seat(thread, lanes), thetas, seeds, found, noise, cut))
+        def work(seat: Seat, budget: int) -> int:
+            return int(self._kernel(counter, budget, seat.arguments(lanes), thetas, seeds, found, noise, cut, turns))
 
         alone = not self._episode_seconds * seeds.size > _SERIAL_SECONDS
+        own = self._seats[0, lanes]
         helpers: list[Future[int]] = []
         try:
-            done = False
-            while not done:
-                if not alone and not helpers:
-                    helpers = self._start(threads - 1, work)
-                seconds = _SERIAL_SECONDS if alone else _SLICE_SECONDS
-                budget = 1 if np.isnan(self._step_seconds) else max(1, int(seconds / self._step_seconds))
-                began = time.perf_counter()
-                steps = work(0, budget)
-                elapsed = time.perf_counter() - began
-                done, alone = steps < 0, False
-                steps = -1 - steps if done else steps
-                if steps and (elapsed > _LEAST_SECONDS or np.isnan(self._step_seconds)):
-                    self._step_seconds = elapsed / steps
-        except BaseException:
-            counter[0] = _ENDLESS
+            try:
+                done = False
+                while not done:
+                    if not alone and not helpers:
+                        helpers = self._start(threads - 1, lanes, work)
+                    seconds = _SERIAL_SECONDS if alone else _SLICE_SECONDS
+                    budget = 1 if np.isnan(self._step_seconds) else max(1, int(seconds / self._step_seconds))
+                    began = time.perf_counter()
+                    steps = work(own, budget)
+                    elapsed = time.perf_counter() - began
+                    done, alone = steps < 0, False
+                    steps = -1 - steps if done else steps
+                    if steps and (elapsed > _LEAST_SECONDS or np.isnan(self._step_seconds)):
+                        self._step_seconds = elapsed / steps
+            finally:
+                counter[0] = _ENDLESS
+                for helper in helpers:
+                    if not helper.cancel():
+                        helper.result()
+        except BaseException:  # Ctrl-C at any moment: threads that may still play keep their seats for themselves
+            self._seats.clear()
+            self._pool = None
             raise
-        finally:
-            for helper in helpers:
-                if not helper.cancel():
-                    helper.result()
 
     def _results(self, rows: int, episodes: int) -> Played:
         shape = rows, episodes
@@ -328,34 +324,20 @@ class CompiledEngine:
         found: Played,
         noise: float,
         cut: int,
+        turns: bool,
     ) -> Any:
         reset, step = self._entries
-        given = thetas, seeds, *self._form, cut, noise, *found[:4]
+        given = turns, thetas, seeds, *self._form, cut, noise, *found[:4]
         return kernels.play(counter, budget, reset.address, step.address, *seat, *given)
 
-    def _seat(self, thread: int, lanes: int) -> tuple[NDArray[np.uintp], Array, Integers]:
-        """Return what a thread plays ``lanes`` episodes in turn with: addresses of states, and room for the kernel."""
-        if thread not in self._seats:
-            room, marks = own_lines(_LANES * self._room), own_lines(4 * _LANES).view(np.int64)
-            self._seats[thread] = _Seat([], np.zeros(_LANES, np.uintp), room, marks)
-        states, addresses, room, marks = self._seats[thread]
-        for lane in range(len(states), lanes):
-            states.append(_state(self.world))
-            addresses[lane] = states[lane].ctypes.data
-        return addresses[:lanes], room[: lanes * self._room], marks[: 4 * lanes]
-
-    def _start(self, count: int, work: Callable[[int, int], int]) -> list[Future[int]]:
+    def _start(self, count: int, lanes: int, work: Callable[[Seat, int], int]) -> list[Future[int]]:
         """Let ``count`` threads work until nothing is left; none of them survives a fork."""
         if count == 0:
             return []
         if self._pool is None or self._pool[:2] != (os.getpid(), count):
             self._pool = os.getpid(), count, ThreadPoolExecutor(count, "esopt-episodes")
-        return [self._pool[2].submit(work, thread, _ENDLESS) for thread in range(1, count + 1)]
-
-
-def own_lines(size: int) -> Array:
-    """Return zeros (size,) with 64 bytes on both sides, so that no cache line of theirs is another thread's too."""
-    return np.zeros(size + 16)[8:-8]
+        seats = [self._seats[thread, lanes] for thread in range(1, count + 1)]
+        return [self._pool[2].submit(work, seat, _ENDLESS) for seat in seats]
 
 
 def _in_order(parts: Array) -> Array:
@@ -370,18 +352,6 @@ def _in_order(parts: Array) -> Array:
 
 def _whole(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-
-
-def _state(world: World) -> Array:
-    """Return a new state of ``world``, checked."""
-    state = world.new_state()
-    if not isinstance(state, np.ndarray) or state.dtype != np.float64 or state.ndim != 1 or not state.flags.carray:
-        what = f"{state.dtype} of shape {state.shape}" if isinstance(state, np.ndarray) else type(state).__name__
-        raise TypeError(
-            f"new_state() of {world.name} returned {what}. Return a one-dimensional, contiguous, writable array of "
-            "float64."
-        )
-    return state
 
 
 @lru_cache(maxsize=64)

@@ -289,7 +289,7 @@ def _functions() -> dict[int, int]:
 
 
 def _new_state(template: Array, model: Any) -> Array:
-    """Return a thread's own state: a new simulation of the model, and where its fields are."""
+    """Return a state: a new simulation of the model, and where its fields are."""
     import mujoco
 
     data = mujoco.MjData(model)

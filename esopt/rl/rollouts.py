@@ -224,7 +224,7 @@ class Rollouts:
         if isinstance(kind, Running) and state.generation >= kind.after:
             moments = moments.merged(int(played.counts.sum()), played.sums, played.squares)
         looked = self._check_due(averaged(state, population.mean, self.averaging), mean, std)
-        known = each[~np.isnan(each)] if failures else each
+        known = each[~np.isnan(each)]
         after = replace(
             looked,
             generation=state.generation + 1,

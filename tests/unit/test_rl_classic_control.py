@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from esopt._kernels.sincos import sincos
+from esopt._kernels.sincos import JOINT, sincos
 from esopt.rl import CLASSIC_CONTROL
 from esopt.testing import ConformanceError, check_world
 
@@ -137,6 +138,7 @@ def test_spaces_are_gymnasiums(name: str):
 
 
 def test_sine_and_cosine_of_one_call_have_the_bits_of_two():
+    assert JOINT or sys.platform != "linux"
     rng = np.random.default_rng(0)
     sizes = rng.choice([1e-9, 0.1, 1.0, 10.0, 1e6, 1e300], 20_000)
     numbers = np.concatenate([sizes * rng.standard_normal(20_000), [0.0, -0.0, 5e-324, np.inf, -np.inf, np.nan]])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import itertools
 import math
+import os
 import signal
+import sys
 import threading
 import time
+import weakref
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -188,8 +195,10 @@ def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, 
     rows = [naive(where, policy, theta, own, 20, noise) for theta, own in zip(thetas, seeds, strict=True)]
     expected = Played(*map(np.array, zip(*rows, strict=True)))
     assert len(set(expected.lengths.ravel().tolist())) > 10
-    for lanes in (1, 2, 3):
-        in_turn(monkeypatch, lanes)
+    turns = recipe == Policy.linear() and actions == spaces.Discrete(2, start=-1) and noise == 0.0
+    for most in (1, 2, 3):
+        in_turn(monkeypatch, most)
+        lanes = most if turns else 1
         for threads in (1, 2):
             made.clear()
             engine = CompiledEngine(where, policy, threads=threads, action_noise=noise)
@@ -256,6 +265,93 @@ def test_ctrl_c_stops_all_threads_and_leaves_the_engine_usable():
     assert time.process_time() - began < 5.0  # all episodes take many times that
     timer.join()
     assert same(engine.play(np.zeros((4, 3)), few), first)
+
+
+@njit
+def waiting_reset(state, seed, observation):
+    state[0] = np.float64(seed)
+    observation[0] = 1.0
+
+
+@njit
+def waiting_step(state, action, observation):
+    if state[0] >= 500.0 and state[2] == 1.0:
+        while state[1] == 0.0:
+            short_sleep(1000)
+    short_sleep(100)
+    observation[0] += 1.0
+    return 1.0, False
+
+
+short_sleep = None if sys.platform == "win32" else ctypes.CDLL(None).usleep
+if short_sleep is not None:
+    short_sleep.argtypes, short_sleep.restype = [ctypes.c_uint], ctypes.c_int
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_ctrl_c_while_others_still_play_leaves_them_what_they_play_with():
+    """Two helpers wait in the middle of an episode; the next call has threads and states of its own."""
+    made = []
+
+    def new_state():
+        made.append(np.zeros(3))
+        return made[-1]
+
+    where = World("waiting", 1, 1, 20, waiting_reset, waiting_step, new_state, lambda: (box(1), box(1)))
+    policy = Policy.linear(where)
+    engine = CompiledEngine(where, policy, threads=3)
+    thetas, seeds = np.zeros((60, policy.dim)), np.arange(60)[:, None]
+    expected = engine.play(thetas, seeds)
+    assert (expected.lengths == 20).all()
+    assert len(made) == 3
+    for state in made[1:]:
+        state[2] = 1.0
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.play(thetas[:3], np.full((3, 1), 1000))
+    timer.join()
+    again = threading.Timer(0.02, lambda: [state.__setitem__(1, 1.0) for state in made[1:3]])
+    again.start()
+    assert same(engine.play(thetas, seeds), expected)
+    again.join()
+    assert len(made) == 6
+    assert same(engine.play(thetas, seeds), expected)
+
+
+def test_an_interrupt_while_states_are_made_leaves_no_half_seat(monkeypatch):
+    in_turn(monkeypatch, 2)
+    made = []
+
+    def new_state():
+        made.append(np.zeros(2))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return made[-1]
+
+    where = world(new_state=new_state, spaces=lambda: (box(2), spaces.Discrete(2)))
+    policy = Policy.linear(where)
+    engine = CompiledEngine(where, policy, threads=1)
+    thetas, seeds = np.zeros((9, policy.dim)), np.arange(9)[:, None]
+    first = engine.play(thetas, seeds)
+    with pytest.raises(KeyboardInterrupt):
+        engine.play(thetas, seeds)
+    assert same(engine.play(thetas, seeds), first)
+
+
+def test_how_long_a_step_takes_is_measured_by_calls_that_take_long_enough(monkeypatch):
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: unit * next(ticks))
+    where, policy = world(), Policy.linear(world())
+    engine = CompiledEngine(where, policy, threads=1)
+    monkeypatch.setattr(engine_module, "time", clock)
+    thetas, seeds = np.zeros((8, policy.dim)), np.arange(8)[:, None]
+    unit = 1e-6
+    first, rest = (engine.play(thetas[:1], seeds[:1]).lengths, engine.play(thetas, seeds).lengths)
+    assert engine._step_seconds == pytest.approx(1e-6 / first.sum())
+    unit = 1e-3
+    engine.play(thetas, seeds)
+    assert engine._step_seconds == pytest.approx(1e-3 / rest.sum())
 
 
 def test_cap_of_the_engine_and_of_the_world():
@@ -361,6 +457,22 @@ def test_failures_are_nan_and_touch_nothing_else(actions, lanes: int, monkeypatc
         assert np.isfinite(played.squares).all()
 
 
+@njit
+def large_step(state, action, observation):
+    observation[:] = 1.2e154
+    state[0] += 1.0
+    return 1.0, state[0] >= 2.0
+
+
+@pytest.mark.parametrize("actions", [box(1), spaces.Discrete(2)])
+def test_squares_may_be_large_one_by_one(actions):
+    where = world(step=large_step, new_state=lambda: np.full(2, -9.0), spaces=lambda: (box(2), actions))
+    policy = Policy.linear(where)
+    played = CompiledEngine(where, policy).play(np.zeros((1, policy.dim)), np.ones((1, 1), np.int64))
+    assert played.returns[0, 0] == played.lengths[0, 0] == 2
+    assert np.isfinite(played.squares).all()
+
+
 def test_engine_is_an_engine_and_empty_calls_are_empty():
     policy = Policy.linear(world())
     engine: Engine = CompiledEngine(world(), policy)
@@ -394,6 +506,26 @@ def test_memory_of_a_thread_reaches_no_other():
     engine.play(np.zeros((30, 3)), np.ones((30, 1), np.int64))
     assert 1 < len(made) <= 3
     assert len({state.ctypes.data for state in made}) == len(made)
+
+
+def test_every_state_is_a_new_one():
+    state = np.zeros(2)
+    where = world(new_state=lambda: state)
+    engine = CompiledEngine(where, Policy.linear(where), threads=2)
+    with pytest.raises(TypeError, match=r"new_state\(\) of walk returned an array that it had returned before"):
+        engine.play(np.zeros((20_000, 3)), np.ones((20_000, 1), np.int64))
+
+
+def test_states_are_given_back_with_the_threads():
+    made = []
+    where = world(new_state=lambda: made.append(np.zeros(2)) or made[-1])
+    engine = CompiledEngine(where, Policy.linear(where), threads=1)
+    kept = weakref.ref(made.pop())
+    gc.collect()
+    assert kept() is not None
+    engine.close()
+    gc.collect()
+    assert kept() is None
 
 
 def f_reset(state, seed, observation):
