@@ -195,8 +195,8 @@ def play(
 ):  # fmt: skip
     """Play episodes that the shared ``counter`` hands out, until there are no more or ``budget`` steps were taken.
 
-    ``reset`` and ``step`` are addresses, ``states`` (k,) those of states for k episodes at a time. ``room``, k times
-    :func:`room_size` numbers, and ``marks``, 4 k whole numbers, are this thread's own. ``turns`` plays a step of each
+    ``reset`` and ``step`` are addresses, ``states`` (n,) those of states for n episodes at a time. ``room``, n times
+    :func:`room_size` numbers, and ``marks``, 4 n whole numbers, are this thread's own. ``turns`` plays a step of each
     in turn; it needs :func:`takes_turns`, and no noise.
 
     Episode k of row i has the number i * e + k; its results are written to returns (m, e), lengths (m, e), sums and

@@ -211,7 +211,7 @@ def test_episodes_in_turn_have_the_bits_of_one_after_the_other(actions, recipe, 
 
 
 def test_few_episodes_are_not_played_in_turn(monkeypatch):
-    """Two threads would share three episodes as two and one, and one of them would wait."""
+    """With fewer than two rounds of turns a thread could be left alone with the last ones."""
     in_turn(monkeypatch, 2)
     made = []
     where = world(new_state=lambda: made.append(0) or np.zeros(2), spaces=lambda: (box(2), spaces.Discrete(2)))

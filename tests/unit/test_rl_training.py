@@ -297,9 +297,13 @@ def test_a_folder_is_for_one_run_at_a_time(tmp_path):
 
     train("CartPole-v1", callback=second, checkpoint_seconds=0.0, **settings)
     assert len(before) == 2
-    with pytest.raises(ValueError, match="generations"):
-        train("CartPole-v1", **settings | {"generations": -1})
-    train("CartPole-v1", seed=1, **settings)
+
+    def fails(row) -> None:
+        raise RuntimeError("of the callback's own")
+
+    with pytest.raises(RuntimeError, match="callback's own"):
+        train("CartPole-v1", seed=2, callback=fails, **settings)
+    train("CartPole-v1", seed=1, **settings)  # neither an end nor a failure leaves the folder locked
     assert (tmp_path / "run" / "policy.old.npz").exists()
 
 
