@@ -178,6 +178,22 @@ def reset_env(env: Any, seed: int) -> Any:
     return found[0]
 
 
+def bare_step(env: Any) -> tuple[Callable[[Any], Any], int | None]:
+    """Return ``step`` below the outer layers of ``env`` that only count or check, and after how many steps they cut.
+
+    Those are gymnasium's TimeLimit and OrderEnforcing themselves, not subclasses; whoever steps then cuts.
+    """
+    from gymnasium.wrappers import OrderEnforcing, TimeLimit
+
+    limit = None
+    while type(env) in (TimeLimit, OrderEnforcing):
+        if type(env) is TimeLimit:
+            most = env._max_episode_steps
+            limit = most if limit is None else min(limit, most)
+        env = env.env
+    return env.step, limit
+
+
 def bad_step(found: Any) -> TypeError:
     """Return the error for what ``step`` returned, if it is not what ``gymnasium.Env`` asks for."""
     if not isinstance(found, tuple) or len(found) != 5:

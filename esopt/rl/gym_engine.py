@@ -12,7 +12,7 @@ from ..errors import EvaluationError
 from ..noise import EVAL, Key
 from ..samplers.gaussian import Gaussian
 from .engine import Array, Integers, Played
-from .environments import EnvSource, bad_step, make_env, reset_env
+from .environments import EnvSource, bad_step, bare_step, make_env, reset_env
 from .observations import ArrayObservations
 from .policy import Policy
 
@@ -105,8 +105,7 @@ class Stage:
         actor = self.policy.actor(theta)
         counted = [0]
         try:
-            cut = min((n for n in (longest, self.rules.max_steps) if n is not None), default=None)
-            total = self._play(actor, seed, counted, 0.0 if quiet else self.rules.action_noise, cut)
+            total = self._play(actor, seed, counted, 0.0 if quiet else self.rules.action_noise, longest)
         except Exception as error:
             self.close()
             fault = Fault("exception", f"raised {type(error).__name__} in step {counted[0]}: {error}", error)
@@ -132,7 +131,8 @@ class Stage:
         """Return the sum of the rewards; ``counted[0]`` is the number of steps, also when the environment raises."""
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
         shape = self._seen.shape[1:] if isinstance(self.policy.observations, ArrayObservations) else None
-        step = self._env.step
+        step, limit = bare_step(self._env)
+        cut = min((n for n in (longest, self.rules.max_steps, limit) if n is not None), default=None)
         noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
         observation = reset_env(self._env, seed)
         total, steps = 0.0, 0
@@ -152,7 +152,7 @@ class Stage:
             except (TypeError, ValueError):
                 raise bad_step(found) from None
             steps += 1
-            if terminated or truncated or steps == longest or total != total:
+            if terminated or truncated or steps == cut or total != total:
                 return total
 
     def _failed(self, steps: int, fault: Fault) -> Episode:

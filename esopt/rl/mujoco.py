@@ -13,6 +13,7 @@ working directory. An unstable simulation is set back to the model's start by Mu
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -187,7 +188,7 @@ def _world(name: str, family: _Family, env: Any) -> World:
         raise _Unplayable(f"{name} makes a {type(inner).__name__}, not what its entry point says")
     _check_sizes(name, family, inner)
     template = _template(family, inner)
-    model = inner.model
+    model = _one_island(inner.model)
 
     def new_state() -> Array:
         return _new_state(template, model)
@@ -238,6 +239,20 @@ def _check_sizes(name: str, family: _Family, inner: Any) -> None:
     shapes = inner._get_obs().shape, (model.nu,)
     if shapes != (inner.observation_space.shape, inner.action_space.shape) or inner.action_space.dtype != np.float32:
         raise _Unplayable(f"{name} has an unusual model, which does not fit its spaces")
+
+
+def _one_island(model: Any) -> Any:
+    """Return the model without the search for islands, bodies that touch, where there is one tree of bodies only.
+
+    All of it is one island then: the solver does the same arithmetic, and a step costs up to a twelfth less.
+    """
+    import mujoco
+
+    if model.ntree != 1:
+        return model
+    alone = copy.copy(model)
+    alone.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    return alone
 
 
 def _template(family: _Family, inner: Any) -> Array:

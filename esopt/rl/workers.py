@@ -34,8 +34,11 @@ from .environments import EnvSource
 from .gym_engine import Episode, Fault, Rules, Stage, Table
 from .policy import Policy
 
-_LEAST_SECONDS, _MOST_SECONDS = 0.002, 0.02
-"""How long a task should take: longer than its messages, and not so long that workers wait for the last one."""
+_LEAST_SECONDS, _MOST_SECONDS = 0.002, 0.1
+"""How long a task should take: longer than its messages, which take a third of a millisecond of this process with
+cold caches, and not so long that workers wait for the last one."""
+_LONG_SECONDS = 0.02
+"""An episode that takes so long does not wait behind another one, since it could not go to a worker that is free."""
 _FIRST_TASKS = 8
 """Tasks for each worker while nobody knows how long an episode takes."""
 _DEATHS = 2
@@ -226,8 +229,7 @@ class Workers:
         pool, inbox = self._live.pool, SimpleQueue[tuple[_Task, Outcome]]()
         faults, tried = list[tuple[int, str, str, bytes]](), Counter[tuple[int, bool]]()
         out, spent, played = 0, 0.0, 0
-        # An episode that takes long and waits behind another one cannot go to a worker that is free by then.
-        kept = self.workers if self._live.seconds >= _MOST_SECONDS else 0
+        kept = self.workers if self._live.seconds >= _LONG_SECONDS else 0
         while True:
             while waiting and pool.room() > kept and not (faults and recipe.stop_at_fault):
                 task = waiting.popleft()

@@ -10,7 +10,7 @@ from gymnasium.wrappers import Autoreset
 
 import esopt
 from esopt.rl import GymEngine, Policy, Recipe, Rules, make_env
-from esopt.rl.environments import CHECK, FINAL, TRAIN, env_name, episode_seeds
+from esopt.rl.environments import CHECK, FINAL, TRAIN, bare_step, env_name, episode_seeds
 from esopt.rl.gym_engine import EpisodeError
 from tests.reference.environments import Aim, Troubled, Walk, plain_episode, pyramid
 
@@ -88,6 +88,28 @@ def test_equals_a_plain_loop_over_gymnasium(name: str):
         np.testing.assert_allclose(played.sums[row], seen.sum(axis=0), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(played.squares[row], (seen**2).sum(axis=0), rtol=1e-12)
     env.close()
+
+
+def test_a_time_limit_counts_wherever_it_is():
+    class Other(gym.wrappers.TimeLimit):
+        def step(self, action):
+            *found, _ = super().step(action)
+            return *found, {"steps": self._elapsed_steps}
+
+    limit, order = gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing
+    for make, bare, length in (
+        (lambda: limit(order(Walk()), 3), True, 3),
+        (lambda: limit(order(limit(Walk(), 2)), 3), True, 2),
+        (lambda: order(limit(limit(Walk(), 3), 2)), True, 2),
+        (lambda: Other(limit(Walk(), 3), 2), False, 2),
+        (lambda: limit(Other(Walk(), 2), 3), False, 2),
+        (lambda: limit(gym.wrappers.TransformReward(limit(Walk(), 3), float), 9), False, 3),
+    ):
+        played = GymEngine(make, WALKER).play(folded(RIGHT), np.array([[5, 6]]))
+        again = GymEngine(make, WALKER, Rules(max_steps=2)).play(folded(RIGHT), np.array([[5, 6]]))
+        assert (getattr(bare_step(make())[0], "__func__", None) is Walk.step) == bare
+        assert played.lengths.tolist() == [[length, length]]
+        assert again.lengths.tolist() == [[2, 2]]
 
 
 def test_dict_observations_and_multi_binary_actions():
