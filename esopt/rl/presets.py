@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..baselines.none import NoBaseline
 from ..estimators.score import Score
@@ -68,13 +68,31 @@ class Preset:
 ALIVE_BONUS: Mapping[str, float] = {"Hopper": 1.0, "Walker2d": 1.0, "Ant": 1.0, "Humanoid": 5.0}
 """What an environment of gymnasium pays for every step without a fall, by its name without the version."""
 
-_ARS: Mapping[str, tuple[float, float, int, int]] = {
-    "Swimmer": (0.02, 0.01, 1, 1),
-    "Hopper": (0.01, 0.025, 8, 4),
-    "HalfCheetah": (0.02, 0.03, 32, 4),
-    "Walker2d": (0.03, 0.025, 40, 30),
-    "Ant": (0.015, 0.025, 60, 20),
-    "Humanoid": (0.02, 0.0075, 256, 230),
+_MUJOCO = (*ALIVE_BONUS, "HalfCheetah", "Swimmer")
+
+
+class _Zoo(NamedTuple):
+    """What RL Baselines3 Zoo sets; by default what sb3-contrib does."""
+
+    lr: float = 0.02
+    sigma: float = 0.05
+    pairs: int = 8
+    top: int = 8
+    policy: Recipe = Policy.linear()
+    bonus: float = 0.0
+
+
+_HIDDEN = Policy.mlp(16, activation="relu", squash="tanh")
+_ARS: Mapping[str, _Zoo] = {
+    "Swimmer": _Zoo(0.02, 0.01, 1, 1),
+    "Hopper": _Zoo(0.01, 0.025, 8, 4),
+    "HalfCheetah": _Zoo(0.02, 0.03, 32, 4),
+    "Walker2d": _Zoo(0.03, 0.025, 40, 30),
+    "Ant": _Zoo(0.015, 0.025, 60, 20),
+    "Humanoid": _Zoo(0.02, 0.0075, 256, 230),
+    "MountainCarContinuous": _Zoo(pairs=16, top=16),
+    "Pendulum": _Zoo(0.018, 0.1, 4, 1, _HIDDEN),
+    "BipedalWalker": _Zoo(0.02, 0.0075, 64, 32, _HIDDEN, bonus=0.1),
 }
 
 
@@ -146,9 +164,11 @@ def orthogonal(env: str) -> Preset:
 
 
 def ars(env: str) -> Preset:
-    """Return augmented random search as tuned for MuJoCo; elsewhere with the settings for HalfCheetah.
+    """Return augmented random search as tuned for MuJoCo, Pendulum, MountainCarContinuous and BipedalWalker.
 
-    ``sigma`` and ``lr`` are nu and alpha of the paper, ``n`` twice its N, ``top`` its b. Swimmer is not normalised.
+    ``sigma`` and ``lr`` are nu and alpha of the paper, ``n`` twice its N, ``top`` its b. Swimmer is not normalised;
+    Pendulum and BipedalWalker have 16 hidden units. Everything else has what the Zoo gives CartPole, Acrobot and
+    LunarLander, the defaults of sb3-contrib.
 
     References
     ----------
@@ -156,17 +176,18 @@ def ars(env: str) -> Preset:
     Baselines3 Zoo.
     """
     family = _family(env)
-    lr, sigma, pairs, top = _ARS.get(family, _ARS["HalfCheetah"])
+    zoo = _ARS.get(family, _Zoo())
     return Preset(
-        named.ars(n=2 * pairs, top=top, sigma=sigma, lr=lr),
+        named.ars(n=2 * zoo.pairs, top=zoo.top, sigma=zoo.sigma, lr=zoo.lr),
         _ZOO,
+        policy=zoo.policy,
         normalise="off" if family == "Swimmer" else "running",
-        bonus=ALIVE_BONUS.get(family, 0.0),
+        bonus=zoo.bonus + ALIVE_BONUS.get(family, 0.0),
     )
 
 
 def pgpe(env: str) -> Preset:
-    """Return PGPE with ClipUp: a speed limit of 0.015 for MuJoCo, 0.3 for LunarLander, 0.15 elsewhere.
+    """Return PGPE with ClipUp: a speed limit of 0.015 for MuJoCo's robots, 0.3 for LunarLander, 0.15 elsewhere.
 
     The radius of the search is 15 times that limit, the step half of it, and 100 candidates make a generation (the
     paper's populations also grow within a generation, which this does not).
@@ -177,7 +198,7 @@ def pgpe(env: str) -> Preset:
     evolution.
     """
     family = _family(env)
-    speed = 0.3 if family.startswith("LunarLander") else 0.015 if family in _ARS or family in ALIVE_BONUS else 0.15
+    speed = 0.3 if family.startswith("LunarLander") else 0.015 if family in _MUJOCO else 0.15
     return Preset(named.pgpe(n=100, max_speed=speed), _CLIPUP, bonus=ALIVE_BONUS.get(family, 0.0))
 
 

@@ -19,6 +19,12 @@ ZOO = {
     "Walker2d-v5": (0.03, 0.025, 40, 30, 1.0),
     "Ant-v5": (0.015, 0.025, 60, 20, 1.0),
     "Humanoid-v5": (0.02, 0.0075, 256, 230, 5.0),
+    "MountainCarContinuous-v0": (0.02, 0.05, 16, 16, 0.0),
+    "Pendulum-v1": (0.018, 0.1, 4, 1, 0.0),
+    "BipedalWalker-v3": (0.02, 0.0075, 64, 32, 0.1),
+    "CartPole-v1": (0.02, 0.05, 8, 8, 0.0),
+    "Acrobot-v1": (0.02, 0.05, 8, 8, 0.0),
+    "LunarLanderContinuous-v3": (0.02, 0.05, 8, 8, 0.0),
 }
 
 
@@ -30,10 +36,14 @@ def test_ars_is_that_of_the_zoo(env: str):
     assert repr(found.strategy) == repr(esopt.ars(n=2 * pairs, top=top, sigma=sigma, lr=lr))
     assert found.bonus == bonus
     assert found.normalise == ("off" if env == "Swimmer-v5" else "running")
+    hidden = env in ("Pendulum-v1", "BipedalWalker-v3")
+    assert found.policy == (Policy.mlp(16, activation="relu", squash="tanh") if hidden else Policy.linear())
 
 
 def test_speed_limits_of_clipup():
-    for env, speed in (("Walker2d-v5", 0.015), ("LunarLanderContinuous-v3", 0.3), ("CartPole-v1", 0.15)):
+    slow, others = ("Walker2d-v5", "Swimmer-v5", "HalfCheetah-v5"), ("CartPole-v1", "Pendulum-v1", "BipedalWalker-v3")
+    for env in (*slow, "LunarLanderContinuous-v3", *others):
+        speed = 0.015 if env in slow else 0.15 if env in others else 0.3
         rule = preset("pgpe", env).strategy.rule
         assert (rule.max_speed, rule.lr, rule.momentum) == (speed, None, 0.9)
 
