@@ -245,13 +245,15 @@ def _one_island(model: Any) -> Any:
     """Return the model without the search for islands, bodies that touch, where there is one tree of bodies only.
 
     All of it is one island then: the solver does the same arithmetic, and a step costs up to a twelfth less.
+    Early versions of MuJoCo search only if they are asked to.
     """
     import mujoco
 
-    if model.ntree != 1:
+    search = getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", None)
+    if search is None or model.ntree != 1:
         return model
     alone = copy.copy(model)
-    alone.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    alone.opt.disableflags |= int(search)
     return alone
 
 
