@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -178,18 +179,17 @@ def reset_env(env: Any, seed: int) -> Any:
     return found[0]
 
 
-def bare_step(env: Any) -> tuple[Callable[[Any], Any], int | None]:
+def bare_step(env: Any) -> tuple[Callable[[Any], Any], float]:
     """Return ``step`` below the outer layers of ``env`` that only count or check, and after how many steps they cut.
 
-    Those are gymnasium's TimeLimit and OrderEnforcing themselves, not subclasses; whoever steps then cuts.
+    Those are gymnasium's TimeLimit and OrderEnforcing themselves, no subclasses and nothing that was given another
+    ``step``. Whoever steps then cuts. Ask after a reset, which may change any of this.
     """
     from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-    limit = None
-    while type(env) in (TimeLimit, OrderEnforcing):
-        if type(env) is TimeLimit:
-            most = env._max_episode_steps
-            limit = most if limit is None else min(limit, most)
+    limit = math.inf
+    while type(env) in (TimeLimit, OrderEnforcing) and "step" not in vars(env):
+        limit = min(limit, getattr(env, "_max_episode_steps", math.inf)) if type(env) is TimeLimit else limit
         env = env.env
     return env.step, limit
 

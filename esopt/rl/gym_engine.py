@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -131,10 +132,10 @@ class Stage:
         """Return the sum of the rewards; ``counted[0]`` is the number of steps, also when the environment raises."""
         outputs, act, flat = actor.outputs, self.policy.actions.act, self.policy.observations.flat
         shape = self._seen.shape[1:] if isinstance(self.policy.observations, ArrayObservations) else None
-        step, limit = bare_step(self._env)
-        cut = min((n for n in (longest, self.rules.max_steps, limit) if n is not None), default=None)
         noise = _noise(seed, self.policy.actions.outputs, deviation) if deviation else None
         observation = reset_env(self._env, seed)
+        step, cut = bare_step(self._env)
+        cut = min(cut, *(n for n in (longest, self.rules.max_steps) if n is not None), math.inf)
         total, steps = 0.0, 0
         while True:
             if steps == len(self._seen):
@@ -152,7 +153,7 @@ class Stage:
             except (TypeError, ValueError):
                 raise bad_step(found) from None
             steps += 1
-            if terminated or truncated or steps == cut or total != total:
+            if terminated or truncated or steps >= cut or total != total:
                 return total
 
     def _failed(self, steps: int, fault: Fault) -> Episode:

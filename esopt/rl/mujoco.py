@@ -227,7 +227,7 @@ def _check_sizes(name: str, family: _Family, inner: Any) -> None:
     import mujoco
 
     model = inner.model
-    if mujoco.MJTNUM_BYTES != 8:
+    if getattr(mujoco, "MJTNUM_BYTES", 8) != 8:
         raise _Unplayable("this build of MuJoCo computes in single precision")
     if model.narena < _LEAST_MEMORY:
         raise _Unplayable(f"{name} has a model with little memory; where it runs out, MuJoCo ends the process")
@@ -245,12 +245,13 @@ def _one_island(model: Any) -> Any:
     """Return the model without the search for islands, bodies that touch, where there is one tree of bodies only.
 
     All of it is one island then: the solver does the same arithmetic, and a step costs up to a twelfth less.
-    Early versions of MuJoCo search only if they are asked to.
+    Early versions of MuJoCo search only if they are asked to; bodies that may sleep need the search.
     """
     import mujoco
 
     search = getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", None)
-    if search is None or model.ntree != 1:
+    sleep = int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))
+    if search is None or model.ntree != 1 or model.opt.enableflags & sleep:
         return model
     alone = copy.copy(model)
     alone.opt.disableflags |= int(search)

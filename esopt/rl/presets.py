@@ -72,7 +72,7 @@ _MUJOCO = (*ALIVE_BONUS, "HalfCheetah", "Swimmer")
 
 
 class _Zoo(NamedTuple):
-    """What RL Baselines3 Zoo sets; by default what sb3-contrib does."""
+    """What RL Baselines3 Zoo sets; the defaults are those of sb3-contrib."""
 
     lr: float = 0.02
     sigma: float = 0.05
@@ -89,10 +89,10 @@ _ARS: Mapping[str, _Zoo] = {
     "HalfCheetah": _Zoo(0.02, 0.03, 32, 4),
     "Walker2d": _Zoo(0.03, 0.025, 40, 30),
     "Ant": _Zoo(0.015, 0.025, 60, 20),
-    "Humanoid": _Zoo(0.02, 0.0075, 256, 230),
-    "MountainCarContinuous": _Zoo(pairs=16, top=16),
+    "Humanoid": _Zoo(0.02, 0.0075, 256, 256),
     "Pendulum": _Zoo(0.018, 0.1, 4, 1, _HIDDEN),
     "BipedalWalker": _Zoo(0.02, 0.0075, 64, 32, _HIDDEN, bonus=0.1),
+    "BipedalWalkerHardcore": _Zoo(0.02, 0.0075, 64, 32, _HIDDEN, bonus=0.1),
 }
 
 
@@ -164,11 +164,12 @@ def orthogonal(env: str) -> Preset:
 
 
 def ars(env: str) -> Preset:
-    """Return augmented random search as tuned for MuJoCo, Pendulum, MountainCarContinuous and BipedalWalker.
+    """Return augmented random search as RL Baselines3 Zoo sets it for MuJoCo, Pendulum and BipedalWalker.
 
     ``sigma`` and ``lr`` are nu and alpha of the paper, ``n`` twice its N, ``top`` its b. Swimmer is not normalised;
-    Pendulum and BipedalWalker have 16 hidden units. Everything else has what the Zoo gives CartPole, Acrobot and
-    LunarLander, the defaults of sb3-contrib.
+    Pendulum and BipedalWalker have 16 hidden units. Everything else has the defaults of sb3-contrib and linear
+    policies. (The Zoo trains networks on Acrobot, LunarLanderContinuous and MountainCarContinuous by now, with 2
+    million steps for 168 on the second one.)
 
     References
     ----------

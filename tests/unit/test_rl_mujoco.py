@@ -283,7 +283,9 @@ def test_leaving_the_islands_out_changes_no_bit(name: str):
     inner = gymnasium.make(name).unwrapped
     bit, alone = int(mujoco.mjtDisableBit.mjDSBL_ISLAND), module._one_island(inner.model)
     assert not inner.model.opt.disableflags & bit
-    assert alone is inner.model if name in ("Reacher-v5", "Pusher-v5") else alone.opt.disableflags & bit
+    several = name in ("Reacher-v5", "Pusher-v5")
+    assert alone is inner.model if several else alone.opt.disableflags & bit
+    assert bool(found(name).new_state().base.owners[0].opt.disableflags & bit) is not several
 
     inner.reset(seed=1)
     actions = np.random.default_rng(2).uniform(inner.action_space.low, inner.action_space.high, (300, inner.model.nu))
@@ -298,6 +300,8 @@ def test_leaving_the_islands_out_changes_no_bit(name: str):
         ends.append((data.qpos.tobytes(), data.qvel.tobytes(), data.qfrc_constraint.tobytes()))
     assert ends[0] == ends[1]
     assert most > 0
+    inner.model.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    assert module._one_island(inner.model) is inner.model
 
 
 @pytest.mark.parametrize("name", IDS)
