@@ -17,6 +17,9 @@ EPISODES = 300
 SEARCH = 50 * EPISODES
 """Longest episodes after which another search from the start does more than a longer one: 15 million steps of gaits."""
 
+OTHER = 2000
+"""Longest episodes after which a search of another kind does more than a longer one: two budgets as they are usual."""
+
 FEWEST, USUAL = 4, 10
 """Episodes of a check: from small budgets on, and where no budget of steps or no longest episode is known."""
 
@@ -45,6 +48,7 @@ def plan(
     episode_steps: int | None,
     share: float | None,
     searches: int | None,
+    kinds: int = 1,
 ) -> Plan:
     """Return the plan for ``env``, an EnvSpec, a World or whatever else makes environments.
 
@@ -56,7 +60,9 @@ def plan(
         where that is unknown.
     episode_steps : a cut of episodes, None for none.
     share : see :meth:`Lengthening.over`; None, or episodes of unknown length, for no growth.
-    searches : that share the budget; None for one per 15,000 of the longest episodes, at least one.
+    searches : that share the budget; None for one per 15,000 of the longest episodes, at least one, and one of each
+        kind from 2,000 on.
+    kinds : of searches, one or two.
 
     Raises
     ------
@@ -74,14 +80,15 @@ def plan(
     counts = {"episodes": episodes, "check_episodes": check_episodes}
     names = frozenset(name for name, count in counts.items() if count is None)
     if searches is None:
-        searches = 1 if steps is None or longest is None else max(1, steps // (SEARCH * longest))
+        paid = 0 if steps is None or longest is None else steps // longest
+        searches = max(kinds if paid >= OTHER else 1, paid // SEARCH)
     search = _share(steps, longest, searches)
     own = steps if search is None else search
     if episodes is None:
         episodes = max(1, round(math.sqrt(own / (EPISODES * longest)))) if own and longest else 1
     if check_episodes is None:
-        paid = steps / (2 * CHECK_SHARE * longest) if steps and longest else None
-        check_episodes = USUAL if paid is None else max(FEWEST, round(math.sqrt(paid)))
+        checks = steps / (2 * CHECK_SHARE * longest) if steps and longest else None
+        check_episodes = USUAL if checks is None else max(FEWEST, round(math.sqrt(checks)))
     growth = None
     if share is not None and longest is not None:
         growth = Lengthening.over(share, longest, default_steps(env) if own is None else own, again=search is not None)

@@ -26,6 +26,7 @@ from ..strategies.gradient_es import GradientES
 from ..strategies.halving import Halving
 from .normalisation import Normalise
 from .policy import Policy, Recipe
+from .searches import Searches
 
 _ZOO = "RL Baselines3 Zoo; Mania, Guy, Recht (2018)"
 _CLIPUP = "Toklu, Liskowski, Srivastava (2020), ClipUp"
@@ -100,8 +101,9 @@ def default(env: str) -> Preset:
     """Return one rule for all environments, which knows the alive bonus alone: a search by dimension, then by budget.
 
     Up to 100 parameters three searches of CMA-ES begin, with 14 candidates whose best is seen again in the next
-    generation, and the one that found most in seven generations goes on; beyond, 16 antithetic pairs in orthogonal
-    directions, with the step of ARS. Observations are normalised from the second generation on.
+    generation, and the one that found most in seven generations goes on; a budget of 2,000 of the longest episodes is
+    shared with a search by eight antithetic pairs in orthogonal directions, with the step of ARS, which noise harms
+    less. Beyond 100 parameters there are 16 such pairs. Observations are normalised from the second generation on.
 
     With an alive bonus, a body that may fall, there are eight such pairs up to 100 parameters, sigma is 0.03 in place
     of 0.1, and episodes are whole: what leaps farthest in a quarter of the time has fallen by the end.
@@ -110,9 +112,9 @@ def default(env: str) -> Preset:
     half of it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play
     the same episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear
     one would have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further
-    searches when it pays for 30,000 of the longest episodes: the best centre of all is returned. The search goes on
-    whatever plateaus and noise look like, an average of the last tenth of the centres is checked, and a new best one
-    has to hold up over more episodes.
+    searches, of both kinds in turn, when it pays for 45,000 of the longest episodes: the best centre of all is
+    returned. The search goes on whatever plateaus and noise look like, an average of the last tenth of the centres is
+    checked, and a new best one has to hold up over more episodes.
 
     References
     ----------
@@ -125,7 +127,8 @@ def default(env: str) -> Preset:
     """
     search = Endless(Elitist(CMAES(sigma=1.0, n=14, share="generation")))
     several, bonus = Halving(search, starts=3, generations=7), ALIVE_BONUS.get(_family(env), 0.0)
-    sigma, few = (0.03, _ars_of_orthogonal_pairs(0.03, n=16)) if bonus else (0.1, several)
+    few: Strategy = Searches(several, other=_ars_of_orthogonal_pairs(0.3, n=16))
+    sigma, few = (0.03, _ars_of_orthogonal_pairs(0.03, n=16)) if bonus else (0.1, few)
     return Preset(
         ByDimension(few, _ars_of_orthogonal_pairs(sigma, n=32), limit=100),
         _OWN,
@@ -270,6 +273,9 @@ def resized(strategy: Any, n: int | None, sigma: float | None) -> Any:
     """
     if isinstance(strategy, ByDimension):
         return replace(strategy, few=resized(strategy.few, n, sigma), many=resized(strategy.many, n, sigma))
+    if isinstance(strategy, Searches):
+        inner, other = (resized(each, n, sigma) for each in (strategy.inner, strategy.other))
+        return replace(strategy, inner=inner, other=other)
     if isinstance(strategy, (Halving, Endless, Elitist)):
         return replace(strategy, inner=resized(strategy.inner, n, sigma))
     changes: dict[str, Any] = {} if n is None else {"n": n}

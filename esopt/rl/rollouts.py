@@ -69,7 +69,7 @@ class Rollouts:
         its episodes took so many steps. For strategies that ``grows``, as :class:`esopt.GradientES`.
     engine : what plays instead of that, to be closed by whoever made it.
     planned : which of ``episodes`` and ``check_episodes`` follow from a budget. A run may then be resumed with more of
-        them, for a larger one.
+        them, for a larger one. Such ``episodes`` are one in populations whose candidates play different ones.
 
     Notes
     -----
@@ -276,10 +276,15 @@ class Rollouts:
     ) -> tuple[Population, Played]:
         """Play the candidates; return them, more than were asked for if that took too few steps, and what came."""
         engine, wanted = self.choice.engine, self.steps_per_generation
+        episodes = self._each(population)
         if wanted is None:
-            seeds = episode_seeds(population.seeds, self.episodes)
+            seeds = episode_seeds(population.seeds, episodes)
             return population, play_rows(engine, self.policy, population, seeds, mean, std, cut)
-        return play_until(wanted, engine, self.policy, population, self.episodes, mean, std, cut)
+        return play_until(wanted, engine, self.policy, population, episodes, mean, std, cut)
+
+    def _each(self, population: Population) -> int:
+        """Return the episodes of a candidate: what the budget pays for only where all of them play the same ones."""
+        return self.episodes if "episodes" not in self.planned or len(set(population.seeds)) == 1 else 1
 
     def _check_due(self, state: RolloutState, mean: Array, std: Array) -> RolloutState:
         if self.check_episodes and due(state, self.check_every, self.confirm):
@@ -315,7 +320,8 @@ class Rollouts:
     def _refuse_nan(self, played: Played, population: Population, state: RolloutState) -> None:
         if self.on_error == "raise" and played.failed:
             row, episode = (int(at) for at in np.argwhere(np.isnan(played.returns))[0])
-            seed, what = episode_seeds(population.seeds, self.episodes)[row, episode], "returned nan, or raised"
+            seeds = episode_seeds(population.seeds, played.returns.shape[1])
+            seed, what = seeds[row, episode], "returned nan, or raised"
             raise self._stop(EpisodeError(row, episode, int(seed), "nan", what), population, state)
 
     def _stop(self, error: EpisodeError, population: Population, state: RolloutState) -> EvaluationError:

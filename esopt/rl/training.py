@@ -101,7 +101,7 @@ def train(
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
         in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. One
-        for a strategy that ``grows``: its average over candidates is one over episodes too.
+        where candidates play different episodes: an average over those is one over episodes too.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no
@@ -115,7 +115,8 @@ def train(
         whole episodes from the beginning, as there are where no limit is known. See :class:`esopt.rl.Lengthening`.
     averaging : None to check the centre itself, else an average of the centres; see :class:`esopt.rl.Rollouts`.
     searches : one after another, from the start each time, with equal shares of the budget of steps; the best centre of
-        all is kept. None for one per 15,000 of the longest episodes, at least one. See :class:`esopt.rl.Searches`.
+        all is kept. None for one per 15,000 of the longest episodes, at least one, and for two from 2,000 on if the
+        strategy is a :class:`esopt.rl.Searches` of two kinds.
     final_episodes : of the final evaluation.
     workers : threads of compiled environments, None for one per core; or processes, None for none but this one (more of
         them are refused on Windows).
@@ -149,14 +150,16 @@ def train(
     budgets = steps, episodes, generations, seconds
     strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
     each = 1 if episodes_per_candidate is None and getattr(strategy, "grows", False) else episodes_per_candidate
-    planned = plan(env if spec is None else spec, budgets, each, check_episodes, episode_steps, lengthening, searches)
+    shared = strategy if isinstance(strategy, Searches) else Searches(strategy)
+    known, kinds = env if spec is None else spec, 1 if shared.other is None else 2
+    planned = plan(known, budgets, each, check_episodes, episode_steps, lengthening, searches, kinds)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every),
         *(planned.check_episodes, confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error),
         *(episode_timeout, retries, steps_per_generation, None, planned.names),
     )
     search: dict[str, Any] = {
-        "strategy": strategy if searches == 1 else Searches(strategy, planned.search, planned.searches),
+        "strategy": strategy if searches == 1 else replace(shared, _steps=planned.search, _count=planned.searches),
         "evaluations": episodes if episodes in (None, math.inf) else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
         **{"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds},

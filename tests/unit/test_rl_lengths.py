@@ -101,13 +101,15 @@ def test_train_takes_a_share_of_the_longest_episode_and_of_the_budget():
 
 def test_episodes_of_a_candidate_follow_the_budget():
     settings = dict(episodes_per_candidate=None, check_episodes=1, check_every=100, final_episodes=1)
-    strategy, played = esopt.CMAES(n=4), []
+    strategy, played = esopt.CMAES(n=4, share="generation"), []
     for steps, episode_steps in ((4000, 10), (4000, 3), (16_000, 3), (None, 10)):
         budget = {"generations": 1, "steps": steps}
         run = train("Pendulum-v1", strategy=strategy, episode_steps=episode_steps, **budget, **settings)
         played.append(run.steps // (4 * episode_steps))
 
     assert played == [1, 2, 4, 1]
+    alone = train("Pendulum-v1", strategy=esopt.CMAES(n=4), episode_steps=3, generations=1, steps=16_000, **settings)
+    assert alone.steps == 4 * 3  # an average over candidates that play different episodes is one over episodes too
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_a_resumed_run_goes_on_with_the_bits_of_a_whole_one(tmp_path):
 
 def test_a_run_goes_on_with_a_larger_budget_and_the_episodes_that_it_pays_for(tmp_path):
     settings = dict(
-        strategy=esopt.Endless(esopt.CMAES(n=4)),
+        strategy=esopt.Endless(esopt.CMAES(n=4, share="generation")),
         lengthening=0.5,
         episode_steps=4,
         check_every=100,

@@ -10,6 +10,7 @@ import pytest
 import esopt
 from esopt.rl import Policy, Preset, make_env, preset, train
 from esopt.rl.presets import PRESETS, parse_policy, resized, with_strategy
+from esopt.rl.searches import SearchesState
 
 # alpha, nu, N, b of RL Baselines3 Zoo, and what a step without a fall is worth.
 ZOO = {
@@ -73,9 +74,10 @@ def test_the_default_goes_by_the_number_of_parameters(env: str, hidden: tuple[in
     policy = found.policy.of(made)
     state = found.strategy.init(policy.parameters, 1)
     first = found.strategy.ask(state)
+    search = state.inner if isinstance(state, SearchesState) else state
     made.close()
 
-    assert (policy.hidden, type(state).__name__) == (hidden, kind)
+    assert (policy.hidden, type(search).__name__) == (hidden, kind)
     assert len(set(first.seeds)) == (1 if kind == "HalvingState" else len(first) // 2)
     assert len(first) == {"HalvingState": 14, "GradientState": 16 if env == "Hopper-v5" else 32}[kind]
 
@@ -133,10 +135,11 @@ def test_the_default_with_another_size_and_width_is_the_same_search(dim: int):
             es.tell([((x / sigma - 1.0) ** 2).sum() for x in es.ask()])
         means.append(es.mean)
 
-    assert type(es.state).__name__ == ("HalvingState" if dim == 6 else "GradientState")
+    assert type(es.state.inner if dim == 6 else es.state).__name__ == ("HalvingState" if dim == 6 else "GradientState")
     assert np.abs(means[0]).max() > 0.02
     np.testing.assert_allclose(means[1], 2.0 * means[0], rtol=1e-6)
     assert repr(resized(default, None, None)) == repr(default)
+    assert (resized(default, 12, 0.2).few.other.n, resized(default, 12, 0.2).few.other.sigma) == (12, 0.2)
 
 
 def test_policies_by_name():

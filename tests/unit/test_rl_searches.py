@@ -87,6 +87,52 @@ def test_it_keeps_the_laws_and_the_claims_of_the_inner_strategy():
     assert not keeps_values(Searches(INNER))
 
 
+def test_every_second_search_is_of_the_other_kind():
+    strategy = Searches(INNER, 250, 4, other=esopt.ars(n=4, sigma=0.1, lr=0.1))
+    states = follow(strategy, 12, 100)
+    rows = [len(strategy.ask(state)) for state in states]
+
+    assert rows == [{0: 6, 1: 4}[number % 2] for number in numbers(states)]
+    assert numbers(states) == numbers(follow(Searches(INNER, 250, 4), 12, 100))
+    second = strategy.other.init(np.zeros(3), child(7, 1))
+    for state in states[3:5]:
+        assert strategy.ask(state).rows().tobytes() == strategy.other.ask(second).rows().tobytes()
+        second, _ = strategy.other.tell(second, esopt.Evals(np.square(strategy.ask(state).rows() - 1.0).sum(axis=1)))
+    assert states[4].mean.any()
+
+
+def test_two_kinds_claim_what_both_do_and_warn_of_what_one_does():
+    growing, keeping = esopt.openai_es(), esopt.OnePlusOneCMA()
+    assert Searches(growing, other=esopt.ars()).grows
+    assert not Searches(growing, other=INNER).grows
+    assert not Searches(INNER, other=growing).grows
+    assert keeps_values(Searches(INNER, other=keeping))
+    assert not keeps_values(Searches(INNER, other=INNER))
+    with pytest.raises(TypeError, match="other must"):
+        Searches(INNER, other=esopt.CMAES)
+
+
+def test_a_budget_buys_a_search_of_each_kind_before_it_buys_two_of_one():
+    def searches(steps: int, wanted: int | None = None) -> int:
+        return plan("Pendulum-v1", (steps, None, None, None), None, None, None, 0.25, wanted, kinds=2).searches
+
+    assert [searches(steps) for steps in (200, 399_999, 400_000, 8_999_999, 9_000_000)] == [1, 1, 2, 2, 3]
+    assert [searches(3_000_000, wanted) for wanted in (1, 5)] == [1, 5]
+
+
+def test_averages_by_budget_are_for_candidates_that_play_the_same_episodes():
+    both = Searches(esopt.CMAES(sigma=0.5, n=4, share="generation"), other=esopt.ars(n=6, sigma=0.1, lr=0.1))
+    settings = {"strategy": both, "steps": 2000, "check_every": 10**6, "check_episodes": 1, "episode_steps": 20}
+    run = train("Pendulum-v1", **settings, episodes_per_candidate=None, searches=2, final_episodes=1, seed=3)
+    used = np.diff([0, *run.history["steps"]])
+    given = train("Pendulum-v1", **settings, episodes_per_candidate=2, searches=2, final_episodes=1, seed=3)
+
+    assert set(used) == {4 * 20, 6 * 20}  # 50 episodes for a search: no average yet
+    assert set(np.diff([0, *given.history["steps"]])) == {4 * 2 * 20, 6 * 2 * 20}
+    more = train("Pendulum-v1", **settings | {"steps": 50_000}, episodes_per_candidate=None, searches=2, seed=3)
+    assert set(np.diff([0, *more.history["steps"]])) == {4 * 2 * 20, 6 * 20}
+
+
 @pytest.mark.parametrize(
     ("steps", "searches", "search", "episodes"),
     [
@@ -148,10 +194,12 @@ def test_the_default_preset_may_go_on_with_a_budget_of_more_searches(tmp_path):
     settings = preset("default", "CartPole-v1").settings() | {"target": np.inf, "seed": 3, "final_episodes": 3}
     settings |= {"episode_steps": 2, "checkpoint": tmp_path / "run.npz"}  # 15,000 episodes are 30,000 steps
     first, longer = (train("CartPole-v1", **settings | {"steps": steps}) for steps in (1_000, 61_000))
+    third = train("CartPole-v1", **settings | {"steps": 91_000, "checkpoint": None})
 
     assert first.steps < 2_000
     assert longer.steps + longer.check_steps >= 61_000
-    assert longer.result.evaluator_state.search in {child(child(3, 1), start) for start in range(3)}
+    assert longer.result.evaluator_state.search == child(3, 1)  # pairs
+    assert third.result.evaluator_state.search in {child(child(3, 2), start) for start in range(3)}
 
 
 def test_another_start_finds_what_the_first_one_missed():
