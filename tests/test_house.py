@@ -79,6 +79,7 @@ FLOORS = {
     "loop": 7,
     "comparison": 7,
     "smoothing": 7,
+    "rl.outline": 8,
     "rl.training": 8,
     "rl.presets": 8,
     "rl.learning_table": 8,

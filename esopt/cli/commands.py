@@ -172,7 +172,8 @@ def _board(folder: Path) -> TensorBoard:
 def _train(options: dict[str, Any], folder: Path, board: Callable[[Progress], None] | None, *, resume: bool) -> None:
     from rich.console import Console
 
-    from ..rl import budgets, training
+    from ..rl import training
+    from ..rl.outline import outline
     from ..rl.run_folder import write_options
     from .display import Display, report
 
@@ -180,16 +181,16 @@ def _train(options: dict[str, Any], folder: Path, board: Callable[[Progress], No
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Training on {env}, seed {settings['seed']}.")
     begun = time.perf_counter()
-    steps, episodes, generations, seconds = (
-        settings.get(name) for name in ("steps", "episodes", "generations", "seconds")
+    generations, seconds = settings.get("generations"), settings.get("seconds")
+    planned = outline(
+        env,
+        **{name: settings[name] for name in ("policy", "strategy", "lengthening", "searches")},
+        budgets=(settings.get("steps"), settings.get("episodes"), generations, seconds),
+        counts=(settings["episodes_per_candidate"], settings["check_episodes"], settings.get("episode_steps")),
     )
-    each, looks = settings["episodes_per_candidate"], settings["check_episodes"]
-    cut, share = settings.get("episode_steps"), settings["lengthening"]
-    count = settings["searches"]
-    planned = budgets.plan(env, (steps, episodes, generations, seconds), each, looks, cut, share, count)
     if planned.searches > 1:
         console.print(
-            f"{planned.searches} searches, one after another, share the steps; the best centre of all is kept."
+            f"Up to {planned.searches} searches, one after another, share the steps; the best centre of all is kept."
         )
     lengths = planned.lengthening
     if lengths is not None and lengths.first < lengths.last:

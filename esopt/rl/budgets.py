@@ -24,6 +24,12 @@ FEWEST, USUAL = 4, 10
 """Episodes of a check: from small budgets on, and where no budget of steps or no longest episode is known."""
 
 
+Budgets = tuple[int | None, int | None, int | None, float | None]
+"""Of environment steps, episodes, generations and seconds."""
+Counts = tuple[int | None, int | None, int | None]
+"""Episodes of a candidate, episodes of a check, and the most steps of an episode."""
+
+
 class Plan(NamedTuple):
     """A budget of steps, how many searches share it and what each has; episodes of a candidate, of a check; growth.
 
@@ -42,7 +48,7 @@ class Plan(NamedTuple):
 
 def plan(
     env: Any,
-    budgets: tuple[int | None, int | None, int | None, float | None],
+    budgets: Budgets,
     episodes: int | None,
     check_episodes: int | None,
     episode_steps: int | None,

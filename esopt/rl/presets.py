@@ -274,7 +274,7 @@ def resized(strategy: Any, n: int | None, sigma: float | None) -> Any:
     if isinstance(strategy, ByDimension):
         return replace(strategy, few=resized(strategy.few, n, sigma), many=resized(strategy.many, n, sigma))
     if isinstance(strategy, Searches):
-        inner, other = (resized(each, n, sigma) for each in (strategy.inner, strategy.other))
+        inner, other = (each and resized(each, n, sigma) for each in (strategy.inner, strategy.other))
         return replace(strategy, inner=inner, other=other)
     if isinstance(strategy, (Halving, Endless, Elitist)):
         return replace(strategy, inner=resized(strategy.inner, n, sigma))

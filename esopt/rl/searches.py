@@ -10,7 +10,9 @@ from ..evaluators._rows import check_count
 from ..noise import Array, check_seed, child
 from ..protocols import State, Strategy
 from ..records import Evals, Info, Population
-from ..strategies._layers import keeps_values
+
+_OWN = 2**32 - 1
+"""Makes seeds that no start of a strategy with several of its own has: those are children of the seed that it gets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class SearchesState:
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """Begin ``inner`` anew, with a child seed, at the end of each share of the environment steps but the last one.
+    """Begin ``inner`` anew, with another seed, at the end of each share of the environment steps but the last one.
 
     A search that its own stop rules end before that is followed by the next one at once.
 
@@ -91,11 +93,6 @@ class Searches:
         """Whether every search takes larger populations than it asked for."""
         return all(getattr(kind, "grows", False) for kind in self._kinds)
 
-    @property
-    def keeps_values(self) -> bool:
-        """Whether a search compares values of different generations."""
-        return any(keeps_values(kind) for kind in self._kinds)
-
     def init(self, x0: Array, seed: int) -> SearchesState:
         """Return the state before the first generation of the first search, around ``x0`` (d,)."""
         kinds = tuple(self._begin(x0, check_seed(seed), number) for number in range(len(self._kinds)))
@@ -139,7 +136,7 @@ class Searches:
 
     def _begin(self, x0: Array, seed: int, number: int) -> State:
         """Return the first state of a search."""
-        own = seed if number == 0 else child(seed, number)
+        own = seed if number == 0 else child(child(seed, number), _OWN)
         return cast(State, self._kind(number).init(x0, own))
 
     def _left(self, used: int) -> int:

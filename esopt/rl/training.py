@@ -26,19 +26,15 @@ from ..protocols import Strategy
 from ..records import Step
 from ..result import Result
 from ..strategies._layers import name_layers
-from ..strategies.by_dimension import ByDimension
-from ..strategies.named import ars
-from .budgets import plan
 from .checks import Check, RolloutState
-from .engine import World
-from .environments import EnvSource, env_name, env_spaces, has_limit
+from .environments import EnvSource, env_name, has_limit
 from .evaluation import check_counts, final_returns, t_interval
 from .normalisation import Normalise
+from .outline import beginning, chosen, planned_for, shared
 from .policy import Policy, Recipe
 from .progress import Progress, ProgressFile
 from .rollouts import Rollouts
 from .run_folder import CHECKPOINT, CURVE, POLICY, PROGRESS, earlier_policy, open_folder
-from .searches import Searches
 from .train_result import TrainResult
 
 Array = NDArray[np.float64]
@@ -101,7 +97,8 @@ def train(
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
         in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. One
-        where candidates play different episodes: an average over those is one over episodes too.
+        where candidates play different episodes, since an average over those is one over episodes too, and where
+        there is a budget of episodes.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no
@@ -146,20 +143,17 @@ def train(
     CheckpointError  if the checkpoint is damaged, or of another run.
     """
     check_counts(final_episodes=final_episodes, check_episodes=10 if check_episodes is None else check_episodes)
-    start, spec = _start(env, policy)
-    budgets = steps, episodes, generations, seconds
-    strategy = _strategy(strategy, start.parameters.size, steps_per_generation)
-    each = 1 if episodes_per_candidate is None and getattr(strategy, "grows", False) else episodes_per_candidate
-    shared = strategy if isinstance(strategy, Searches) else Searches(strategy)
-    known, kinds = env if spec is None else spec, 1 if shared.other is None else 2
-    planned = plan(known, budgets, each, check_episodes, episode_steps, lengthening, searches, kinds)
+    start, spec = beginning(env, policy)
+    strategy = chosen(strategy, start.parameters.size, steps_per_generation)
+    budgets, counts = (steps, episodes, generations, seconds), (episodes_per_candidate, check_episodes, episode_steps)
+    planned = planned_for(env if spec is None else spec, strategy, budgets, counts, lengthening, searches)
     rollouts = Rollouts(
         *(env, start, planned.episodes, episode_steps, bonus, action_noise, normalise, check_every),
         *(planned.check_episodes, confirm, planned.lengthening, averaging, check_seed(seed), path, workers, on_error),
         *(episode_timeout, retries, steps_per_generation, None, planned.names),
     )
     search: dict[str, Any] = {
-        "strategy": strategy if searches == 1 else replace(shared, _steps=planned.search, _count=planned.searches),
+        "strategy": strategy if searches == 1 else shared(strategy, planned),
         "evaluations": episodes if episodes in (None, math.inf) else episodes // rollouts.episodes,
         **{"generations": generations, "steps": planned.steps, "seconds": seconds, "seed": check_seed(seed)},
         **{"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds},
@@ -184,20 +178,6 @@ def _check(rollouts: Rollouts, search: dict[str, Any], target: float | None, cal
     check_start(es, objective, own["evaluations"], grad=False)
     if checkpoint is not None and os.path.exists(checkpoint):
         es.load(checkpoint, rollouts.init())
-
-
-def _strategy(strategy: Strategy | None, dim: int, steps_per_generation: int | None) -> Strategy:
-    """Return the strategy, or the default; ValueError if populations are to grow and it does not take that."""
-    chosen = ars(n=16, sigma=1.0, lr=1.0) if strategy is None else strategy
-    if isinstance(chosen, ByDimension):
-        chosen = chosen.chosen(dim)
-    if steps_per_generation is not None and not getattr(chosen, "grows", False):
-        raise ValueError(
-            f"steps_per_generation={steps_per_generation} needs a strategy that learns from larger populations than it "
-            f"asked for, and {type(chosen).__name__} is none. Leave it out, or pass esopt.openai_es(), ars() or "
-            "pgpe(), on the command line as --strategy."
-        )
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -319,33 +299,6 @@ def _best(rollouts: Rollouts, result: Result, state: RolloutState, earlier: Poli
         return best, state.best_return
     last = rollouts.policy.with_parameters(result.mean).with_normalisation(*rollouts.normalisation(state))
     return last, -np.inf
-
-
-def _start(env: EnvSource, policy: Policy | Recipe | None) -> tuple[Policy, Any]:
-    """Return the policy to start from, and the environment's spec, if it has one.
-
-    Raises
-    ------
-    ValueError  for a policy of other spaces than the environment's.
-    """
-    if isinstance(policy, Policy) and isinstance(env, World) and env.spaces is None:
-        return policy, None
-    observations, actions, spec = env_spaces(env)
-    if policy is None or isinstance(policy, Recipe):
-        return (policy or Recipe()).for_spaces(observations, actions), spec
-    if not isinstance(policy, Policy):
-        raise TypeError(f"policy must be a Policy, got {type(policy).__name__}. Pass for example Policy.mlp(64, 64).")
-    own = Recipe(squash=getattr(policy.actions, "squash", "clip")).for_spaces(observations, actions)
-    if (own.observations, own.sizes[-1], type(own.actions)) != (
-        policy.observations,
-        policy.sizes[-1],
-        type(policy.actions),
-    ):
-        raise ValueError(
-            f"the policy is for {policy.observations} and {policy.actions}, but {env_name(env)} has "
-            f"{own.observations} and {own.actions}. Pass a policy that was made for this environment."
-        )
-    return policy, spec
 
 
 def _open(

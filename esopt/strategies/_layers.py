@@ -15,8 +15,8 @@ def layers(outer: Any) -> Iterator[Any]:
 
 def name_layers(strategy: Any) -> str:
     """Return the names of a strategy and of those inside, for example "Bounded(Portfolio)"."""
-    names = [type(layer).__name__ for layer in layers(strategy)]
-    return "(".join(names) + ")" * (len(names) - 1)
+    inside = ", ".join(name_layers(each) for each in _inside(strategy))
+    return type(strategy).__name__ + (f"({inside})" if inside else "")
 
 
 def keeps_values(strategy: Any) -> bool:
@@ -24,4 +24,9 @@ def keeps_values(strategy: Any) -> bool:
 
     Such a class has ``keeps_values = True``. It needs an f that does not change.
     """
-    return any(getattr(layer, "keeps_values", False) for layer in layers(strategy))
+    return bool(getattr(strategy, "keeps_values", False)) or any(map(keeps_values, _inside(strategy)))
+
+
+def _inside(strategy: Any) -> list[Any]:
+    """Return what is ``inner`` of a strategy and, in one of two kinds, the ``other``."""
+    return [each for each in (getattr(strategy, name, None) for name in ("inner", "other")) if each is not None]

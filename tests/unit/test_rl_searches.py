@@ -26,6 +26,11 @@ def follow(strategy: Searches, generations: int, steps: int, start: SearchesStat
     return states
 
 
+def own_seed(seed: int, number: int) -> int:
+    """Return the seed of a search after the first one: no start of that one has it, as child(seed, number) would be."""
+    return child(child(seed, number), 2**32 - 1)
+
+
 def numbers(states: list[SearchesState]) -> list[int]:
     return [state.number for state in states]
 
@@ -94,11 +99,23 @@ def test_every_second_search_is_of_the_other_kind():
 
     assert rows == [{0: 6, 1: 4}[number % 2] for number in numbers(states)]
     assert numbers(states) == numbers(follow(Searches(INNER, 250, 4), 12, 100))
-    second = strategy.other.init(np.zeros(3), child(7, 1))
+    second = strategy.other.init(np.zeros(3), own_seed(7, 1))
     for state in states[3:5]:
         assert strategy.ask(state).rows().tobytes() == strategy.other.ask(second).rows().tobytes()
         second, _ = strategy.other.tell(second, esopt.Evals(np.square(strategy.ask(state).rows() - 1.0).sum(axis=1)))
     assert states[4].mean.any()
+
+
+def test_no_two_searches_share_noise():
+    """Whichever start of the first one is left: a new average of the centres begins where the noise has a new seed."""
+    strategy = Searches(esopt.Halving(INNER, starts=3, generations=1), 600, 3, other=esopt.ars(n=4))
+    states = follow(strategy, 18, 100)
+    seeds: dict[int, set[int]] = {}
+    for state in states:
+        seeds.setdefault(state.number, set()).add(int(strategy.ask(state).noise.key.seed))
+
+    assert [len(seeds[number]) for number in range(3)] == [3, 1, 3]
+    assert len(set.union(*seeds.values())) == 7
 
 
 def test_two_kinds_claim_what_both_do_and_warn_of_what_one_does():
@@ -118,6 +135,29 @@ def test_a_budget_buys_a_search_of_each_kind_before_it_buys_two_of_one():
 
     assert [searches(steps) for steps in (200, 399_999, 400_000, 8_999_999, 9_000_000)] == [1, 1, 2, 2, 3]
     assert [searches(3_000_000, wanted) for wanted in (1, 5)] == [1, 5]
+
+
+def test_train_buys_what_the_plan_says():
+    settings = preset("default", "CartPole-v1").settings() | {"target": np.inf, "seed": 3, "final_episodes": 1}
+    few, both = (train("CartPole-v1", **settings | {"episode_steps": 2, "steps": k}) for k in (3_998, 4_000))
+    alone = train("CartPole-v1", **settings | {"episode_steps": 2, "steps": 4_000, "searches": 1})
+    own = train("CartPole-v1", strategy=Searches(INNER, 500, 2), steps=1_000, searches=None, final_episodes=1, seed=3)
+    by_episodes = train(
+        "Pendulum-v1",
+        strategy=esopt.CMAES(n=4),
+        episodes=40,
+        steps=100_000,
+        episode_steps=3,
+        final_episodes=1,
+        **{"episodes_per_candidate": None, "check_every": 10**6},
+    )
+
+    assert few.result.evaluator_state.search in {child(3, start) for start in range(3)}
+    assert alone.result.evaluator_state.search in {child(3, start) for start in range(3)}
+    assert both.result.evaluator_state.search == own_seed(3, 1)
+    assert both.policy.about["strategy"] == "Searches(Halving(Endless(Elitist(CMAES))), GradientES)"
+    assert own.result.evaluator_state.search == own_seed(3, 1)
+    assert by_episodes.steps == 40 * 3
 
 
 def test_averages_by_budget_are_for_candidates_that_play_the_same_episodes():
@@ -173,6 +213,8 @@ def test_bad_numbers_are_refused():
         Searches(esopt.CMAES)
     with pytest.raises(ValueError, match=r"searches=2 share a budget of steps, and there is none\. Pass steps="):
         train("CartPole-v1", generations=3, searches=2)
+    with pytest.raises(ValueError, match=r"and Searches\(Halving\(Endless\(Elitist\(CMAES\)\)\), GradientES\) is none"):
+        train("CartPole-v1", strategy=preset("default", "CartPole-v1").strategy, steps_per_generation=100)
 
 
 def test_a_run_of_several_searches_resumes_in_the_same_bits_on_any_threads(tmp_path):
@@ -183,7 +225,7 @@ def test_a_run_of_several_searches_resumes_in_the_same_bits_on_any_threads(tmp_p
     train("CartPole-v1", **settings, generations=once.result.generations // 2, checkpoint=tmp_path / "run.npz")
     resumed = train("CartPole-v1", **settings, workers=3, checkpoint=tmp_path / "run.npz")
 
-    assert once.result.evaluator_state.search in {child(child(3, 2), start) for start in range(3)}
+    assert once.result.evaluator_state.search in {child(own_seed(3, 2), start) for start in range(3)}
     assert once.checks["mean_return"][-1] > 30.0  # of the last search, not of a new one: 9.5
     assert once.policy.folded.tobytes() == resumed.policy.folded.tobytes()
     assert once.result.mean.tobytes() == resumed.result.mean.tobytes()
@@ -198,8 +240,8 @@ def test_the_default_preset_may_go_on_with_a_budget_of_more_searches(tmp_path):
 
     assert first.steps < 2_000
     assert longer.steps + longer.check_steps >= 61_000
-    assert longer.result.evaluator_state.search == child(3, 1)  # pairs
-    assert third.result.evaluator_state.search in {child(child(3, 2), start) for start in range(3)}
+    assert longer.result.evaluator_state.search == own_seed(3, 1)  # pairs
+    assert third.result.evaluator_state.search in {child(own_seed(3, 2), start) for start in range(3)}
 
 
 def test_another_start_finds_what_the_first_one_missed():
