@@ -206,7 +206,7 @@ def test_what_cannot_grow_is_refused():
 
 def test_a_budget_buys_ranks_averages_and_gradients_generations():
     """1,200 of the longest episodes pay for twice as many of a candidate as 300."""
-    gradient, ranks = esopt.GradientES(n=4, sigma=0.1, rule=esopt.SGD(0.05)), esopt.CMAES(n=4)
+    gradient, ranks = esopt.GradientES(n=4, sigma=0.1, rule=esopt.SGD(0.05)), esopt.CMAES(n=4, share="generation")
     found = []
     for limit in (100, 0):
         for steps in (300 * 200, 1200 * 200):
@@ -228,7 +228,7 @@ def test_a_strategy_that_says_that_it_does_not_grow_gets_averages():
     class Fixed(esopt.GradientES):
         grows = False
 
-    fixed = Fixed(n=4, sigma=0.1, rule=esopt.SGD(0.05))
+    fixed = Fixed(n=4, sigma=0.1, rule=esopt.SGD(0.05), share="generation")
     few = dict(generations=1, check_every=9, check_episodes=1, final_episodes=1, episodes_per_candidate=None)
     assert train("Pendulum-v1", strategy=fixed, steps=1200 * 200, **few).steps == 4 * 2 * 200
 
