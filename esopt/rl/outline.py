@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..protocols import Strategy
 from ..strategies._layers import name_layers
@@ -38,15 +38,22 @@ def planned_for(
 ) -> Plan:
     """Return the plan for ``counts``: episodes of a candidate, of a check, and the most steps of an episode."""
     each, check_episodes, episode_steps = counts
-    if each is None and (getattr(strategy, "grows", False) or budgets[1] not in (None, math.inf)):
+    free, grows = each is None, getattr(strategy, "grows", False)
+    if free and (grows or budgets[1] not in (None, math.inf)):
         each = 1
-    kinds = 1 if getattr(strategy, "other", None) is None else 2
-    return plan(env, budgets, each, check_episodes, episode_steps, lengthening, searches, kinds)
+    kinds = 2 if _bare(strategy) and strategy.other is not None else 1
+    found = plan(env, budgets, each, check_episodes, episode_steps, lengthening, searches, kinds)
+    return found._replace(names=found.names | {"episodes"}) if free and not grows else found
+
+
+def _bare(strategy: Strategy) -> TypeGuard[Searches]:
+    """Return whether the strategy says what searches there are, and not which share each has."""
+    return isinstance(strategy, Searches) and strategy._steps is None
 
 
 def shared(strategy: Strategy, planned: Plan) -> Searches:
     """Return the searches of a plan, each with its share; a strategy that has shares of its own keeps them."""
-    kinds = strategy if isinstance(strategy, Searches) and strategy._steps is None else Searches(strategy)
+    kinds = strategy if _bare(strategy) else Searches(strategy)
     return replace(kinds, _steps=planned.search, _count=planned.searches)
 
 

@@ -112,7 +112,7 @@ def default(env: str) -> Preset:
     half of it in the second: that makes twice as many generations. The candidates of a generation of CMA-ES all play
     the same episodes, so that ranks compare policies. Policies are linear, or have eight hidden units where a linear
     one would have fewer than 16 parameters. A richer budget also buys CMA-ES averages over episodes, and further
-    searches, of both kinds in turn, when it pays for 45,000 of the longest episodes: the best centre of all is
+    searches, of both kinds in turn, one for every 15,000 of the longest episodes: the best centre of all is
     returned. The search goes on whatever plateaus and noise look like, an average of the last tenth of the centres is
     checked, and a new best one has to hold up over more episodes.
 

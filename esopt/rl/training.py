@@ -97,8 +97,8 @@ def train(
     normalise, bonus, action_noise : see :class:`esopt.rl.Rollouts`.
     episodes_per_candidate : whose returns are averaged. None for the square root of what the budget of steps pays for,
         in units of 300 of the longest episodes: a richer budget pays for more generations and for averages alike. One
-        where candidates play different episodes, since an average over those is one over episodes too, and where
-        there is a budget of episodes.
+        where candidates play different episodes and for strategies that grow, since an average over candidates is one
+        over episodes too, and where there is a budget of episodes.
     steps_per_generation : None for populations of n; else each grows, by whole blocks of further rows, until its
         episodes took so many steps, as in Salimans et al. (2017). For ``openai_es``, ``ars``, ``pgpe``, GradientES.
     episode_steps : cut of an episode in training and checks, besides the environment's own. Where that has none, in no

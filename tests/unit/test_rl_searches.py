@@ -9,6 +9,7 @@ import esopt
 from esopt.noise import child
 from esopt.rl import Lengthening, Searches, preset, train
 from esopt.rl.budgets import plan
+from esopt.rl.outline import planned_for
 from esopt.rl.searches import SearchesState
 from esopt.strategies._layers import keeps_values
 from esopt.testing import check_strategy
@@ -158,6 +159,21 @@ def test_train_buys_what_the_plan_says():
     assert both.policy.about["strategy"] == "Searches(Halving(Endless(Elitist(CMAES))), GradientES)"
     assert own.result.evaluator_state.search == own_seed(3, 1)
     assert by_episodes.steps == 40 * 3
+
+
+def test_a_run_goes_on_with_another_kind_of_budget(tmp_path):
+    settings = preset("default", "CartPole-v1").settings() | {"target": np.inf, "seed": 3, "final_episodes": 1}
+    for first, then in (({"steps": 1500}, {"episodes": 300}), ({"episodes": 60}, {"steps": 8000})):
+        kept = settings | {"checkpoint": tmp_path / f"{next(iter(first))}.npz", "episode_steps": 20}
+        begun, longer = train("CartPole-v1", **kept | first), train("CartPole-v1", **kept | then)
+        assert longer.result.generations > begun.result.generations > 0
+
+
+def test_shares_of_one_s_own_are_one_kind():
+    own = Searches(INNER, 500, 2, other=esopt.ars(n=4))
+    budgets, counts = (400_000, None, None, None), (None, None, None)
+    assert planned_for("Pendulum-v1", own, budgets, counts, None, None).searches == 1
+    assert planned_for("Pendulum-v1", Searches(INNER, other=own.other), budgets, counts, None, None).searches == 2
 
 
 def test_averages_by_budget_are_for_candidates_that_play_the_same_episodes():
