@@ -187,9 +187,10 @@ def bare_step(env: Any) -> tuple[Callable[[Any], Any], float]:
     """
     from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-    limit = math.inf
+    limit: float = math.inf
     while type(env) in (TimeLimit, OrderEnforcing) and "step" not in vars(env):
-        limit = min(limit, getattr(env, "_max_episode_steps", math.inf)) if type(env) is TimeLimit else limit
+        if type(env) is TimeLimit:
+            limit = min(limit, env._max_episode_steps)
         env = env.env
     return env.step, limit
 
